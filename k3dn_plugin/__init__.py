@@ -1,0 +1,24 @@
+"""k3dn_plugin: dual-pixel defocus deblurring with swappable parts.
+
+Importing the package is cheap: components load when a registry is first asked for one.
+
+    from k3dn_plugin import ARCHS, list_restorers
+    restorer = ARCHS.build({"type": "K3DN"})
+"""
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    **dict.fromkeys(("ARCHS", "MODULES", "LOSSES", "DATASETS", "METRICS", "PROTOCOLS",
+                     "list_restorers"), "k3dn_plugin.registry"),
+    "K3DNError": "k3dn_plugin.errors",
+    "load_options": "k3dn_plugin.options",
+}
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,100 @@
+"""The one adapter between a batch and a network: views, order, range, size.
+
+A restorer writes `restore(views)` at sizes and in the range its card declares; whoever calls it passes
+`lq` (left RGB, then right RGB, in [0, 1], any size) and gets the restored image at that size.
+"""
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.errors import SizeError
+
+
+class Restorer(nn.Module):
+    """Base of every restorer. A subclass sets `card` and writes `restore`."""
+
+    card: ClassVar[RestorerCard]
+
+    @property
+    def size_rule(self) -> SizeRule:
+        """Sizes that `restore` takes; override where they depend on the settings."""
+        return self.card.size_rule
+
+    @abstractmethod
+    def restore(self, views: torch.Tensor) -> torch.Tensor:
+        """(B, 3V, H, W) of the card's V views, in its order and range, at a legal size -> (B, 3, H, W)."""
+
+    def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None) -> torch.Tensor:
+        """Restore the all-in-focus image.
+
+        Args:
+            lq: (B, 6, H, W) in [0, 1], left RGB then right RGB, any H and W.
+            center: (B, 3, H, W) in [0, 1], the captured combined view; the mean of the views if None.
+
+        Returns:
+            (B, 3, H, W) in the units of [0, 1], not clamped.
+
+        Raises:
+            SizeError: `lq` or `center` has another shape.
+        """
+        height, width = lq.shape[-2:]
+        views = pad_to(self.network_input(lq, center), self.size_rule.padded(height, width))
+        return self.network_output(self.restore(views))[..., :height, :width]
+
+    def training_outputs(self, batch: dict) -> dict:
+        """What the losses read: `restored`, and what else the network predicts in training."""
+        return {"restored": self(batch["lq"], batch.get("center"))}
+
+    def network_input(self, lq, center=None):
+        """The card's views of a batch, stacked in its order and mapped to its range (not yet padded)."""
+        check_pair(lq, center)
+        left, right = lq[:, :3], lq[:, 3:]
+        if center is None and "center" in self.card.views:
+            center = (left + right) / 2
+        views = {"left": left, "right": right, "center": center}
+        chosen = [views[name] for name in self.card.views]
+        if self.card.channel_order == "bgr":
+            chosen = [view.flip(1) for view in chosen]
+        low, high = self.card.value_range
+        stacked = torch.cat(chosen, 1)
+        return stacked if (low, high) == (0.0, 1.0) else stacked * (high - low) + low
+
+    def network_output(self, image):
+        """The inverse of `network_input` for the restored image: to RGB in the units of [0, 1]."""
+        low, high = self.card.value_range
+        if (low, high) != (0.0, 1.0):
+            image = (image - low) / (high - low)
+        return image.flip(1) if self.card.channel_order == "bgr" else image
+
+
+def check_pair(lq, center=None):
+    """Raise `SizeError` unless `lq` is (B, 6, H, W) and `center`, where given, (B, 3, H, W)."""
+    if lq.ndim != 4 or lq.shape[1] != 6:
+        raise SizeError(f"lq: expected (B, 6, H, W), left RGB then right RGB; found {tuple(lq.shape)}. "
+                        "Stack the views along the channels: torch.cat([left, right], 1)")
+    if center is not None and center.shape != (lq.shape[0], 3, *lq.shape[2:]):
+        raise SizeError(f"center: expected {(lq.shape[0], 3, *lq.shape[2:])} to go with lq "
+                        f"{tuple(lq.shape)}; found {tuple(center.shape)}")
+
+
+def pad_to(image, size):
+    """Pad (..., H, W) on the bottom and right to `size` by reflection, however small the image is.
+
+    Reflection without repeating the edge, as `F.pad(mode="reflect")`, which refuses a pad that is not
+    smaller than the image; here it goes back and forth as often as needed.
+    """
+    for axis, wanted in zip((-2, -1), size):
+        have = image.shape[axis]
+        if have < wanted:
+            image = image.index_select(axis, reflected_indices(have, wanted, image.device))
+    return image
+
+
+def reflected_indices(have, wanted, device=None):
+    """Indices 0, 1, ..., have-1, have-2, ..., 1, 0, 1, ... of length `wanted`."""
+    period = max(2 * (have - 1), 1)
+    index = torch.arange(wanted, device=device) % period
+    return torch.where(index < have, index, period - index)

@@ -1,0 +1,67 @@
+"""What a restorer says of itself, so that trainer, tiler, comparer, docs and tests need no special case."""
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+View = Literal["left", "right", "center"]
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Which heights and widths a network takes.
+
+    Args:
+        multiple: (rows, columns); H and W must be multiples of these.
+        minimum: (rows, columns) below which the network cannot run.
+    """
+
+    multiple: tuple[int, int] = (1, 1)
+    minimum: tuple[int, int] = (1, 1)
+
+    def accepts(self, height, width):
+        """Whether the network runs at this size without padding."""
+        return (height, width) == self.padded(height, width)
+
+    def padded(self, height, width):
+        """The smallest size that the network takes and that holds `height` x `width`."""
+        return tuple(math.ceil(max(size, low) / step) * step
+                     for size, low, step in zip((height, width), self.minimum, self.multiple))
+
+
+@dataclass(frozen=True)
+class RestorerCard:
+    """The facts about a restorer that the rest of the toolbox reads.
+
+    Attributes:
+        title, paper, year, venue: what to cite.
+        official_licence: of the published code (ours is Apache-2.0, written from the facts alone).
+        views: which views the network takes, in the order in which it stacks them.
+        channel_order: of each view, "rgb" or "bgr".
+        value_range: what [0, 1] images are mapped to before the network, and back from after it.
+        size_rule: sizes that the network takes; an instance may narrow it by its own `size_rule`.
+        tiling: "exact" (the same picture whole or in overlapped tiles, away from borders), "approximate"
+            (statistics over the whole image change a little) or "unsafe".
+        half_precision: dtypes besides float32 that keep its accuracy: of "bfloat16", "float16".
+        recipe_source: where the training recipe comes from ("paper", "official code", "ours", ...).
+        recurrent: whether it also takes (B, T, 6, H, W).
+        view_order_matters: whether swapping left and right changes the result.
+        receptive_margin: pixels of overlap that make tiling exact, or as near as it gets.
+        notes: what a user should know besides.
+    """
+
+    title: str
+    paper: str
+    year: int
+    venue: str
+    official_licence: str
+    views: tuple[View, ...] = ("left", "right")
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    value_range: tuple[float, float] = (0.0, 1.0)
+    size_rule: SizeRule = SizeRule()
+    tiling: Literal["exact", "approximate", "unsafe"] = "exact"
+    half_precision: tuple[str, ...] = ("bfloat16",)
+    recipe_source: str = "ours"
+    recurrent: bool = False
+    view_order_matters: bool = True
+    receptive_margin: int = 32
+    notes: str = ""

@@ -1,0 +1,44 @@
+"""The errors that users meet.
+
+Each message says three things: what was expected, what was found (naming the file, key or option),
+and what to do next. Tools print the message alone and exit with `exit_code`; code that embeds the
+package catches `K3DNError` to catch them all.
+"""
+
+
+class K3DNError(Exception):
+    """Base of every error that a user can mend. `exit_code` is what a command-line tool returns."""
+
+    exit_code = 2
+
+
+class OptionError(K3DNError):
+    """An option file, a `--set` override or a component's arguments are wrong."""
+
+
+class RegistryError(K3DNError):
+    """A name is not registered, or registered twice."""
+
+
+class DataError(K3DNError):
+    """A view, frame, store or folder is missing, damaged or not what it promised to be."""
+
+
+class CheckpointError(K3DNError):
+    """A weights file or training state is damaged, or belongs to another network."""
+
+
+class SizeError(K3DNError):
+    """A tensor or image has a size that the operation cannot take."""
+
+
+class StorageError(K3DNError):
+    """Writing failed (full disk, no permission); what was written before is untouched."""
+
+
+class TrainingError(K3DNError):
+    """Training cannot go on: a loss is not finite, or memory ran out."""
+
+
+class DependencyError(K3DNError):
+    """Something that has to be installed is missing or broken; the message gives the mend."""
