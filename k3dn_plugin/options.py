@@ -1,0 +1,293 @@
+"""Option files: YAML with `_base_` inheritance, `--set a.b=c` overrides, every key typed and checked.
+
+    options = load_options("options/k3dn_dpdd.yml", overrides=["train.optim_g.lr=1e-4"])
+    options.train.optim_g["lr"], options.hash(), options.differences()
+
+Merging is by key: a later file's mapping is merged into an earlier one's, anything else replaces it. A
+mapping that names another `type` replaces the earlier one whole (its arguments belong to another
+component), and so does one that says `_delete_: true`.
+"""
+import copy
+import hashlib
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, PrivateAttr, ValidationError
+
+from k3dn_plugin.errors import OptionError, RegistryError
+from k3dn_plugin.option_schema import DatasetOptions, OptionKeys
+from k3dn_plugin.signatures import check_arguments, near
+
+MAX_LEVELS = 3  # a recipe, what it inherits, and the shared base below that
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses duplicate keys."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise OptionError(f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: "
+                                  f"the key {key!r} stands twice in one mapping; remove one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+class Options(OptionKeys):
+    """A checked option file. `as_dict()` is what is stored with a run, `hash()` its fingerprint."""
+
+    _source: Path | None = PrivateAttr(None)
+    _recipe: dict = PrivateAttr(default_factory=dict)
+    _raw: dict = PrivateAttr(default_factory=dict)
+
+    def as_dict(self) -> dict:
+        """The resolved options as plain data, defaults included."""
+        return self.model_dump(mode="python")
+
+    def hash(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the resolved options."""
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def source(self) -> Path | None:
+        """The option file, or None for options made from a mapping."""
+        return self._source
+
+    def differences(self) -> list[str]:
+        """`key: recipe's value -> value here`, a line a key that `--set` changed."""
+        return differences(self._recipe, self._raw)
+
+    def with_changes(self, changes: Mapping) -> "Options":
+        """A checked copy with `changes` merged in, as a further inheriting file would."""
+        options = parse_options(merge(self._raw, changes), source=self._source)
+        options._recipe = self._recipe
+        return options
+
+
+def load_options(path, overrides: Sequence[str] = ()) -> Options:
+    """Read, inherit, override and check an option file.
+
+    Args:
+        path: a YAML file.
+        overrides: `"train.optim_g.lr=1e-4"`, the value parsed as YAML.
+
+    Raises:
+        OptionError: names the file and key, what was expected, and the nearest valid key.
+        RegistryError: a `type` is not registered.
+    """
+    path = Path(path)
+    recipe = read_inherited(path)
+    raw = copy.deepcopy(recipe)
+    for override in overrides:
+        apply_override(raw, override)
+    options = parse_options(raw, source=path)
+    options._recipe = recipe
+    return options
+
+
+def parse_options(raw: Mapping, source: Path | None = None) -> Options:
+    """Check plain data against the schema and the components' signatures."""
+    where = f"{source}: " if source else ""
+    raw = copy.deepcopy(dict(raw))
+    try:
+        options = Options.model_validate(raw)
+    except ValidationError as error:
+        raise OptionError(where + _explain(error)) from None
+    options._source, options._raw, options._recipe = source, raw, raw
+    for module in options.custom_imports:
+        try:
+            import_module(module)
+        except Exception as error:
+            raise OptionError(f"{where}custom_imports: {module!r} could not be imported "
+                              f"({type(error).__name__}: {error})") from error
+    try:
+        check_components(options)
+    except (OptionError, RegistryError) as error:
+        raise type(error)(where + str(error)) from None
+    return options
+
+
+def check_components(options: Options):
+    """Check every component's `type` and arguments; nothing is built and no data is read."""
+    from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, MODULES, PROTOCOLS
+    check_arguments(ARCHS, options.network_g, path="network_g")
+    for split in ("train", "val"):
+        dataset = getattr(options.datasets, split)
+        if dataset is not None:
+            check_arguments(DATASETS, dataset.arguments(), path=f"datasets.{split}")
+    PROTOCOLS.get(options.val.protocol)
+    if options.train is None:
+        return
+    _check_training(options.train, "train", LOSSES, MODULES)
+    total = sum(stage.total_iter for stage in options.train.stages or ())
+    if options.train.stages and total != options.train.total_iter:
+        raise OptionError(f"train.total_iter is {options.train.total_iter}, but the stages add up to "
+                          f"{total}; make them agree")
+    for i, stage in enumerate(options.train.stages or ()):
+        path = f"train.stages[{i}]"
+        _check_training(stage, path, LOSSES, MODULES)
+        if stage.network_g is not None:
+            check_arguments(ARCHS, merge(options.network_g, stage.network_g), path=f"{path}.network_g")
+        if stage.datasets_train is not None and options.datasets.train is not None:
+            changed = merge(options.datasets.train.model_dump(), stage.datasets_train)
+            try:
+                dataset = DatasetOptions.model_validate(changed)
+            except ValidationError as error:
+                raise OptionError(f"{path}.datasets_train: {_explain(error)}") from None
+            check_arguments(DATASETS, dataset.arguments(), path=f"{path}.datasets_train")
+
+
+def _check_training(block, path, losses, modules):
+    for name, spec in (block.losses or {}).items():
+        check_arguments(losses, spec, path=f"{path}.losses.{name}")
+    if block.reblur is not None:
+        check_arguments(modules, block.reblur, path=f"{path}.reblur")
+
+
+def read_inherited(path: Path, _below: tuple = ()) -> dict:
+    """The mapping of an option file with its `_base_` files merged in, base first."""
+    if path.resolve() in _below:
+        raise OptionError(f"{path}: `_base_` goes round in a circle: "
+                          + " -> ".join(str(p) for p in (*_below, path)))
+    if len(_below) >= MAX_LEVELS:
+        raise OptionError(f"{path}: `_base_` is more than {MAX_LEVELS - 1} levels deep; inherit from "
+                          "fewer files, a recipe should be readable in two steps")
+    own = read_yaml(path)
+    bases = own.pop("_base_", [])
+    merged = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merge(merged, read_inherited(path.parent / base, (*_below, path.resolve())))
+    return merge(merged, own)
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML mapping from a file, with errors that name the file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        folder = path.parent if path.parent.is_dir() else Path(".")
+        names = sorted(p.name for p in folder.glob("*.yml"))
+        raise OptionError(f"{path}: no such option file.{near(path.name, names)} "
+                          f"In {folder}: {', '.join(names) or 'no .yml file'}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path}: cannot be read as a text file ({error})") from None
+    try:
+        loader = _Loader(text)
+        loader.name = str(path)
+        data = loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise OptionError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise OptionError(f"{path}: expected a mapping of options, found {type(data).__name__}")
+    return data
+
+
+def merge(base: Mapping, change: Mapping) -> dict:
+    """`change` merged into a copy of `base`, by key (module docstring)."""
+    change = dict(change)
+    replaces = change.pop("_delete_", False) or (
+        "type" in change and "type" in base and change["type"] != base["type"])
+    merged = {} if replaces else copy.deepcopy(dict(base))
+    for key, value in change.items():
+        if isinstance(value, Mapping):
+            value = merge(merged[key] if isinstance(merged.get(key), Mapping) else {}, value)
+        merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def apply_override(raw: dict, override: str):
+    """Apply `a.b.0.c=value` in place; the value is parsed as YAML."""
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise OptionError(f"--set {override}: expected key=value, e.g. train.optim_g.lr=1e-4")
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise OptionError(f"--set {override}: the value is not valid YAML: {error}") from None
+    place = raw
+    for depth, key in enumerate(keys[:-1]):
+        place = _step(place, key, ".".join(keys[:depth + 1]), override)
+    last = keys[-1]
+    if isinstance(place, list):
+        place[_index(place, last, dotted, override)] = value
+    elif isinstance(value, Mapping) and isinstance(place.get(last), Mapping):
+        place[last] = merge(place[last], value)
+    elif last == "type" and place.get("type") not in (None, value):
+        # The other arguments belong to the component that is replaced.
+        place.clear()
+        place["type"] = value
+    else:
+        place[last] = value
+
+
+def _step(place, key, dotted, override):
+    if isinstance(place, list):
+        return place[_index(place, key, dotted, override)]
+    if place.get(key) is None:
+        place[key] = {}
+    if not isinstance(place[key], (dict, list)):
+        raise OptionError(f"--set {override}: {dotted} is {place[key]!r}, not a mapping")
+    return place[key]
+
+
+def _index(place, key, dotted, override):
+    if not key.isdigit() or int(key) >= len(place):
+        raise OptionError(f"--set {override}: {dotted}: expected an index from 0 to {len(place) - 1}")
+    return int(key)
+
+
+def differences(before, after, path="") -> list[str]:
+    """Lines `key: before -> after` for what differs between two plain structures."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        lines = []
+        for key in sorted({*before, *after}, key=str):
+            lines += differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        return lines
+    return [] if before == after else [f"{path}: {before!r} -> {after!r}"]
+
+
+def _explain(error: ValidationError) -> str:
+    """pydantic's first complaint in our words, with the nearest valid key."""
+    found = error.errors()[0]
+    location = [str(p) for p in found["loc"]]
+    dotted = ".".join(location)
+    if found["type"] == "extra_forbidden":
+        valid = _valid_keys(location[:-1])
+        return f"unknown option {dotted!r}.{near(location[-1], valid)} Valid here: {', '.join(valid)}"
+    if found["type"] == "missing":
+        return f"the option {dotted!r} is missing"
+    message = found["msg"][0].lower() + found["msg"][1:]
+    return f"{dotted}: {message}, found {found['input']!r} ({type(found['input']).__name__})"
+
+
+def _valid_keys(location) -> list[str]:
+    """The keys of the schema's block at `location`."""
+    model = Options
+    for name in location:
+        field = model.model_fields.get(name)
+        if field is None:
+            continue  # an index into a list
+        inner = _model_in(field.annotation)
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_in(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for m in map(_model_in, typing.get_args(annotation)) if m is not None), None)
