@@ -127,7 +127,8 @@ def check_components(options: Options):
         dataset = getattr(options.datasets, split)
         if dataset is not None:
             check_arguments(DATASETS, dataset.arguments(), path=f"datasets.{split}")
-    PROTOCOLS.get(options.val.protocol)
+    if options.datasets.val is not None:
+        PROTOCOLS.get(options.val.protocol)
     if options.train is None:
         return
     _check_training(options.train, "train", LOSSES, MODULES)

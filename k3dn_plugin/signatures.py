@@ -20,7 +20,7 @@ def near(name, choices):
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
-def check_arguments(registry, spec, *, given=(), path=""):
+def check_arguments(registry, spec, *, given=(), path="", partial=False):
     """`(class, arguments)` for a component's `spec`, checked.
 
     Args:
@@ -28,6 +28,7 @@ def check_arguments(registry, spec, *, given=(), path=""):
         spec: a mapping with `type` and constructor arguments.
         given: names of the arguments that the caller will add.
         path: where the mapping stands in the option file, for messages (`network_g`).
+        partial: arguments may be missing, since a host network will supply them.
 
     Raises:
         OptionError: not a mapping with `type`; an argument that the constructor does not have, is
@@ -40,7 +41,7 @@ def check_arguments(registry, spec, *, given=(), path=""):
                           f"found {spec!r}")
     cls = registry.get(spec["type"])
     arguments = {k: v for k, v in spec.items() if k != "type"}
-    signature = _signature(cls)
+    signature = inspect.signature(cls)
     hints = _hints(cls)
     for name, value in arguments.items():
         if name not in signature.parameters or name in given:
@@ -56,20 +57,17 @@ def check_arguments(registry, spec, *, given=(), path=""):
     missing = [n for n, p in signature.parameters.items() if p.default is p.empty
                and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
                and n not in arguments and n not in given]
-    if missing:
+    if missing and not partial:
         raise OptionError(f"{where}: {spec['type']} needs the argument"
                           f"{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
     return cls, arguments
 
 
 def _check_part(spec, where):
-    """Check a nested part; what its host supplies is known to the host alone, so only names and types."""
-    from k3dn_plugin.registry import MODULES, ARCHS
-    registry = ARCHS if spec["type"] in ARCHS.names() and spec["type"] not in MODULES.names() else MODULES
-    cls = registry.get(spec["type"])
-    own = {k for k in spec if k != "type"}
-    given = [n for n in _signature(cls).parameters if n not in own]
-    check_arguments(registry, spec, given=given, path=where)
+    """Check a nested part: a module, or a restorer that another one wraps."""
+    from k3dn_plugin.registry import ARCHS, MODULES
+    is_restorer = spec["type"] in ARCHS.names() and spec["type"] not in MODULES.names()
+    check_arguments(ARCHS if is_restorer else MODULES, spec, path=where, partial=True)
 
 
 def conform(value, annotation, where):
@@ -104,12 +102,6 @@ def describe(annotation):
 def _adapter(annotation):
     from pydantic import TypeAdapter
     return TypeAdapter(annotation)
-
-
-def _signature(cls):
-    """The constructor's signature without `self`."""
-    signature = inspect.signature(cls)
-    return signature
 
 
 def _hints(cls):
