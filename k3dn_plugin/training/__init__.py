@@ -1,0 +1,9 @@
+"""Training: `train(options)` runs a recipe; see `run.py`, and `loop.py` for the loop itself."""
+
+
+def __getattr__(name):
+    # Lazy, so that `import k3dn_plugin.training` does not load torch's training machinery.
+    if name in ("train", "TrainingResult"):
+        from k3dn_plugin.training import run
+        return getattr(run, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,163 @@
+"""One process or many: who this process is, and the few collective operations that training needs.
+
+Started by `torchrun` (`--launcher pytorch`) or by SLURM (`--launcher slurm`), every process runs the same
+program; process 0 writes the files. On the GPU the back end is NCCL, on the CPU gloo.
+"""
+import contextlib
+import os
+import subprocess
+from dataclasses import dataclass
+
+import torch
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from k3dn_plugin.errors import K3DNError, OptionError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: `rank` of `size`, and the device that it trains on."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self):
+        return self.rank == 0
+
+    def wrap(self, graph):
+        """`graph` itself, or `DistributedDataParallel` around it."""
+        if self.size == 1:
+            return graph
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # A recipe may leave some parameters without a loss (no reblur loss, say): DDP must not wait
+        # for their gradients.
+        return DistributedDataParallel(graph, device_ids=ids, find_unused_parameters=True)
+
+    def synchronised(self, model, last):
+        """Context in which `model`'s gradients are exchanged only on the last micro-batch."""
+        return contextlib.nullcontext() if last or self.size == 1 else model.no_sync()
+
+    def mean(self, values):
+        """Scalar tensors by name -> floats, each the mean over all processes."""
+        stacked = torch.stack([v.detach().double() for v in values.values()])
+        if self.size > 1:
+            dist.all_reduce(stacked)
+            stacked /= self.size
+        return dict(zip(values, stacked.tolist()))
+
+    def largest(self, number):
+        """The largest of the processes' integers."""
+        if self.size == 1:
+            return number
+        tensor = torch.tensor(number, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def gather(self, value):
+        """Every process's `value`, in the order of ranks, on every process."""
+        values = [None] * self.size
+        if self.size == 1:
+            return [value]
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_main(self, function):
+        """What `function()` returns on process 0, on all of them.
+
+        An error that process 0 meets is raised on all, so that none waits for one that has gone.
+        """
+        if self.size == 1:
+            return function()
+        answer = [None, None]
+        if self.is_main:
+            try:
+                answer[0] = function()
+            except K3DNError as error:
+                answer[1] = error
+        dist.broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise answer[1]
+        return answer[0]
+
+    def share_buffers(self, module):
+        """Give every process the buffers (batch-norm statistics) of process 0."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+
+@contextlib.contextmanager
+def launched(launcher, device="auto", backend="nccl"):
+    """The `World` of this process; its process group lives as long as the context.
+
+    Args:
+        launcher: "none", "pytorch" (torchrun's environment) or "slurm".
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        backend: for CUDA; the CPU always uses gloo.
+
+    Raises:
+        OptionError: the environment does not fit the launcher, or CUDA is asked for and missing.
+    """
+    if launcher == "none":
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+            raise OptionError("this process was started by torchrun as one of several, but --launcher is "
+                              "none: each would train by itself and overwrite the others. "
+                              "Add --launcher pytorch")
+        yield World(choose_device(device))
+        return
+    if launcher not in ("pytorch", "slurm"):
+        raise OptionError(f"launcher: expected none, pytorch or slurm; found {launcher!r}")
+    if launcher == "slurm":
+        _slurm_environment()
+    missing = [v for v in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if v not in os.environ]
+    if missing:
+        raise OptionError(f"--launcher pytorch: {', '.join(missing)} missing from the environment. Start "
+                          "with: torchrun --nproc_per_node N tools/train.py -opt FILE --launcher pytorch")
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    chosen = choose_device(device, local)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group(backend if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(chosen, dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name, local_rank=0):
+    """`torch.device` for "auto", "cpu" or "cuda" (the process's own GPU)."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise OptionError(f"device: expected auto, cpu or cuda; found {name!r}")
+    available = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise OptionError("--device cuda: torch sees no CUDA device. Check `nvidia-smi` and that the "
+                          f"installed torch ({torch.__version__}) is a CUDA build, or use --device cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise OptionError(f"process {local_rank} of this machine has no GPU of its own: torch sees "
+                          f"{torch.cuda.device_count()}. Start at most as many processes as GPUs")
+    return torch.device("cuda", local_rank)
+
+
+def _slurm_environment():
+    """Translate SLURM's variables into those that torch reads."""
+    try:
+        rank, size = os.environ["SLURM_PROCID"], os.environ["SLURM_NTASKS"]
+        local, nodes = os.environ.get("SLURM_LOCALID", "0"), os.environ["SLURM_NODELIST"]
+    except KeyError as error:
+        raise OptionError(f"--launcher slurm: {error.args[0]} is not set. Start with: "
+                          "srun python tools/train.py -opt FILE --launcher slurm") from None
+    if "MASTER_ADDR" not in os.environ:
+        try:
+            names = subprocess.run(["scontrol", "show", "hostname", nodes], capture_output=True, text=True,
+                                   check=True).stdout.split()
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise OptionError(f"--launcher slurm: `scontrol show hostname {nodes}` failed ({error}); "
+                              "set MASTER_ADDR to the first node's name") from None
+        os.environ["MASTER_ADDR"] = names[0]
+    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ.update(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=local)

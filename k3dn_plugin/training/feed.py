@@ -1,0 +1,49 @@
+"""The data of a run: its data sets, opened once, and the loader of each stage."""
+from k3dn_plugin.data.loader import build_loader
+from k3dn_plugin.registry import DATASETS
+
+
+class Feed:
+    """Data sets and loaders.
+
+    All data sets are opened at once, so that a missing folder is told before anything is built.
+
+    Args:
+        options: of the run.
+        plan: its `Stage`s.
+        world: this process's `World`.
+
+    Raises:
+        DataError: a store is missing or damaged; the message gives the ways on.
+    """
+
+    def __init__(self, options, plan, world):
+        self._seed = options.manual_seed
+        self._world = world
+        self._sets = []
+        self._train = {stage.index: self._open(stage.dataset.arguments()) for stage in plan}
+        validation = options.datasets.val
+        self.validation = None if validation is None else self._open(validation.arguments())
+
+    def size(self, stage):
+        """Samples in an epoch of `stage`."""
+        return len(self._train[stage.index])
+
+    def batches(self, stage, iteration):
+        """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""
+        loading = stage.dataset
+        return build_loader(
+            self._train[stage.index], batch_size=loading.batch_size_per_gpu,
+            num_workers=loading.num_worker_per_gpu, prefetch_factor=loading.prefetch_factor,
+            pin_memory=loading.pin_memory and self._world.device.type == "cuda",
+            # A stage sees another order than the one before it.
+            seed=self._seed + stage.index, start_iteration=iteration * stage.accumulate,
+            total_iterations=stage.total_iter * stage.accumulate, rank=self._world.rank,
+            world_size=self._world.size)
+
+    def _open(self, spec):
+        for known, dataset in self._sets:
+            if known == spec:
+                return dataset
+        self._sets.append((spec, DATASETS.build(spec)))
+        return self._sets[-1][1]

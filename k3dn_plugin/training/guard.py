@@ -1,0 +1,80 @@
+"""What stops training, said so that a user can act on it."""
+import contextlib
+import errno
+import math
+
+import torch
+
+from k3dn_plugin.atomic import storage_error
+from k3dn_plugin.errors import K3DNError, TrainingError
+
+
+def check_finite(losses, names, trainer):
+    """Raise `TrainingError` if a loss (floats by name) is NaN or infinite.
+
+    `names` are the samples of this process's batch.
+    """
+    bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
+    if not bad:
+        return
+    shown = ", ".join(f"{name} = {value}" for name, value in bad.items())
+    samples = f" on the samples {', '.join(map(str, names[:8]))}" if names else ""
+    raise TrainingError(f"the loss is not finite at iteration {trainer.iteration + 1:,}: {shown}{samples}. "
+                        + _advice(trainer))
+
+
+def check_weights(trainer):
+    """Raise `TrainingError` if a weight is NaN or infinite: such a state must not replace a good one."""
+    name = trainer.assembly.not_finite()
+    if name is not None:
+        raise TrainingError(f"after iteration {trainer.iteration:,} the weight {name} is not finite (its "
+                            f"gradient was not), so no state is saved. {_advice(trainer)}")
+
+
+def _advice(trainer):
+    amp = trainer.options.train.amp
+    tries = ["lower train.optim_g.lr or raise train.warmup_iter", "set train.grad_clip (1.0, say)"]
+    if amp:
+        tries.append(f"set train.amp to null{' or bfloat16' if amp == 'float16' else ''}")
+    tries.append("look at the samples for damaged frames")
+    kept = (f"The last good state is kept: {trainer.safe_state}" if trainer.safe_state
+            else "No state had been saved before")
+    return f"{kept}. What usually helps: {'; '.join(tries)}"
+
+
+@contextlib.contextmanager
+def explained(options, folder):
+    """Turn running out of memory or disk space into an error with advice."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        train = options.datasets.train
+        crop = train.arguments().get("crop_size")
+        raise TrainingError(
+            f"memory ran out ({str(error).splitlines()[0] if str(error) else type(error).__name__}). With "
+            f"batch_size_per_gpu {train.batch_size_per_gpu} and crop_size {crop}, try one of: a smaller "
+            "datasets.train.batch_size_per_gpu together with a larger train.accumulate (the same "
+            "gradient); a smaller datasets.train.crop_size; train.amp: bfloat16; a smaller network_g. "
+            "The states saved so far are whole") from error
+    except OSError as error:
+        if isinstance(error, K3DNError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise storage_error(error.filename or folder, error) from error
+
+
+def _is_out_of_memory(error):
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
+
+
+def plain_worker_error(error):
+    """A `K3DNError` that a loader's worker raised, without the traceback that torch puts into its text."""
+    text = str(error)
+    start = text.rfind(f"{type(error).__name__}: ")
+    if "Original Traceback" not in text or start < 0:
+        return error
+    return type(error)(text[start + len(type(error).__name__) + 2:].strip())

@@ -1,0 +1,187 @@
+"""One call trains a recipe: options in, weights and figures out."""
+import contextlib
+import logging
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from k3dn_plugin.atomic import storage_error
+from k3dn_plugin.training import randomness
+from k3dn_plugin.training.distributed import launched
+from k3dn_plugin.training.experiment import Experiment, check_same_run, logging_to
+from k3dn_plugin.training.feed import Feed
+from k3dn_plugin.training.guard import explained
+from k3dn_plugin.training.hooks import default_hooks
+from k3dn_plugin.training.hooks.log import ConsoleHandler
+from k3dn_plugin.training.interrupt import StopRequest
+from k3dn_plugin.training.loop import Trainer
+from k3dn_plugin.training.stages import plan_stages
+from k3dn_plugin.training.state import load_state
+
+logger = logging.getLogger("k3dn_plugin.training")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run left.
+
+    Attributes:
+        folder: the experiment's folder.
+        finished: whether all iterations are done.
+        stopped_by: number of the signal that stopped it early, or 0.
+        iterations, samples_seen: in the whole run, over all processes.
+        seconds: spent in training steps in the whole run, without validation and set-up.
+        best: {"iteration", "scores"} of the best validation of the last stage, or None.
+        scores: {"iteration", score...} of the last validation, or None.
+        best_weights, last_weights: weights files; None where there is none.
+        history: the rows of metrics.csv.
+    """
+
+    folder: Path
+    finished: bool
+    stopped_by: int
+    iterations: int
+    samples_seen: int
+    seconds: float
+    best: dict | None
+    scores: dict | None
+    best_weights: Path | None
+    last_weights: Path | None
+    history: list
+
+
+def train(options, *, resume=None, device="auto", launcher="none", overwrite=False, quiet=False):
+    """Train the recipe `options` (see `k3dn_plugin.options.load_options`).
+
+    Torch's settings, the random generators, signal handlers and logging are as before when it returns.
+
+    Args:
+        resume: None, "auto" (the newest readable state of this run, or a fresh start), a state file or
+            the folder of a run; None takes `path.resume_state`.
+        device: "auto", "cpu" or "cuda".
+        launcher: "none", "pytorch" or "slurm".
+        overwrite: start afresh where a run lies; its folder is renamed, not deleted.
+        quiet: write to the log file alone.
+
+    Returns:
+        a `TrainingResult`, also where Ctrl-C stopped training early.
+
+    Raises:
+        OptionError, RegistryError, DataError, CheckpointError, StorageError, TrainingError: each with
+            what was expected, found, and what to do.
+    """
+    plan = plan_stages(options)
+    experiment = Experiment.of(options)
+    resume = resume or options.path.resume_state
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(launched(launcher, device, options.dist_params.backend))
+        stack.enter_context(_settings(options, world.device))
+        visible = world.is_main and not quiet
+        stack.enter_context(logging_to(ConsoleHandler() if visible else logging.NullHandler()))
+        feed = Feed(options, plan, world)  # missing data is told before anything is built or written
+        path = world.from_main(lambda: _prepare(experiment, options, resume, overwrite, world.size))
+        state = None if path is None else load_state(path)
+        if world.is_main:
+            stack.enter_context(_log_file(experiment))
+        stop = stack.enter_context(StopRequest(logger.warning, patient=world.size > 1))
+        stack.enter_context(explained(options, experiment.folder))
+        hooks = default_hooks(options, feed, world, progress=visible and sys.stderr.isatty())
+        trainer = Trainer(options, plan=plan, feed=feed, world=world, experiment=experiment, hooks=hooks,
+                          stop=stop)
+        _announce(trainer, path)
+        trainer.safe_state = path
+        trainer.run(state)
+        result = _result(trainer)
+        _summarise(result, options, launcher)
+        return result
+
+
+def _prepare(experiment, options, resume, overwrite, world_size):
+    """Make the folder ready; return the path of the state to resume, or None."""
+    if resume is not None:
+        path, state = experiment.find_state(resume)
+        if path is not None:
+            check_same_run(state, options, path, world_size)
+            experiment.clean()
+            experiment.write_options(options)
+            return path
+        logger.info("no state to resume in %s: starting from the beginning", experiment.states)
+    experiment.start(options, overwrite=overwrite)
+    return None
+
+
+def _log_file(experiment):
+    try:
+        return logging_to(logging.FileHandler(experiment.log, encoding="utf-8"))
+    except OSError as error:
+        raise storage_error(experiment.log, error) from error
+
+
+@contextlib.contextmanager
+def _settings(options, device):
+    """Torch's global settings for training, and those of before afterwards, random generators included."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    with randomness.preserved(device):
+        try:
+            if options.num_threads is not None:
+                torch.set_num_threads(options.num_threads)
+            if device.type == "cpu":
+                # Costs nothing there, once fresh memory need not be filled.
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                torch.utils.deterministic.fill_uninitialized_memory = False
+            else:
+                torch.backends.cudnn.benchmark = True  # crops have one size
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = cudnn
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+def _announce(trainer, path):
+    options, world = trainer.options, trainer.world
+    logger.info("%s: options %s of %s; %s, %d process%s, torch %s; results go to %s", options.name,
+                options.hash(), options.source() or "a mapping", world.device, world.size,
+                "es" if world.size > 1 else "", torch.__version__, trainer.experiment.folder)
+    for line in options.differences():
+        logger.info("changed from the recipe: %s", line)
+    if path is not None:
+        logger.info("resuming from %s", path)
+
+
+def _result(trainer):
+    experiment = trainer.experiment
+    weights = [p if p.exists() else None for p in (experiment.best_weights, experiment.last_weights)]
+    return TrainingResult(
+        folder=experiment.folder, finished=trainer.finished, stopped_by=int(trainer.stopping),
+        iterations=trainer.iteration, samples_seen=trainer.samples_seen, seconds=trainer.seconds,
+        best=trainer.best, scores=trainer.latest_scores(), best_weights=weights[0],
+        last_weights=weights[1], history=trainer.history)
+
+
+def _summarise(result, options, launcher):
+    """The last words: what was reached, and the next step."""
+    # What `--set` changed is in the stored options, so those are the ones to go on with.
+    plain = options.source() is not None and not options.differences()
+    recipe = shlex.quote(str(options.source() if plain else result.folder / "options.yml"))
+    if not result.finished:
+        more = "" if launcher == "none" else f" --launcher {launcher}"
+        logger.info("stopped after iteration %s; everything is saved. Go on with:\n"
+                    "  python tools/train.py -opt %s --resume auto%s", f"{result.iterations:,}", recipe, more)
+        return
+    logger.info("finished: %s iterations, %s samples, %.0f s in training steps", f"{result.iterations:,}",
+                f"{result.samples_seen:,}", result.seconds)
+    if result.best is not None:
+        scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best["scores"].items())
+        logger.info("best at iteration %s: %s (%s)", f"{result.best['iteration']:,}", scores,
+                    result.best_weights)
+    weights = result.best_weights or result.last_weights
+    logger.info("next: python tools/test.py -opt %s --weights %s", recipe, shlex.quote(os.fspath(weights)))

@@ -1,0 +1,102 @@
+"""Training states on disk: everything that an unbroken continuation needs, in one file.
+
+A state is a dictionary of tensors and plain values, so that `torch.load(weights_only=True)` reads it and
+nothing in it is executed:
+
+| key | holds |
+|---|---|
+| `iteration`, `stage`, `stage_name` | iterations done in the whole run, the stage (from 0) they end in |
+| `restorer`, `reblur`, `ema` | state dicts; `ema` without its wrapper's prefix, plus `ema_updates` |
+| `optimizer`, `scheduler`, `scaler` | their state dicts |
+| `rng` | the generators of every process, in the order of ranks |
+| `world_size`, `batch` | processes, and samples per iteration over all of them |
+| `best`, `history` | best validation of the stage, all logged rows |
+| `options`, `options_hash`, `versions`, `seconds` | where it comes from |
+
+The position in the data is the iteration: the sampler starts there.
+"""
+import io
+import zipfile
+from pathlib import Path
+
+import torch
+
+from k3dn_plugin.atomic import atomic_write
+from k3dn_plugin.errors import CheckpointError
+
+FORMAT = "k3dn_plugin.state"
+VERSION = 1
+
+
+def save_state(folder, state, *, keep):
+    """Write `<iteration>.state`, then remove all but the newest `keep` states.
+
+    Raises:
+        StorageError: the disk is full; older states are untouched.
+    """
+    path = Path(folder) / f"{state['iteration']:08d}.state"
+    # Through memory: torch reports a full disk as an unspecific RuntimeError, a file write as what it is.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION, **state}, buffer)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
+    for old in state_files(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_state(path):
+    """The state at `path`, its tensors on the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a training state.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = [p.name for p in state_files(path.parent)]
+        raise CheckpointError(f"no training state at {path}; {path.parent} holds "
+                              f"{', '.join(there) or 'none'}. --resume auto takes the newest of a run")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # compares every record with its checksum
+        if broken is not None:
+            raise zipfile.BadZipFile(f"the record {broken} does not match its checksum")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged ({path.stat().st_size:,} bytes): {reason}. Resume from an "
+                              "older state of the run, or with --resume auto, which looks for one") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a training state of k3dn_plugin. States lie in "
+                              "experiments/<name>/states/; weights go to path.pretrain_network_g")
+    if state["version"] != VERSION:
+        raise CheckpointError(f"{path} is a state of version {state['version']}, this package reads "
+                              f"version {VERSION}; resume with the package that wrote it")
+    return state
+
+
+def newest_state(folder, warn):
+    """`(path, state)` of the newest state in `folder` that can be read, or `(None, None)`.
+
+    `warn(message)` is called for each damaged one that is passed over.
+
+    Raises:
+        CheckpointError: there are states, but all are damaged.
+    """
+    files = state_files(folder)
+    for path in files:
+        try:
+            return path, load_state(path)
+        except CheckpointError as error:
+            warn(f"passing over a bad state: {error}")
+    if files:
+        raise CheckpointError(f"all {len(files)} training states in {folder} are damaged. Start again with "
+                              "--overwrite (it keeps the old folder under another name), perhaps from "
+                              "models/last.safetensors by path.pretrain_network_g")
+    return None, None
+
+
+def state_files(folder):
+    """The states in `folder`, newest first."""
+    found = [p for p in Path(folder).glob("*.state") if p.stem.isdigit()]
+    return sorted(found, key=lambda p: int(p.stem), reverse=True)

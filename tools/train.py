@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+"""Train a recipe:  python tools/train.py -opt options/k3dn_demo.yml
+
+The experiment's folder (experiments/<name>) gets options, log, metrics.csv, TensorBoard, weights, states
+to resume from, and pictures. Several processes:
+    torchrun --nproc_per_node 4 tools/train.py -opt FILE --launcher pytorch
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from k3dn_plugin.cli import run_tool  # noqa: E402
+
+
+def main(argv=None):
+    arguments = parse(argv)
+    from k3dn_plugin.options import load_options
+    from k3dn_plugin.training import train
+    options = load_options(arguments.opt, arguments.set)
+    result = train(options, resume=arguments.resume, device=arguments.device, launcher=arguments.launcher,
+                   overwrite=arguments.overwrite)
+    # The shell's convention for a program that a signal stopped: 130 for Ctrl-C, 143 for SIGTERM.
+    return 0 if result.finished else 128 + result.stopped_by
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="change an option, e.g. --set train.optim_g.lr=1e-4; may be repeated")
+    parser.add_argument("--resume", metavar="auto|PATH",
+                        help="go on: auto takes the newest readable state of this run, if there is one; "
+                             "or a state file, or the folder of a run")
+    parser.add_argument("--overwrite", action="store_true",
+                        help="start afresh where a run of this name lies (its folder is renamed)")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_tool(main))
