@@ -63,7 +63,7 @@ class OfficialNetwork(ABC):
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Our state dict from official tensors (PyTorch layouts; formats of other frameworks override)."""
-        return {self.rename(key): torch.as_tensor(np.ascontiguousarray(value))
+        return {self.rename(key): torch.as_tensor(np.array(value, order="C"))
                 for key, value in tensors.items()}
 
     def load(self, model: torch.nn.Module, tensors: Mapping[str, np.ndarray], network: str):

@@ -1,0 +1,189 @@
+"""K3DN: disparity-aware kernel estimation for dual-pixel defocus deblurring (Yang et al., CVPR 2023).
+
+An encoder, a window-wise deblur module that a disparity feature of the pair steers, and a decoder whose
+skips may preserve sharp regions. The same network run backwards reblurs the sharp image, which trains
+kernels and disparity without further labels. The published evaluation resizes the 1120 x 1680 views of
+DPDD to 1152 x 1792 (bicubic), restores, and resizes back (protocol `k3dn_resize`); here any size is padded
+by reflection instead.
+"""
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from k3dn_plugin.archs.base import Restorer, pad_to
+from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.errors import OptionError
+from k3dn_plugin.modules.disparity.feature import DisparityFeature
+from k3dn_plugin.modules.layers import SLOPE, ResidualBlocks
+from k3dn_plugin.modules.windows import FEATURE_STRIDE, grid_of
+from k3dn_plugin.registry import ARCHS, MODULES
+
+
+class Down(nn.Conv2d):
+    """3x3 convolution of stride 2 without bias, leaky ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
+
+    def forward(self, x):
+        return F.leaky_relu(super().forward(x), SLOPE)
+
+
+class Up(nn.ConvTranspose2d):
+    """4x4 transposed convolution of stride 2 without bias, leaky ReLU: doubles height and width."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+
+    def forward(self, x):
+        return F.leaky_relu(super().forward(x), SLOPE)
+
+
+@ARCHS.register_module()
+class K3DN(Restorer):
+    """Disparity-aware deblurring with a trainable set of symmetric kernels. The defaults are the released
+    network (configuration L).
+
+    Args:
+        base_channels: c, width at half resolution; the deblur module works on 4c channels.
+        encoder_blocks: residual blocks at each level of encoder and decoder.
+        window: (rows, columns) of a window at 1/8 resolution, each 2 modulo 4; every window of the image
+            gets its own kernel.
+        vector_size: length of a window's disparity vector.
+        residual: add the center view to the output, and start from exactly that (the last layer starts at
+            zero). Ours; the released network has no such path.
+        disparity: the disparity module, a mapping with `type`; null gives every window the same vector.
+        deblur: the deblur module; null leaves the features as they are.
+        preservation: the preservation module of each skip; null concatenates (the first-stage network).
+    """
+
+    card: ClassVar[RestorerCard] = RestorerCard(
+        title="K3DN",
+        paper="Yang, Pan, Liu, Liu: K3DN: Disparity-Aware Kernel Estimation for Dual-Pixel Defocus Deblurring",
+        year=2023, venue="CVPR", official_licence="none stated",
+        views=("left", "right"), value_range=(-0.5, 0.5),
+        size_rule=SizeRule(multiple=(144, 112), minimum=(256, 256)),
+        # Windows get their kernels from pooled context; tiles that are multiples of a window keep them
+        # nearly the same.
+        tiling="approximate", receptive_margin=64,
+        recipe_source="stages and network from the released code; losses and schedule are our assumption",
+        notes="The released network clips its output to [-0.5, 1.5] in image units.")
+
+    tiny_arguments: ClassVar[dict] = {
+        "base_channels": 8, "encoder_blocks": 1, "window": [6, 6], "vector_size": 16,
+        "disparity": {"type": "CostVolumeDisparity", "pools": [6, 3]},
+        "deblur": {"type": "KernelSetDeblur", "blocks": 2},
+        "preservation": {"type": "SharpRegionPreservation", "blocks": 1}}
+
+    def __init__(self, *, base_channels: int = 48, encoder_blocks: int = 4,
+                 window: tuple[int, int] = (18, 14), vector_size: int = 256, residual: bool = False,
+                 disparity: dict[str, Any] | None = {"type": "CostVolumeDisparity"},  # noqa: B006
+                 deblur: dict[str, Any] | None = {"type": "KernelSetDeblur"},  # noqa: B006
+                 preservation: dict[str, Any] | None = {"type": "SharpRegionPreservation"}):  # noqa: B006
+        super().__init__()
+        c = base_channels
+        self.window = tuple(window)
+        self.vector_size = vector_size
+        self.residual = residual
+        self.down = nn.ModuleList([Down(6, c), Down(c, 2 * c), Down(2 * c, 4 * c)])
+        self.encoder = nn.ModuleList(ResidualBlocks(width, encoder_blocks) for width in (c, 2 * c, 4 * c))
+        self.disparity = disparity and MODULES.build(disparity, vector_size=vector_size, window=self.window)
+        self.deblur = deblur and MODULES.build(deblur, channels=4 * c, vector_size=vector_size)
+
+        join = preservation or {"type": "ConcatSkip"}
+        self.up, self.decoder, self.preservation = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        width = 4 * c
+        for before, after in ((2 * c, 2 * c), (c, c), (6, c)):
+            self.up.append(Up(width, after))
+            self.preservation.append(MODULES.build(join, before_channels=before, after_channels=after))
+            width = self.preservation[-1].out_channels
+            self.decoder.append(ResidualBlocks(width, encoder_blocks))
+        self.out = nn.Conv2d(width, 3, 3, padding=1, bias=False)
+        if residual:
+            nn.init.zeros_(self.out.weight)
+
+    @property
+    def size_rule(self):
+        """Multiples of a whole window, so that windows and disparity vectors never drift apart."""
+        smallest = getattr(self.disparity, "minimum", 1)
+        return SizeRule(multiple=tuple(FEATURE_STRIDE * side for side in self.window),
+                        minimum=(smallest, smallest))
+
+    def forward(self, lq, center=None):
+        return self._deblur_pair(lq, center)[0]
+
+    def training_outputs(self, batch):
+        """`restored`, and `disparity` for a reblur module."""
+        restored, disparity = self._deblur_pair(batch["lq"], batch.get("center"))
+        return {"restored": restored, "disparity": disparity}
+
+    def restore(self, views):
+        """(B, 6, H, W) in [-0.5, 0.5] at a legal size -> (B, 3, H, W)."""
+        base = (views[:, :3] + views[:, 3:]) / 2 if self.residual else None
+        return self.core(views, self.estimate_disparity(views), base=base)
+
+    def reblur(self, sharp: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
+        """The blurred image that the sharp one becomes under the kernels of `disparity`.
+
+        Args:
+            sharp: (B, 3, H, W) in [0, 1].
+            disparity: of the blurred pair of the same size.
+
+        Raises:
+            OptionError: the deblur module is not reversible.
+        """
+        if not getattr(self.deblur, "reversible", False):
+            raise OptionError(f"{type(self.deblur).__name__} cannot run backwards: choose a reversible "
+                              "deblur module (KernelSetDeblur, WienerDeblur) or set train.reblur to null")
+        size = self.size_rule.padded(*sharp.shape[-2:])
+        padded = pad_to(sharp, size) - 0.5
+        # Six input channels and one sharp image: it stands in for both views, which agree where all is sharp.
+        image = self.core(torch.cat([padded, padded], 1), disparity, reverse=True,
+                          base=padded if self.residual else None)
+        return self.network_output(image)[..., :sharp.shape[-2], :sharp.shape[-1]]
+
+    def estimate_disparity(self, views: torch.Tensor) -> DisparityFeature:
+        """The disparity feature of (B, 6, H, W) views in [-0.5, 0.5]."""
+        if self.disparity is not None:
+            return self.disparity(views[:, :3], views[:, 3:])
+        grid = grid_of(views.shape[-2] // FEATURE_STRIDE, views.shape[-1] // FEATURE_STRIDE, self.window)
+        return DisparityFeature(views.new_zeros(views.shape[0] * grid[0] * grid[1], self.vector_size), grid)
+
+    def core(self, x: torch.Tensor, disparity: DisparityFeature, *, reverse: bool = False,
+             base: torch.Tensor | None = None) -> torch.Tensor:
+        """The network between disparity and image (specs of K3DN, section 2.3).
+
+        Args:
+            x: (B, 6, H, W) in [-0.5, 0.5]: the views, or the sharp image twice for reblurring.
+            disparity: of the blurred pair.
+            reverse: reblur instead of deblur.
+            base: (B, 3, H, W) to add to the output, or None.
+
+        Returns:
+            (B, 3, H, W), clipped to [-1, 1].
+        """
+        skips, features = [x], x
+        for down, encoder in zip(self.down, self.encoder):
+            features = encoder(down(features))
+            skips.append(features)
+        skips.pop()
+        if self.deblur is not None:
+            step = self.deblur.reverse if reverse else self.deblur
+            features = step(features, disparity)
+        for up, join, decoder in zip(self.up, self.preservation, self.decoder):
+            features = decoder(join(skips.pop(), up(features)))
+        image = self.out(features)
+        return (image if base is None else image + base).clamp(-1, 1)
+
+    def _deblur_pair(self, lq, center):
+        height, width = lq.shape[-2:]
+        size = self.size_rule.padded(height, width)
+        views = pad_to(self.network_input(lq, center), size)
+        disparity = self.estimate_disparity(views)
+        base = None
+        if self.residual:
+            base = pad_to(center - 0.5, size) if center is not None else (views[:, :3] + views[:, 3:]) / 2
+        image = self.core(views, disparity, base=base)
+        return self.network_output(image)[..., :height, :width], disparity

@@ -1,0 +1,156 @@
+"""Does our network give what the published one gave? A manifest says what to build, load and feed; a golden
+holds the published outputs, computed in float64.
+
+A manifest lists every tensor of the official state dict with its shape and how to fill it: values depend
+on the key alone, so a file of kilobytes stands for a checkpoint of any size. The weights go through the
+same mapping as an official file (`zoo/<family>_official.py`), strictly.
+"""
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.zoo.official import official_format
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Largest relative error of each output: max |ours - golden| / max |golden|."""
+
+    network: str
+    errors: dict[str, float]
+    tolerance: float = TOLERANCE
+
+    @property
+    def passed(self):
+        """Whether every output is within the tolerance (a NaN is not)."""
+        return all(error <= self.tolerance for error in self.errors.values())
+
+
+def check_parity(manifest_path, golden_path=None) -> ParityReport:
+    """Build, load, run and compare.
+
+    Args:
+        manifest_path: `manifest.json`, or a folder that holds one.
+        golden_path: `golden.npz`; the one beside the manifest if None.
+
+    Raises:
+        CheckpointError: a file is missing or not what it should be, the network is unknown, or the
+            weights, inputs or outputs do not fit.
+    """
+    manifest_path = Path(manifest_path)
+    if manifest_path.is_dir():
+        manifest_path = manifest_path / "manifest.json"
+    golden_path = Path(golden_path) if golden_path else manifest_path.with_name("golden.npz")
+    manifest, golden = read_manifest(manifest_path), read_golden(golden_path)
+    network = manifest["arch"]
+    known = official_format(network)
+    name, manifest = _with_extra(manifest, golden_path.name)
+    with torch.inference_mode():
+        model = known.build(manifest["settings"], network).double()
+        if manifest.get("tensors"):
+            known.load(model, weights(manifest), network)
+        inputs = {key: torch.from_numpy(np.ascontiguousarray(value))
+                  for key, value in inputs_of(manifest).items()}
+        outputs = known.outputs(model, inputs, name)
+    return ParityReport(network, compare(outputs, golden, manifest, golden_path))
+
+
+def _with_extra(manifest, golden_name):
+    """`(output set, manifest)`: a golden listed under the manifest's `extra` has an input of its own."""
+    extra = manifest.get("extra", {}).get(golden_name)
+    if extra is None:
+        return manifest["arch"], manifest
+    return (f"{manifest['arch']}:{extra['output']}",
+            {**manifest, "inputs": [extra["input"]], "settings": {**manifest["settings"], **{
+                k: v for k, v in extra.items() if k not in ("what", "input", "output")}}})
+
+
+def read_manifest(path):
+    """The manifest as a mapping; `CheckpointError` if it is missing or not one."""
+    try:
+        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
+        manifest["arch"], manifest["settings"], manifest["inputs"]  # noqa: B018 - all three are needed
+        return manifest
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such manifest") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: expected a JSON manifest with `arch`, `settings`, `inputs` and "
+                              f"`tensors` ({type(error).__name__}: {error})") from None
+
+
+def read_golden(path):
+    """The golden arrays by name; `CheckpointError` if the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such golden") from None
+    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a readable .npz file ({error})") from None
+
+
+def _generator(name):
+    return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+
+
+def fill(key, shape, how):
+    """Values of one tensor, decided by its key: "normal", "uniform", "sign", "constant" or "values"."""
+    random = _generator("weight:" + key)
+    kind = how["kind"]
+    if kind == "normal":
+        return how["mean"] + how["std"] * random.standard_normal(shape)
+    if kind == "uniform":
+        return random.uniform(how["low"], how["high"], shape)
+    if kind == "sign":
+        return np.where(random.random(shape) < 0.5, -1.0, 1.0)
+    if kind == "constant":
+        return np.full(shape, how["value"], dtype=np.float64)
+    if kind == "values":
+        return np.asarray(how["values"], dtype=np.float64).reshape(shape)
+    raise CheckpointError(f"{key}: unknown kind of values {kind!r} in the manifest")
+
+
+def weights(manifest):
+    """The official tensors, {key: array} in their own layout and dtype."""
+    return {t["key"]: fill(t["key"], tuple(t["shape"]), t["init"]).astype(t.get("dtype", "float64"))
+            for t in manifest["tensors"]}
+
+
+def inputs_of(manifest):
+    """The inputs in PyTorch layout, {name: float64 array}, in the manifest's order."""
+    made = {}
+    for spec in manifest["inputs"]:
+        random = _generator("input:" + spec.get("seed", spec["name"]))
+        array = random.uniform(spec.get("low", 0.0), spec.get("high", 1.0), tuple(spec["shape"]))
+        made[spec["name"]] = _to_torch_layout(array, spec)
+    return made
+
+
+def _to_torch_layout(array, spec):
+    order = spec.get("torch_permute", spec.get("permute"))
+    return array if order is None else np.transpose(array, order)
+
+
+def compare(outputs, golden, manifest, golden_path):
+    """The largest relative error of each golden entry; outputs must have the same names and shapes."""
+    layouts = {spec["name"]: spec for spec in manifest.get("outputs", [])}
+    if set(outputs) != set(golden):
+        raise CheckpointError(f"{golden_path} holds {', '.join(sorted(golden))}; the network gives "
+                              f"{', '.join(sorted(outputs))}: is it the golden of this manifest?")
+    errors = {}
+    for name, wanted in golden.items():
+        found = outputs[name].detach().double().cpu().numpy()
+        wanted = _to_torch_layout(wanted.astype(np.float64), layouts.get(name, {}))
+        if found.shape != wanted.shape:
+            raise CheckpointError(f"{golden_path}: {name} has shape {wanted.shape}, the network gives "
+                                  f"{found.shape}")
+        errors[name] = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    return errors
