@@ -1,0 +1,1 @@
+"""Scores that mean something: metrics, the papers' protocols by name, whole frames in bounded memory."""

@@ -1,0 +1,142 @@
+"""Scores a restorer on a data set by a protocol: one row an image, resumable, shared among processes."""
+import time
+from pathlib import Path
+
+import torch
+
+from k3dn_plugin.errors import DataError
+from k3dn_plugin.evaluation.frames import FrameRestorer, check_amp
+from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
+from k3dn_plugin.evaluation.provenance import identity, provenance
+from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile
+from k3dn_plugin.registry import PROTOCOLS
+
+
+def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, max_memory_gb=None,
+             self_ensemble=False, with_input=True, save_pictures=0, out_dir=None, rank=0, world_size=1,
+             progress=True, resume=False, weights=None) -> EvaluationResult:
+    """Restore and score every image of `dataset`, or this process's share of them.
+
+    The restorer is used in evaluation mode and left in the mode that it was in.
+
+    Args:
+        restorer: a `Restorer`; moved to `device`.
+        dataset: of samples with `gt`, without random choices.
+        protocol: an `EvaluationProtocol`, or the name of a registered one.
+        amp, tile, max_memory_gb, self_ensemble: see `FrameRestorer`.
+        with_input: score the blurred center view too.
+        save_pictures: how many images get a comparison picture, spread evenly over the data set.
+        out_dir: for rows as they come (`rows.csv`) and `pictures/`; None writes nothing. The finished files
+            are written by `EvaluationResult.write`.
+        rank, world_size: this process among those that share the work; every `world_size`-th image is its.
+        resume: keep the rows in `out_dir` that belong to the same weights, data, protocol and settings.
+        weights: what is known of the weights, for the provenance.
+
+    Returns:
+        this process's share; `EvaluationResult.merged` puts shares together.
+
+    Raises:
+        DataError: the data set is empty, two images have one name, or an image has no truth.
+        OptionError: the protocol does not fit the data, or the settings do not fit the restorer.
+        StorageError: `out_dir` cannot be written.
+    """
+    protocol = protocol if isinstance(protocol, EvaluationProtocol) else PROTOCOLS.build({"type": protocol})
+    device = torch.device(device)
+    if len(dataset) == 0:
+        raise DataError(f"{type(dataset).__name__} holds no image to score; check its store or folder")
+    protocol.check(getattr(getattr(dataset, "card", None), "bit_depth", None))
+    check_amp(restorer, amp)
+    settings = {"amp": amp, "tile": tile, "self_ensemble": self_ensemble, "with_input": with_input}
+    # The bound decides the tiles, and so, for restorers that tiling changes, the scores.
+    settings["max_memory_gb"] = max_memory_gb
+    origin = provenance(restorer, dataset, settings=settings, device=device, weights=weights)
+    result = EvaluationResult(rows=[], protocol=protocol.facts(), provenance=origin)
+    file = row_file(out_dir, identity(origin, result.protocol), rank, world_size) if out_dir else None
+    kept = {}
+    if file is not None:
+        kept = {row.index: row for row in file.rows()} if resume else {}
+        file.start(kept.values())
+    mine = range(rank, len(dataset), world_size)
+    pictured = spread(save_pictures, len(dataset)) if out_dir else ()
+    was_training = restorer.training
+    restorer.to(device).eval()
+    run = FrameRestorer(restorer, device=device, amp=amp, tile=tile, max_memory_gb=max_memory_gb,
+                        self_ensemble=self_ensemble, share=world_size)
+    names = {}
+    try:
+        for index in _with_progress(mine, progress and rank == 0, protocol.name):
+            picture = picture_path(out_dir, kept[index].name) if index in kept and index in pictured else None
+            if index in kept and (picture is None or picture.exists()):
+                row = kept[index]
+                result.kept += 1
+                result.pictures += [picture] if picture else []
+            else:
+                row, images = _score(run, dataset, index, protocol, with_input)
+                if index not in kept:
+                    file and file.append(row)
+                if index in pictured:
+                    result.pictures.append(_save_picture(out_dir, row, images, protocol))
+            _check_name(row, names)
+            result.rows.append(row)
+    finally:
+        restorer.train(was_training)
+    return result
+
+
+def row_file(out_dir, identity, rank=0, world_size=1) -> RowFile:
+    """The file in which a process keeps its rows until the evaluation is finished."""
+    share = "" if world_size == 1 else f".{rank + 1}of{world_size}"
+    return RowFile(Path(out_dir) / f"rows{share}.csv", identity)
+
+
+def picture_path(out_dir, name) -> Path:
+    """Where an image's comparison picture lies."""
+    return Path(out_dir) / "pictures" / f"{str(name).replace('/', '_')}.png"
+
+
+def spread(count, length) -> set[int]:
+    """`count` indices spread evenly over `range(length)`, the first and the last among them."""
+    count = min(count, length)
+    return {round(i * (length - 1) / max(count - 1, 1)) for i in range(count)}
+
+
+def _score(run, dataset, index, protocol, with_input):
+    """The `ImageRow` of one image, and its images for a picture."""
+    sample = dataset[index]
+    name = str(sample.get("name", index))
+    if sample.get("gt") is None:
+        raise DataError(f"{name} has no truth (`gt`) to score against. Data sets without truth can be restored "
+                        "(tools/restore.py) but not scored")
+    prepared = protocol.prepare(sample)
+    began = time.perf_counter()
+    frame = run(prepared["lq"][None], prepared["center"][None])
+    seconds = time.perf_counter() - began
+    restored = protocol.finish(frame.image[0], prepared)
+    blurred = protocol.do_nothing(sample, prepared)
+    row = ImageRow(
+        index=index, name=name, group=str(sample.get("group", "")),
+        scores=protocol.score(restored, prepared["gt"]),
+        input_scores=protocol.score(blurred, prepared["gt"]) if with_input else {},
+        seconds=seconds, tiling=frame.tiling, same_as_whole=frame.same_as_whole)
+    return row, {"input": blurred, "restored": restored, "truth": prepared["gt"], "views": prepared["lq"]}
+
+
+def _save_picture(out_dir, row, images, protocol):
+    from k3dn_plugin.evaluation.pictures import save_comparison
+    return save_comparison(picture_path(out_dir, row.name), images, row, protocol)
+
+
+def _check_name(row, names):
+    """Names are how rows of different results are paired, so each may occur once."""
+    if row.name in names:
+        raise DataError(f"the images {names[row.name]} and {row.index} of the data set have one name, "
+                        f"{row.name!r}; names identify images in results. Rename one and prepare again")
+    names[row.name] = row.index
+
+
+def _with_progress(indices, wanted, title):
+    if not wanted:
+        return indices
+    from tqdm import tqdm
+    # disable=None: no bar where the output is not a terminal, such as a log file.
+    return tqdm(indices, desc=title, unit="image", disable=None)

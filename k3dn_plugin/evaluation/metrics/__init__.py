@@ -1,0 +1,1 @@
+"""The metrics, one file a kind, registered by name in `METRICS`."""

@@ -1,0 +1,79 @@
+"""Where a score comes from: which weights, which data, what computed it."""
+import hashlib
+import json
+import platform
+from importlib import metadata
+
+import torch
+
+from k3dn_plugin import __version__
+
+PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "scikit-image")
+
+
+def weights_hash(model) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a model's weights: names, types, shapes, values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # As bytes, because NumPy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def data_hash(dataset) -> str:
+    """What identifies the scored frames: the data set's own `fingerprint()`, else its type, length and card.
+
+    The second form is marked by a question mark, since two data sets may share it.
+    """
+    fingerprint = getattr(dataset, "fingerprint", None)
+    if callable(fingerprint):
+        return str(fingerprint())
+    text = f"{type(dataset).__qualname__} {len(dataset)} {getattr(dataset, 'card', '')}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16] + "?"
+
+
+def provenance(restorer, dataset, *, settings, device, weights=None) -> dict:
+    """What is stored with every score, as JSON data.
+
+    Args:
+        settings: of the evaluation (tile, precision, ensemble).
+        weights: what is known of the weights beside their hash (file, origin, recipe), or None.
+    """
+    return {
+        "restorer": type(restorer).__name__, "weights_hash": weights_hash(restorer),
+        "weights": weights or {"origin": "in memory"}, "data_hash": data_hash(dataset),
+        "data": describe_data(dataset), "settings": settings, "device": device_name(device),
+        "versions": versions(),
+    }
+
+
+def identity(provenance, protocol) -> dict:
+    """The part of the provenance that decides what a row holds: rows are kept while it stays the same."""
+    same = {key: provenance[key] for key in ("restorer", "weights_hash", "data_hash", "settings")}
+    return json.loads(json.dumps({**same, "protocol": protocol}, default=str))
+
+
+def describe_data(dataset) -> dict:
+    """Type, path and length of a data set."""
+    return {"type": type(dataset).__name__, "images": len(dataset),
+            "store": str(getattr(dataset, "store_path", "") or "")}
+
+
+def device_name(device) -> str:
+    """`cpu (x86_64)`, or the GPU's name."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python, and of what computes scores."""
+    found = {"k3dn_plugin": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
