@@ -26,8 +26,8 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
         amp, tile, max_memory_gb, self_ensemble: see `FrameRestorer`.
         with_input: score the blurred center view too.
         save_pictures: how many images get a comparison picture, spread evenly over the data set.
-        out_dir: for rows as they come (`rows.csv`) and `pictures/`; None writes nothing. The finished files
-            are written by `EvaluationResult.write`.
+        out_dir: for rows as they come (`per_image.csv`) and `pictures/`; None writes nothing. The summary is
+            written by `EvaluationResult.write`.
         rank, world_size: this process among those that share the work; every `world_size`-th image is its.
         resume: keep the rows in `out_dir` that belong to the same weights, data, protocol and settings.
         weights: what is known of the weights, for the provenance.
@@ -55,6 +55,7 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
     kept = {}
     if file is not None:
         kept = {row.index: row for row in file.rows()} if resume else {}
+        file.keep_other()
         file.start(kept.values())
     mine = range(rank, len(dataset), world_size)
     pictured = spread(save_pictures, len(dataset)) if out_dir else ()
@@ -72,8 +73,8 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
                 result.pictures += [picture] if picture else []
             else:
                 row, images = _score(run, dataset, index, protocol, with_input)
-                if index not in kept:
-                    file and file.append(row)
+                if file is not None and index not in kept:
+                    file.append(row)
                 if index in pictured:
                     result.pictures.append(_save_picture(out_dir, row, images, protocol))
             _check_name(row, names)
@@ -84,9 +85,9 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
 
 
 def row_file(out_dir, identity, rank=0, world_size=1) -> RowFile:
-    """The file in which a process keeps its rows until the evaluation is finished."""
+    """The file in which a process keeps its rows."""
     share = "" if world_size == 1 else f".{rank + 1}of{world_size}"
-    return RowFile(Path(out_dir) / f"rows{share}.csv", identity)
+    return RowFile(Path(out_dir) / f"per_image{share}.csv", identity)
 
 
 def picture_path(out_dir, name) -> Path:
@@ -114,11 +115,18 @@ def _score(run, dataset, index, protocol, with_input):
     restored = protocol.finish(frame.image[0], prepared)
     blurred = protocol.do_nothing(sample, prepared)
     row = ImageRow(
-        index=index, name=name, group=str(sample.get("group", "")),
+        index=index, name=name, group=group_of(dataset, sample),
         scores=protocol.score(restored, prepared["gt"]),
         input_scores=protocol.score(blurred, prepared["gt"]) if with_input else {},
         seconds=seconds, tiling=frame.tiling, same_as_whole=frame.same_as_whole)
     return row, {"input": blurred, "restored": restored, "truth": prepared["gt"], "views": prepared["lq"]}
+
+
+def group_of(dataset, sample) -> str:
+    """The label by which an image's scores are averaged beside the mean over all ("indoor"), or ""."""
+    tags = getattr(dataset, "tags", None)
+    tags = tags(sample["name"]) if callable(tags) else {}
+    return str(sample.get("group") or tags.get("place", ""))
 
 
 def _save_picture(out_dir, row, images, protocol):

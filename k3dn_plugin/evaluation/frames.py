@@ -17,9 +17,9 @@ from k3dn_plugin.evaluation.memory import (GIB, PeakMemory, is_out_of_memory, me
 from k3dn_plugin.evaluation.self_ensemble import self_ensemble
 from k3dn_plugin.evaluation.tiling import even_tile, plan_tiles, restore_tiles
 
-SAFETY = 0.9               # of the bound is planned for: a fit through two points is not exact
+SAFETY = 0.9                   # of the room for tiles is planned for: a fit through two points is not exact
 UNMEASURED_PIXELS = 512 ** 2   # frames up to this size run whole without a probe where no bound is set
-PROBE_SIDE = 192
+PROBE_SIDE = 192               # pixels, of the smaller of the two pieces that are measured
 
 
 @dataclass(frozen=True)
@@ -152,15 +152,18 @@ class FrameRestorer:
         base, slope = self._line = self._line or self._measure(frame, lq, center, bound)
         # Beside the tile: the joined picture, its weights, and the ensemble's sum.
         joined = 4 * math.prod(frame) * (lq.shape[0] * 3 * (3 if self.self_ensemble else 1) + 2)
-        room = bound * SAFETY - base - (joined if self.device.type == "cpu" else 0)
-        pixels = room / slope
+        base += joined if self.device.type == "cpu" else 0
+        pixels = (bound - base) * SAFETY / slope
         smallest = self.restorer.size_rule.padded(1, 1)
-        if pixels < math.prod(smallest) and self.max_memory_gb is not None:
-            needed = (bound - room + slope * math.prod(smallest)) / GIB
+        needed = base + slope * math.prod(smallest)
+        if needed > bound and self.max_memory_gb is not None:
             raise OptionError(
                 f"max_memory_gb {self.max_memory_gb:g} is too little: {type(self.restorer).__name__} needs "
-                f"about {needed:.2f} GiB for its smallest tile, {smallest[0]} x {smallest[1]} pixels of a "
-                f"{frame[0]} x {frame[1]} frame. Raise the bound")
+                f"about {needed / GIB:.3g} GiB for its smallest tile, {smallest[0]} x {smallest[1]} pixels of "
+                f"a {frame[0]} x {frame[1]} frame. Raise the bound")
+        if self.max_memory_gb is None:
+            # What is free is a guess, and tiny tiles take for ever: no smaller than what was just measured.
+            pixels = max(pixels, PROBE_SIDE ** 2)
         if pixels >= math.prod(frame):
             return frame
         side = math.sqrt(max(pixels, 1))

@@ -1,6 +1,5 @@
 """Where a score comes from: which weights, which data, what computed it."""
 import hashlib
-import json
 import platform
 from importlib import metadata
 
@@ -23,15 +22,14 @@ def weights_hash(model) -> str:
 
 
 def data_hash(dataset) -> str:
-    """What identifies the scored frames: the data set's own `fingerprint()`, else its type, length and card.
+    """What identifies the scored frames: the hash on the data set's card, else of its type and length.
 
     The second form is marked by a question mark, since two data sets may share it.
     """
-    fingerprint = getattr(dataset, "fingerprint", None)
-    if callable(fingerprint):
-        return str(fingerprint())
-    text = f"{type(dataset).__qualname__} {len(dataset)} {getattr(dataset, 'card', '')}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16] + "?"
+    known = getattr(getattr(dataset, "card", None), "hash", None)
+    if known:
+        return str(known)[:16]
+    return hashlib.sha256(f"{type(dataset).__qualname__} {len(dataset)}".encode()).hexdigest()[:16] + "?"
 
 
 def provenance(restorer, dataset, *, settings, device, weights=None) -> dict:
@@ -51,14 +49,14 @@ def provenance(restorer, dataset, *, settings, device, weights=None) -> dict:
 
 def identity(provenance, protocol) -> dict:
     """The part of the provenance that decides what a row holds: rows are kept while it stays the same."""
-    same = {key: provenance[key] for key in ("restorer", "weights_hash", "data_hash", "settings")}
-    return json.loads(json.dumps({**same, "protocol": protocol}, default=str))
+    same = {key: provenance[key] for key in ("restorer", "weights_hash", "data_hash", "data", "settings")}
+    return {**same, "protocol": protocol}
 
 
 def describe_data(dataset) -> dict:
-    """Type, path and length of a data set."""
-    return {"type": type(dataset).__name__, "images": len(dataset),
-            "store": str(getattr(dataset, "store_path", "") or "")}
+    """Type, name, length and crop size of a data set."""
+    return {"type": type(dataset).__name__, "name": getattr(getattr(dataset, "card", None), "name", ""),
+            "images": len(dataset), "crop_size": getattr(dataset, "crop_size", None)}
 
 
 def device_name(device) -> str:

@@ -1,5 +1,6 @@
 """Scores image by image, their means, and the files they are kept in."""
 import csv
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from k3dn_plugin.atomic import atomic_write, storage_error
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.evaluation.provenance import identity
 
 INPUT = "input_"
 
@@ -121,14 +123,15 @@ class EvaluationResult:
                    pictures=[p for r in results for p in r.pictures])
 
     def write(self, folder) -> Path:
-        """Write per_image.csv and summary.json into `folder`, each whole or not at all; the latter's path."""
+        """Write per_image.csv and summary.json into `folder`, each whole or not at all; the latter's path.
+
+        The files in which several processes kept their shares are then no longer needed, and removed.
+        """
         folder = Path(folder)
-        flat = [row.flat() for row in self.rows]
-        with atomic_write(folder / "per_image.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(flat[0]) if flat else ["index", "name"])
-            writer.writeheader()
-            writer.writerows(flat)
+        RowFile(folder / "per_image.csv", identity(self.provenance, self.protocol)).start(self.rows)
         write_json(folder / "summary.json", self.summary())
+        for share in folder.glob("per_image.*of*.*"):
+            share.unlink(missing_ok=True)
         return folder / "summary.json"
 
 
@@ -144,22 +147,22 @@ class RowFile:
     """A CSV file that grows by a whole row at a time, so that a killed evaluation leaves its rows.
 
     Args:
-        path: the file. identity: what the rows belong to (JSON), kept beside in `<name>.json`.
+        path: the file.
+        identity: what the rows belong to (plain data), kept beside it as JSON.
     """
 
     def __init__(self, path, identity):
         self.path = Path(path)
-        self.sidecar = self.path.with_suffix(".json")
+        self.sidecar = self.path.with_suffix(".identity.json")
         self.identity = plain(identity)
 
     def rows(self) -> list[ImageRow]:
         """The rows there, if they belong to the same identity; a row cut short by a kill is left out."""
+        if self.stored_identity() != self.identity:
+            return []
         try:
-            stored = json.loads(self.sidecar.read_text(encoding="utf-8"))
             text = self.path.read_text(encoding="utf-8")
         except (OSError, ValueError):
-            return []
-        if stored != self.identity:
             return []
         rows = []
         for row in csv.DictReader(text[:text.rfind("\n") + 1].splitlines()):
@@ -168,6 +171,29 @@ class RowFile:
             except (KeyError, TypeError, ValueError):
                 break
         return rows
+
+    def stored_identity(self):
+        """What the rows in the file belong to, or None where there is no file or it cannot be read."""
+        try:
+            return json.loads(self.sidecar.read_text(encoding="utf-8")) if self.path.exists() else None
+        except (OSError, ValueError):
+            return None
+
+    def keep_other(self):
+        """Move results that belong to something else into a folder of their own, `older_<weights>`."""
+        stored = self.stored_identity()
+        if stored is None or stored == self.identity:
+            return
+        base = f"older_{str(stored.get('weights_hash', 'unknown'))[:8]}"
+        names = itertools.chain([base], (f"{base}_{n}" for n in itertools.count(2)))
+        older = next(f for f in map(self.path.parent.joinpath, names) if not f.exists())
+        try:
+            older.mkdir()
+            for name in (self.path.name, self.sidecar.name, "summary.json", "pictures"):
+                if (self.path.parent / name).exists():
+                    (self.path.parent / name).rename(older / name)
+        except OSError as error:
+            raise storage_error(older, error) from error
 
     def start(self, rows):
         """Begin the file anew with `rows`."""
@@ -191,11 +217,6 @@ class RowFile:
         if file.tell() == 0:
             writer.writeheader()
         writer.writerow(flat)
-
-    def remove(self):
-        """Delete the file and its sidecar; the finished result holds their rows."""
-        self.path.unlink(missing_ok=True)
-        self.sidecar.unlink(missing_ok=True)
 
 
 def write_json(path, data):

@@ -1,6 +1,7 @@
 """K3DN's public evaluation: frames resized to 1152 x 1792, the output resized back."""
 import math
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -44,6 +45,10 @@ def resized_views(views):
     import cv2
     rows, columns = (math.ceil(n / 128) * 128 for n in views.shape[-2:])
     levels = (views.double() * FULL_SCALE).round().clamp(0, FULL_SCALE).cpu().numpy().astype("uint16")
-    # OpenCV treats channels alike and one by one, so six at once differ from two times three in nothing.
-    frames = [cv2.resize(level, (columns, rows), interpolation=cv2.INTER_CUBIC) for level in levels]
-    return torch.stack([torch.from_numpy(f.astype("float32") / FULL_SCALE) for f in frames]).to(views.device)
+    resized = []
+    for view in levels.reshape(-1, 3, *levels.shape[-2:]):
+        # One colour image at a time, as published: OpenCV rounds a single channel a little differently.
+        frame = np.ascontiguousarray(view.transpose(1, 2, 0))
+        frame = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_CUBIC)
+        resized.append(torch.from_numpy(frame.astype(np.float32) / FULL_SCALE).permute(2, 0, 1))
+    return torch.cat(resized).to(views.device)

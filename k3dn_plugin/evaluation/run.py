@@ -1,0 +1,66 @@
+"""One call scores a weights file: what `tools/test.py` does, for use from Python."""
+from pathlib import Path
+
+from k3dn_plugin.errors import CheckpointError, OptionError
+from k3dn_plugin.evaluation.evaluate import evaluate
+from k3dn_plugin.registry import DATASETS
+from k3dn_plugin.signatures import check_arguments
+from k3dn_plugin.zoo.weights import read_weights, restorer_from_weights
+
+
+def evaluate_weights(weights, dataset, protocol, *, out_dir, fresh=False, **settings):
+    """Score the restorer in a weights file and write per_image.csv, summary.json and pictures/.
+
+    A killed evaluation goes on where it stopped, if weights, data, protocol and settings are the same; the
+    results of others that lie in `out_dir` are moved into a folder of their own there.
+
+    Args:
+        weights: a weights file of ours.
+        fresh: compute every image, also those whose rows are there.
+        settings: of `evaluate`.
+
+    Returns:
+        the `EvaluationResult`.
+
+    Raises:
+        CheckpointError: the weights file is missing, damaged or of another program.
+        DataError, OptionError, StorageError: as `evaluate`.
+    """
+    restorer = restorer_from_weights(weights)
+    known = {"file": str(weights), **read_weights(weights).provenance}
+    result = evaluate(restorer, dataset, protocol, out_dir=out_dir, resume=not fresh, weights=known, **settings)
+    result.write(out_dir)
+    return result
+
+
+def trained_weights(options) -> Path:
+    """The best weights of the run that `options` describe, or the last where it had no validation.
+
+    Raises:
+        CheckpointError: the run has left none.
+    """
+    folder = Path(options.path.experiments_root) / options.name / "models"
+    for name in ("best.safetensors", "last.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} holds no weights (best.safetensors): {options.name} has not been trained "
+                          f"here. Train it (python tools/train.py -opt {options.source() or 'FILE'}), or name "
+                          "a weights file with --weights")
+
+
+def scored_dataset(options=None, store=None):
+    """The data set to score on: the validation set of `options`, or another store read in the same way.
+
+    Raises:
+        OptionError: neither is given, or the option file has no validation set and no `store` is given.
+    """
+    spec = {}
+    if options is not None and options.datasets.val is not None:
+        spec = options.datasets.val.arguments()
+    if store is not None:
+        spec = {**(spec if "store" in spec else {"type": "DualPixelDataset"}), "store": str(store)}
+    if not spec:
+        raise OptionError("nothing to score on: give --data STORE (a prepared .lmdb folder), or an option file "
+                          "with datasets.val")
+    check_arguments(DATASETS, spec, path="datasets.val")
+    return DATASETS.build(spec)
