@@ -1,0 +1,31 @@
+"""Plain convolutions in the place of the deblur module: what an ablation compares with."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from k3dn_plugin.modules.disparity.feature import DisparityFeature
+from k3dn_plugin.modules.layers import ResidualBlocks
+from k3dn_plugin.registry import MODULES
+
+
+@MODULES.register_module()
+class ConvDeblur(nn.Module):
+    """Residual 3x3 blocks on the features, which see the disparity as an added map.
+
+    Args:
+        channels: C, feature channels.
+        vector_size: D, length of a window's disparity vector.
+        blocks: residual blocks.
+    """
+
+    reversible = False
+
+    def __init__(self, *, channels: int, vector_size: int, blocks: int = 8):
+        super().__init__()
+        self.from_disparity = nn.Linear(vector_size, channels)
+        self.blocks = ResidualBlocks(channels, blocks)
+
+    def forward(self, features: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
+        """(B, C, H, W) features and their disparity -> (B, C, H, W)."""
+        steering = DisparityFeature(self.from_disparity(disparity.vectors), disparity.grid).as_map()
+        return self.blocks(features + F.interpolate(steering, size=features.shape[-2:], mode="nearest"))
