@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from k3dn_plugin.modules.disparity.feature import DisparityFeature
+from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.modules.layers import ResidualBlocks
 from k3dn_plugin.registry import MODULES
 
@@ -27,5 +27,6 @@ class ConvDeblur(nn.Module):
 
     def forward(self, features: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
         """(B, C, H, W) features and their disparity -> (B, C, H, W)."""
+        check_images(features, disparity)
         steering = DisparityFeature(self.from_disparity(disparity.vectors), disparity.grid).as_map()
         return self.blocks(features + F.interpolate(steering, size=features.shape[-2:], mode="nearest"))

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from k3dn_plugin.errors import SizeError
-from k3dn_plugin.modules.disparity.feature import DisparityFeature
+from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
 from k3dn_plugin.modules.kernels.symmetric import inverse_spectra, kernels_from_spectra
 from k3dn_plugin.modules.windows import partition, unpartition
@@ -146,10 +145,3 @@ class KernelSetDeblur(nn.Module):
             step = block.reverse if reverse else block
             windows = step(windows, disparity.vectors)
         return unpartition(windows, disparity.grid)
-
-
-def check_images(features, disparity):
-    """Raise `SizeError` unless features and disparity belong to equally many images."""
-    if features.shape[0] != disparity.images:
-        raise SizeError(f"{features.shape[0]} images of features, but disparity vectors of "
-                        f"{disparity.images}: every window needs its own vector")

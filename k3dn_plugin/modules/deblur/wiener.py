@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.deblur.kernel_set import check_images
-from k3dn_plugin.modules.disparity.feature import DisparityFeature
+from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.modules.kernels.symmetric import mirror
 from k3dn_plugin.modules.windows import partition, unpartition
 from k3dn_plugin.registry import MODULES

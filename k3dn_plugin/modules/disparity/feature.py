@@ -33,3 +33,10 @@ class DisparityFeature:
         """The vectors as an image, (B, D, rows, columns)."""
         rows, columns = self.grid
         return self.vectors.view(self.images, rows, columns, -1).permute(0, 3, 1, 2)
+
+
+def check_images(features, disparity):
+    """Raise `SizeError` unless features and disparity belong to equally many images."""
+    if features.shape[0] != disparity.images:
+        raise SizeError(f"{features.shape[0]} images of features, but disparity vectors of "
+                        f"{disparity.images}: every window needs its own vector")

@@ -1,0 +1,144 @@
+"""Symmetric kernels, the invertible channel matrix, windows, similarity, Wiener filtering: the mathematics."""
+import pytest
+import torch
+
+from k3dn_plugin.errors import OptionError, SizeError
+from k3dn_plugin.modules.deblur.kernel_set import KernelSetBlock
+from k3dn_plugin.modules.deblur.wiener import WienerDeblur, transfer_function
+from k3dn_plugin.modules.disparity.cost_volume import shifted_cost_volume
+from k3dn_plugin.modules.disparity.correlation import row_correlation
+from k3dn_plugin.modules.disparity.feature import DisparityFeature
+from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.modules.kernels.symmetric import inverse_spectra, kernels_from_spectra
+from k3dn_plugin.modules.preservation.similarity import local_similarity, local_similarity_lean
+from k3dn_plugin.modules.windows import grid_of, partition, unpartition
+
+
+def random_spectra(channels=3, size=10):
+    generator = torch.Generator().manual_seed(0)
+    return torch.view_as_complex(torch.randn(channels, size, size // 2 + 1, 2, generator=generator,
+                                             dtype=torch.float64))
+
+
+def test_kernels_are_symmetric_about_the_column_and_of_unit_norm():
+    kernels = kernels_from_spectra(random_spectra(), 9)
+    assert kernels.shape == (3, 9, 9)
+    torch.testing.assert_close(kernels, kernels.flip(-1))
+    assert not torch.allclose(kernels, kernels.flip(-2))
+    torch.testing.assert_close(kernels.square().sum((-2, -1)), torch.ones(3, dtype=torch.float64))
+
+
+def test_reversed_spectra_are_reciprocal_and_zero_stays_finite():
+    spectra = random_spectra()
+    torch.testing.assert_close(spectra * inverse_spectra(spectra), torch.ones_like(spectra))
+    spectra[0, 0, 0] = -1e-8
+    assert inverse_spectra(spectra).isfinite().all()
+
+
+def test_channel_matrix_starts_orthogonal_and_inverts():
+    torch.manual_seed(0)
+    mixing = InvertibleChannelMatrix(channels=7).double()
+    matrix, eye = mixing.matrix(), torch.eye(7, dtype=torch.float64)
+    torch.testing.assert_close(matrix @ matrix.T, eye, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        for parameter in mixing.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    torch.testing.assert_close(mixing.inverse() @ mixing.matrix(), eye)
+
+
+def test_query_weights_sum_to_one_per_window():
+    block = KernelSetBlock(channels=5, vector_size=4)
+    weights = block.query(torch.randn(6, 4), block.kernels())
+    assert weights.shape == (6, 5)
+    torch.testing.assert_close(weights.sum(1), torch.ones(6))
+
+
+@pytest.mark.parametrize("size, window, grid", [((36, 42), (18, 14), (2, 3)), ((140, 210), (18, 14), (7, 15)),
+                                                ((32, 32), (18, 14), (1, 2))])
+def test_windows_there_and_back(size, window, grid):
+    features = torch.rand(2, 3, *size)
+    assert grid_of(*size, window) == grid
+    windows = partition(features, grid)
+    assert windows.shape[0] == 2 * grid[0] * grid[1]
+    # Window 1 of image 1 is the second in the first row.
+    width = size[1] // grid[1]
+    torch.testing.assert_close(windows[grid[0] * grid[1] + 1],
+                               features[1, :, :size[0] // grid[0], width:2 * width])
+    torch.testing.assert_close(unpartition(windows, grid), features, rtol=0, atol=0)
+
+
+def test_windows_that_do_not_divide_are_refused():
+    with pytest.raises(SizeError, match="cannot be cut evenly"):
+        grid_of(37, 42, (18, 14))
+
+
+def test_cost_volume_shifts_the_right_view():
+    left, right = torch.rand(1, 2, 3, 6), torch.rand(1, 2, 3, 6)
+    volume = shifted_cost_volume(left, right, 4)
+    assert volume.shape == (1, 4, 4, 3, 6)
+    torch.testing.assert_close(volume[:, :2, 2, :, 2:], left[..., 2:])
+    torch.testing.assert_close(volume[:, 2:, 2, :, 2:], right[..., :4])
+    assert volume[:, :, 2, :, :2].abs().max() == 0
+
+
+def test_row_correlation_finds_a_shift():
+    features = torch.randn(1, 8, 5, 20)
+    shifted = features.roll(2, -1)
+    best = row_correlation(features, shifted, 3).argmax(1)
+    assert (best[..., 4:-4] == 3 + 2).all()
+
+
+def test_local_similarity_by_its_definition():
+    query, key = torch.rand(1, 4, 6, 7, dtype=torch.float64), torch.rand(1, 4, 6, 7, dtype=torch.float64)
+    similarity = local_similarity(query, key)
+    assert similarity.shape == (1, 81, 6, 7)
+    u, v = -1, 2
+    expected = (query[0, :, 3, 2] * key[0, :, 3 + u, 2 + v]).mean()
+    assert similarity[0, 9 * (u + 4) + v + 4, 3, 2].item() == pytest.approx(expected.item())
+    assert similarity[0, 0, 0, 0] == 0  # shifted outside
+
+
+def test_lean_similarity_has_the_same_gradient():
+    query, key = (torch.rand(1, 3, 5, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    wanted = torch.autograd.grad(local_similarity(query, key).square().sum(), (query, key))
+    found = torch.autograd.grad(local_similarity_lean(query, key).square().sum(), (query, key))
+    for one, other in zip(found, wanted):
+        torch.testing.assert_close(one, other)
+
+
+class TestWiener:
+    def block(self, **settings):
+        torch.manual_seed(0)
+        return WienerDeblur(channels=2, vector_size=4, blocks=1, kernels=6, **settings).double().blocks[0]
+
+    def test_kernels_are_blur_kernels(self):
+        kernels = self.block().queried_kernels(torch.randn(5, 4, dtype=torch.float64))
+        torch.testing.assert_close(kernels, kernels.flip(-1))
+        torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(5, dtype=torch.float64))
+        assert (kernels > 0).all()
+
+    def test_reblur_is_convolution_with_the_queried_kernel(self):
+        block = self.block()
+        vector = torch.randn(1, 4, dtype=torch.float64)
+        point = torch.zeros(1, 2, 21, 21, dtype=torch.float64)
+        point[..., 10, 10] = 1
+        reblurred = block(point, vector, reverse=True)
+        torch.testing.assert_close(reblurred[0, 0, 6:15, 6:15], block.queried_kernels(vector)[0])
+
+    def test_deblurring_undoes_reblurring_where_there_is_no_noise(self):
+        module = WienerDeblur(channels=2, vector_size=4, blocks=2, kernel_size=5,
+                              noise_to_signal=1e-7).double()
+        disparity = DisparityFeature(torch.randn(1, 4, dtype=torch.float64), (1, 1))
+        sharp = torch.rand(1, 2, 24, 24, dtype=torch.float64)
+        blurred = module.reverse(sharp, disparity)
+        error = (module(blurred, disparity) - sharp)[..., 8:-8, 8:-8].abs().mean()
+        assert error < 0.02 * (blurred - sharp)[..., 8:-8, 8:-8].abs().mean()
+
+    def test_transfer_function_of_a_point_is_one(self):
+        kernel = torch.zeros(1, 5, 5)
+        kernel[0, 2, 2] = 1
+        torch.testing.assert_close(transfer_function(kernel, (8, 9)), torch.ones(1, 8, 5).to(torch.complex64))
+
+    def test_settings_are_checked(self):
+        with pytest.raises(OptionError, match="odd kernel_size"):
+            WienerDeblur(channels=2, vector_size=4, kernel_size=8)
