@@ -34,10 +34,11 @@ def main(argv=None):
                         max_memory_gb=arguments.max_memory_gb, self_ensemble=arguments.self_ensemble)
     for files in pairs:
         pair = restore.read_pair(files)
+        bits = arguments.bits or pair.bits
+        restore.check_format(files.out, bits)
         note(files, pair, arguments)
         began = time.perf_counter()
         frame = restore.restore_pair(run, pair, disparity_axis=arguments.disparity_axis)
-        bits = arguments.bits or pair.bits
         restore.write_restored(files.out, frame.image, bits=bits, colour=pair.colour)
         print(f"{files.out}: {bits} bit, {frame.tiling}, {time.perf_counter() - began:.1f} s", flush=True)
         if not frame.same_as_whole:
@@ -61,7 +62,7 @@ def parse(argv):
     parser.add_argument("--left", required=True, metavar="PATH", help="left view, or a folder of left views")
     parser.add_argument("--right", required=True, metavar="PATH", help="right view, or a folder of right views")
     parser.add_argument("--center", metavar="PATH", help="captured combined view; default: the mean of both")
-    parser.add_argument("-o", "--out", required=True, metavar="PATH", help="result (.png), or a folder")
+    parser.add_argument("-o", "--out", required=True, metavar="PATH", help="result (.png or .tif), or a folder")
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights (.safetensors)")
     parser.add_argument("--bits", type=int, choices=(8, 16), help="of the result; default: as the inputs")
     parser.add_argument("--disparity-axis", choices=("x", "y"),

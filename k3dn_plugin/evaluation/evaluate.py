@@ -44,7 +44,8 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
     device = torch.device(device)
     if len(dataset) == 0:
         raise DataError(f"{type(dataset).__name__} holds no image to score; check its store or folder")
-    protocol.check(getattr(getattr(dataset, "card", None), "bit_depth", None))
+    if getattr(dataset, "card", None) is not None:
+        protocol.check(dataset.card)
     check_amp(restorer, amp)
     settings = {"amp": amp, "tile": tile, "self_ensemble": self_ensemble, "with_input": with_input}
     # The bound decides the tiles, and so, for restorers that tiling changes, the scores.
@@ -55,7 +56,8 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
     kept = {}
     if file is not None:
         kept = {row.index: row for row in file.rows()} if resume else {}
-        file.keep_other()
+        if world_size == 1:
+            file.keep_other()
         file.start(kept.values())
     mine = range(rank, len(dataset), world_size)
     pictured = spread(save_pictures, len(dataset)) if out_dir else ()

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from k3dn_plugin.atomic import storage_error
-from k3dn_plugin.data.images import read_image, write_image
+from k3dn_plugin.data.images import IMAGE_SUFFIXES, read_image, write_image
 from k3dn_plugin.errors import DataError, OptionError
 
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 VIEW_ENDING = re.compile(r"[_-](l|r|c|left|right|center|b)$", re.IGNORECASE)
 
 
@@ -64,7 +63,7 @@ def find_pairs(left, right, out, center=None) -> list[PairFiles]:
         raise DataError(f"--left and --right are one and the same: {left}. A dual-pixel pair has two views; "
                         "give the right view's own")
     if not kinds["left"]:
-        target = out / f"{bare_name(left)}.png" if out.is_dir() or not out.suffix else out
+        target = out if out.suffix and not out.is_dir() else out / f"{bare_name(left)}.png"
         pairs = [PairFiles(left, right, center, target)]
     else:
         if out.suffix:
@@ -92,14 +91,14 @@ def _folder_pairs(given, out):
 
 def _images_by_name(folder):
     files = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
         name = bare_name(path)
         if name in files:
             raise DataError(f"{folder} holds two files for {name!r}: {files[name].name} and {path.name}; which is "
                             "meant? Move one away")
         files[name] = path
     if not files:
-        raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
+        raise DataError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return files
 
 
@@ -116,10 +115,16 @@ def check_writable(path):
             pass
     except OSError as error:
         raise storage_error(path, error) from error
-    if path.suffix.lower() != ".png":
-        raise OptionError(f"-o {path}: results are written as PNG, which keeps 16 bit; name it *.png")
     if path.is_dir():
         raise OptionError(f"-o {path}: a folder of that name lies there; name a file")
+
+
+def check_format(path, bits):
+    """Raise `OptionError` where the file format of `path` cannot hold the result."""
+    lossless = (".png", ".tif", ".tiff")
+    if path.suffix.lower() not in (lossless if bits == 16 else IMAGE_SUFFIXES):
+        raise OptionError(f"-o {path}: {path.suffix} cannot hold a {bits}-bit result; name it *.png"
+                          + (", or ask for --bits 8" if bits == 16 else ""))
 
 
 def read_pair(files: PairFiles) -> Pair:
@@ -129,7 +134,7 @@ def read_pair(files: PairFiles) -> Pair:
         DataError: a file is damaged, or the views differ in size, bit depth or number of channels.
     """
     paths = {"left": files.left, "right": files.right, **({"center": files.center} if files.center else {})}
-    images = {view: read_image(path) for view, path in paths.items()}
+    images = {view: read_image(path, gray=True) for view, path in paths.items()}
     first = images["left"]
     for view, image in images.items():
         what = _difference(first, image)
@@ -139,23 +144,23 @@ def read_pair(files: PairFiles) -> Pair:
     scale = np.iinfo(first.dtype).max
     tensors = {view: _tensor(image, scale) for view, image in images.items()}
     return Pair(lq=torch.cat([tensors["left"], tensors["right"]], 1), center=tensors.get("center"),
-                bits=first.dtype.itemsize * 8, colour=first.ndim == 3)
+                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3)
 
 
 def _difference(one, other):
     """(what, of one, of the other) for the first way in which two images differ, or None."""
     for what, describe in (("size", lambda i: f"{i.shape[1]} x {i.shape[0]} pixels"),
                            ("bit depth", lambda i: f"{i.dtype.itemsize * 8} bit"),
-                           ("channels", lambda i: "3 channels" if i.ndim == 3 else "1 channel")):
+                           ("channels", lambda i: f"{i.shape[2]} channel{'s' * (i.shape[2] > 1)}")):
         if describe(one) != describe(other):
             return what, describe(one), describe(other)
     return None
 
 
 def _tensor(image, scale):
-    """(H, W, 3) or (H, W) integers to (1, 3, H, W) float32 in [0, 1]."""
-    planes = image.transpose(2, 0, 1) if image.ndim == 3 else np.stack([image] * 3)
-    return torch.from_numpy(planes.astype(np.float32) / scale)[None]
+    """(H, W, 3) or (H, W, 1) integers to (1, 3, H, W) float32 in [0, 1]; one channel serves as all three."""
+    planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / scale)
+    return planes.expand(3, -1, -1)[None]
 
 
 def restore_pair(run, pair: Pair, *, disparity_axis="x"):
@@ -174,7 +179,7 @@ def restore_pair(run, pair: Pair, *, disparity_axis="x"):
 
 
 def write_restored(path, image, *, bits, colour=True):
-    """Write (1, 3, H, W) in [0, 1], clamped and rounded to 8 or 16 bits, as PNG."""
+    """Write (1, 3, H, W) in [0, 1], clamped and rounded to 8 or 16 bits."""
     scale = 2 ** bits - 1
     array = (image[0].double().clamp(0, 1) * scale).round().permute(1, 2, 0).numpy()
     if not colour:

@@ -9,6 +9,7 @@ import torch
 from skimage.metrics import structural_similarity
 from tiny_evaluation_parts import TinyPairs
 
+from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.registry import PROTOCOLS
 
@@ -167,12 +168,14 @@ def test_pixel4_leaves_out_the_ring(sample):
     assert scaled["psnr"] == pytest.approx(psnr(np.clip(a / b.max(), 0, 1), b / b.max()), abs=1e-5)
 
 
-def test_bit_depth_is_checked():
-    build("dpdd16").check(16)
-    build("dpdd16").check(None)
-    build("full_float").check(8)
-    with pytest.raises(OptionError, match="16-bit frames.*8-bit ones.*full_float"):
-        build("dpdd16").check(8)
+def test_the_card_of_the_data_is_checked():
+    build("dpdd16").check(DatasetCard(name="dpdd", bit_depth=16))
+    build("full_float").check(DatasetCard(name="dpdd", bit_depth=8))
+    build("pixel4_linear").check(DatasetCard(name="pixel4", bit_depth=14, linear=True))
+    with pytest.raises(OptionError, match="16-bit frames, mine holds 8-bit ones.*full_float"):
+        build("dpdd16").check(DatasetCard(name="mine", bit_depth=8))
+    with pytest.raises(OptionError, match="linear raw data, mine holds sRGB"):
+        build("pixel4_linear").check(DatasetCard(name="mine", bit_depth=16))
 
 
 def test_extra_metrics(sample):

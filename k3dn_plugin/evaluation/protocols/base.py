@@ -26,6 +26,7 @@ class EvaluationProtocol:
         reading: how frames become floats. size: what happens to their size. output: what happens to the
             restored image before it is scored.
         bit_depth: that the stored frames must have, or None for any.
+        linear: whether frames must be linear light.
         metrics: settings of the protocol's metrics, by registered name; the first one ranks.
     """
 
@@ -35,6 +36,7 @@ class EvaluationProtocol:
     size: ClassVar[str] = "whole frames"
     output: ClassVar[str] = "clamped to [0, 1], float, not quantised"
     bit_depth: ClassVar[int | None] = None
+    linear: ClassVar[bool] = False
     metrics: ClassVar[dict[str, dict]] = {"psnr": {}, "ssim_uniform7": {}, "mae": {}}
 
     def __init__(self, *, extra_metrics: tuple[str, ...] = ()):
@@ -46,14 +48,17 @@ class EvaluationProtocol:
         return {"name": self.name, "source": self.source, "reading": self.reading, "size": self.size,
                 "output": self.output, "metrics": {name: self.metrics.get(name, {}) for name in self.scorers}}
 
-    def check(self, bit_depth: int | None):
-        """Raise `OptionError` where frames of this stored `bit_depth` cannot be scored by this protocol."""
-        if self.bit_depth is not None and bit_depth is not None and bit_depth != self.bit_depth:
+    def check(self, card):
+        """Raise `OptionError` where a data set with this `DatasetCard` cannot be scored by this protocol."""
+        if self.bit_depth not in (None, card.bit_depth):
             raise OptionError(
-                f"protocol {self.name} is defined on {self.bit_depth}-bit frames, the data set holds "
-                f"{bit_depth}-bit ones: its scores would look comparable to published ones and not be. "
+                f"protocol {self.name} is defined on {self.bit_depth}-bit frames, {card.name} holds "
+                f"{card.bit_depth}-bit ones: its scores would look comparable to published ones and not be. "
                 "Prepare the data from the original files, or choose another protocol "
                 "(full_float takes any depth)")
+        if self.linear and not card.linear:
+            raise OptionError(f"protocol {self.name} is defined on linear raw data, {card.name} holds sRGB frames; "
+                              "choose another protocol (dpdd16 for 16-bit sRGB frames)")
 
     def prepare(self, sample: dict) -> dict:
         """The sample that the restorer is fed with and whose `gt` is scored against."""

@@ -6,6 +6,7 @@ RING = 1
 
 
 class _Pixel4(EvaluationProtocol):
+    linear = True
     reading = ("14-bit raw, linear: (value - 1024) / 16383 clipped at 0, no gamma; green repeated "
                "in three channels")
     size = f"central 1008 x 1344 pixels without their outermost {RING} (where the truth is zero)"
