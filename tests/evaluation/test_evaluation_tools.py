@@ -235,7 +235,7 @@ def test_test_scores_the_run_of_a_recipe(call, recipe, tmp_path, monkeypatch):
     assert (folder / "pictures" / "scene_00.png").exists()
     with open(folder / "per_image.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
-    status, out, _ = call("test", "-opt", recipe)
+    status, out, _ = call("test", "-opt", recipe, "--save-pictures", 1)
     assert status == 0 and "2 of 2 images had been scored before" in out
 
 
