@@ -1,0 +1,48 @@
+# make demo   train a small K3DN on dual-pixel pairs made from photographs, and show what it restores
+# make test   run the tests
+# Both set up a virtual environment first, once. See `make help`.
+
+VENV   ?= .venv
+# A Python that BasicSR supports (3.10 to 3.12) where there is one, else whatever python3 is.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+            "$$p" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+            && echo "$$p" && exit; done; echo python3)
+# How torch is installed. PyPI's is the CUDA build for Linux; for the smaller CPU build:
+#   make demo TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
+TORCH       ?= torch==2.13.0
+TORCH_INDEX ?=
+
+PIP   = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+STAMP = $(VENV)/.ready
+
+.PHONY: help setup demo test doctor clean
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+	@echo "make setup   the virtual environment alone ($(VENV), from $(PYTHON))"
+	@echo "make doctor  what is installed, missing or broken"
+	@echo "make clean   remove the virtual environment and the demo's data and results"
+
+setup: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml requirements/build.txt requirements/pinned.txt requirements/constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "k3dn_plugin needs Python 3.10 or later, found %s: install one and give it as make PYTHON=python3.12" % sys.version.split()[0])'
+	@echo "setting up $(VENV) with $(PYTHON) (some minutes, once)"
+	@"$(PYTHON)" -m venv $(VENV) || { echo "venv failed: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	$(PIP) $(TORCH) $(TORCH_INDEX)
+	$(PIP) -r requirements/build.txt
+	$(PIP) --no-build-isolation -r requirements/pinned.txt -c requirements/constraints.txt
+	$(PIP) --no-build-isolation --no-deps -e .
+	@touch $(STAMP)
+
+demo: setup
+	$(VENV)/bin/python tools/demo.py
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+doctor: setup
+	$(VENV)/bin/python tools/doctor.py
+
+clean:
+	rm -rf $(VENV) datasets/demo experiments/k3dn_demo results/k3dn_demo
