@@ -3,11 +3,12 @@
 A lens blurs the left view with k_L and the right view with its mirror image k_R(x, y) = k_L(-x, y), both
 symmetric in y. Mirroring the columns of a blurred view gives the mirrored scene blurred with the *mirrored*
 kernel: the left view becomes a right view. So a horizontal flip must exchange the views, a vertical flip
-changes nothing, and a quarter turn or a transpose, which moves the disparity to the rows, makes a pair that no
-camera takes.
+changes nothing, and a quarter turn or a transpose, which moves the disparity to the rows, makes a pair that
+no camera takes.
 
 Signed maps keep their values under both valid flips. Disparity d = x_R - x_L: mirrored and exchanged,
-x_L' = -x_R and x_R' = -x_L, so d' = d. The sign of a blur radius tells near from far, which no mirror changes.
+x_L' = -x_R and x_R' = -x_L, so d' = d. The sign of a blur radius tells near from far, which no mirror
+changes.
 """
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -29,7 +30,7 @@ class Symmetry(NamedTuple):
     exchange_views: bool = False
 
     def apply(self, frames: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Frames by view, (H, W) or (H, W, channels), transformed alike; the results are views, not copies."""
+        """Frames by view, (H, W) or (H, W, channels), transformed alike; the results are not copies."""
         rows = slice(None, None, -1 if self.flip_rows else 1)
         columns = slice(None, None, -1 if self.flip_columns else 1)
         moved = {}

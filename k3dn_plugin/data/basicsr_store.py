@@ -52,8 +52,8 @@ class BasicSRStore(LmdbStore):
             if keys.keys() != shapes[first].keys():
                 odd = sorted(keys.keys() ^ shapes[first].keys())[0]
                 lacking = view if odd in shapes[first] else first
-                raise DataError(f"{self.path}: the key {odd!r} is not in {self._folders[lacking]}: every view "
-                                "must have the same keys")
+                raise DataError(f"{self.path}: the key {odd!r} is not in {self._folders[lacking]}: every "
+                                "view must have the same keys")
         scenes = {}
         for key in sorted(shapes[first]):
             frames = {}
@@ -123,7 +123,8 @@ def is_basicsr(path: Path) -> bool:
 
 
 def _view_folders(path):
-    folders = [path] if (path / META_FILE).is_file() else sorted(f.parent for f in path.glob(f"*/{META_FILE}"))
+    single = (path / META_FILE).is_file()
+    folders = [path] if single else sorted(file.parent for file in path.glob(f"*/{META_FILE}"))
     found = {}
     for folder in folders:
         name = folder.name.lower().removesuffix(".lmdb").removesuffix("_crops")
@@ -176,7 +177,8 @@ def export_basicsr(store: LmdbStore, folder, *, views: tuple[str, ...] | None = 
         views = tuple(v for v in VIEWS if all(store.has(name, v) for name in store.names))
     keys = {name: name.replace(".", "_") for name in store.names}  # BasicSR cuts keys at the first dot
     if len(set(keys.values())) < len(keys):
-        raise DataError(f"{store.path}: two scene names differ by a dot only, which BasicSR's keys cannot hold")
+        raise DataError(f"{store.path}: two scene names differ by a dot only, which BasicSR's keys cannot "
+                        "hold")
     return [_export_view(store, keys, view, Path(folder) / f"{view}.lmdb", compression) for view in views]
 
 
@@ -194,7 +196,8 @@ def _export_view(store, keys, view, path, compression):
             lines = []
             for name, key in keys.items():
                 frame = store.read(name, view)
-                png = encode_image(frame, ".png", f"{store.path}: {name}/{view}", (_PNG_COMPRESSION, compression))
+                png = encode_image(frame, ".png", f"{store.path}: {name}/{view}",
+                                   (_PNG_COMPRESSION, compression))
                 with environment.begin(write=True) as transaction:
                     transaction.put(key.encode(), png)
                 lines.append(f"{key}.png ({','.join(map(str, np.shape(frame)))}) {compression}\n")

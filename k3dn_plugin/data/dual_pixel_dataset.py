@@ -46,8 +46,9 @@ class DualPixelDataset(Dataset):
     """
 
     def __init__(self, *, store: str, crop_size: int | tuple[int, int] | None = None,
-                 augment: Literal["none", "dp_safe", "legacy8"] = "none", crops: str = "random", seed: int = 0,
-                 repeat: int = 1, center: Literal["captured", "mean"] = "captured", truth: bool = True):
+                 augment: Literal["none", "dp_safe", "legacy8"] = "none", crops: str = "random",
+                 seed: int = 0, repeat: int = 1, center: Literal["captured", "mean"] = "captured",
+                 truth: bool = True):
         self.store = open_store(store)
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.augment, self.crops, self.seed, self.repeat = augment, crops, seed, repeat
@@ -154,18 +155,18 @@ class DualPixelDataset(Dataset):
     def _check_views(self, truth):
         facts = self.store.manifest.facts
         if facts["disparity_axis"] != "x":
-            raise DataError(f"{self.store.path}: its views are shifted along {facts['disparity_axis']!r}, expected "
-                            "'x' (the columns). Prepare it again; preparing turns portrait frames")
+            raise DataError(f"{self.store.path}: its views are shifted along {facts['disparity_axis']!r}, "
+                            "expected 'x' (the columns). Prepare it again; preparing turns portrait frames")
         some_have_truth = any("sharp" in scene.views for scene in self._records())
         self._truth = truth or some_have_truth
         for scene in self._records():
             needed = ("left", "right", "sharp") if self._truth else ("left", "right")
             missing = [view for view in needed if view not in scene.views]
             if missing:
+                advice = ", or set `truth: false` for a set without sharp images" * (missing == ["sharp"])
                 raise DataError(
                     f"{self.store.path}: scene {scene.name!r} has no {' and no '.join(missing)} view, only "
-                    f"{', '.join(scene.views)}. Prepare it from complete folders"
-                    + (", or set `truth: false` for a set without sharp images" if missing == ["sharp"] else ""))
+                    f"{', '.join(scene.views)}. Prepare it from complete folders{advice}")
             sizes = {view: record.shape[:2] for view, record in scene.views.items()}
             if len(set(sizes.values())) > 1:
                 raise DataError(f"{self.store.path}: the views of scene {scene.name!r} differ in size (rows, "
@@ -194,10 +195,10 @@ class DualPixelDataset(Dataset):
 
     def _too_large(self, scene, have, size):
         what = "frame" if self.crops == "random" else f"patch of crop set {self.crops!r}"
-        return (f"{self.store.path}: scene {scene!r}: a crop of {size[0]} x {size[1]} (rows x columns) does not "
-                f"fit in its {what} of {have[0]} x {have[1]}. Set a smaller crop_size")
+        return (f"{self.store.path}: scene {scene!r}: a crop of {size[0]} x {size[1]} (rows x columns) does "
+                f"not fit in its {what} of {have[0]} x {have[1]}. Set a smaller crop_size")
 
 
 def _not_square(size):
-    return (f"augment: legacy8 turns pictures by 90 degrees, so crops must be square; found {size[0]} x {size[1]} "
-            "(rows x columns). Set a square crop_size, or use augment: dp_safe")
+    return (f"augment: legacy8 turns pictures by 90 degrees, so crops must be square; found {size[0]} x "
+            f"{size[1]} (rows x columns). Set a square crop_size, or use augment: dp_safe")

@@ -19,8 +19,6 @@ import numpy as np
 from k3dn_plugin.data.manifest import MANIFEST_KEY, Manifest, SceneRecord, frame_key, nearest
 from k3dn_plugin.errors import DataError
 
-PREPARE = ("prepare it (python tools/prepare_data.py --help), or make the demo data and train on that "
-           "(make demo)")
 
 
 class LmdbStore:
@@ -43,7 +41,7 @@ class LmdbStore:
             if text is None:
                 raise DataError(f"{self.path}: an LMDB database without a manifest, so not a store of ours. "
                                 "If it is BasicSR's layout, its meta_info.txt is missing; otherwise "
-                                + PREPARE)
+                                + ways_on(self.path))
             self.manifest = Manifest.from_json(text, self.path)
         if not self.manifest.complete:
             raise DataError(unfinished(self.path))
@@ -97,7 +95,7 @@ class LmdbStore:
                 found = "is missing" if value is None else f"has {len(value)} bytes, not {record.nbytes}"
                 raise DataError(f"{self.path}: the key {frame_key(name, view).decode()!r} {found}, though "
                                 "the manifest lists it: the database is damaged. Delete the folder and "
-                                + PREPARE)
+                                + ways_on(self.path))
             frame = np.frombuffer(value, record.disk_dtype).reshape(record.shape)
             # The copy is what may outlive the transaction; the slice before it costs nothing.
             crop = frame[rows or slice(None), columns or slice(None)]
@@ -132,6 +130,16 @@ def partial_path(path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def ways_on(path) -> str:
+    """The two ways to come to data where the store `path` cannot be used."""
+    from k3dn_plugin.data.preparation.base import load_preparers
+    known = load_preparers()
+    name, out = path.parent.name, path.parent
+    name, choice = (name, "") if name in known else ("NAME", f" (NAME: {', '.join(known)})")
+    return (f"prepare it: python tools/prepare_data.py {name} --source DIR --out {out}{choice}; or start "
+            "without it: make demo")
+
+
 def unfinished(path) -> str:
     """What to say of a store whose building was interrupted."""
     return (f"{path}: this store was not finished; its building was interrupted. Run the same command "
@@ -145,11 +153,11 @@ def check_folder(path: Path):
     if not path.exists():
         if partial_path(path).exists():
             raise DataError(unfinished(partial_path(path)))
-        raise DataError(f"there is no folder {path}. Either {PREPARE}")
+        raise DataError(f"there is no folder {path}. Either {ways_on(path)}")
     if not (path / "data.mdb").is_file():
         raise DataError(f"{path}: expected an LMDB folder with a file data.mdb, found "
                         f"{'a file' if path.is_file() else 'a folder without it'}. Give the path of the "
-                        f".lmdb folder itself, or {PREPARE}")
+                        f".lmdb folder itself, or {ways_on(path)}")
 
 
 class _Environment:
@@ -187,7 +195,7 @@ class _Environment:
             self._handle = lmdb.open(str(self.path), readonly=True, lock=False, create=False)
         except lmdb.Error as error:
             raise DataError(f"{self.path}: not readable as an LMDB database ({error}). If it was copied, "
-                            f"the copy may be incomplete; otherwise {PREPARE}") from None
+                            f"the copy may be incomplete; otherwise {ways_on(self.path)}") from None
         self._process = os.getpid()
         needed = (self._handle.info()["last_pgno"] + 1) * self._handle.stat()["psize"]
         found = (self.path / "data.mdb").stat().st_size
@@ -196,7 +204,7 @@ class _Environment:
             # Touching the missing part of the map would kill the process (SIGBUS).
             raise DataError(f"{self.path}: data.mdb has {found:,} bytes, its content needs {needed:,}: the "
                             "file was cut off, by a full disk or an interrupted copy. Copy it again, or "
-                            + PREPARE)
+                            + ways_on(self.path))
 
 
 _environments = weakref.WeakValueDictionary()

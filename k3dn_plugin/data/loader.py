@@ -39,7 +39,7 @@ def build_loader(dataset: Dataset, *, batch_size: int | None = None, total_itera
 
 
 class SampleLoader(DataLoader):
-    """A `DataLoader` in which a data set's error reaches the user as it was raised, not as a worker's trace."""
+    """A `DataLoader` that raises a data set's error as the data set did, not as a worker's traceback."""
 
     def __iter__(self):
         for batch in super().__iter__():

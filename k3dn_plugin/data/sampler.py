@@ -20,10 +20,10 @@ class Phase(NamedTuple):
 class ResumableSampler(Sampler[list[SampleIndex]]):
     """Batches of `SampleIndex`, one list an iteration, from any iteration on.
 
-    The samples are one endless sequence: a permutation of the data set for epoch 0, another for epoch 1, and so
-    on; iteration i takes the next ones. A batch that reaches the end of an epoch goes on in the next, so every
-    batch is full. With W processes of batch b, iteration i of all of them together takes what one process with
-    batch W b would take.
+    The samples are one endless sequence: a permutation of the data set for epoch 0, another for epoch 1, and
+    so on; iteration i takes the next ones. A batch that reaches the end of an epoch goes on in the next, so
+    every batch is full. With W processes of batch b, iteration i of all of them together takes what one
+    process with batch W b would take.
 
     Args:
         length: samples in the data set.
@@ -40,8 +40,9 @@ class ResumableSampler(Sampler[list[SampleIndex]]):
             raise DataError("the data set is empty: there is nothing to sample. Check its folder or store")
         if not 0 <= rank < world_size or start_iteration < 0 or any(
                 phase.iterations < 0 or phase.batch_size < 1 for phase in phases):
-            raise OptionError(f"expected 0 <= rank < world_size, a start of at least 0 and batches of at least 1; "
-                              f"found rank {rank} of {world_size}, start {start_iteration}, {list(phases)}")
+            raise OptionError("expected 0 <= rank < world_size, a start of at least 0 and batches of at "
+                              f"least 1; found rank {rank} of {world_size}, start {start_iteration}, "
+                              f"{list(phases)}")
         self.length, self.phases, self.seed = length, tuple(phases), seed
         self.start_iteration, self.rank, self.world_size = start_iteration, rank, world_size
         self.shuffle = shuffle

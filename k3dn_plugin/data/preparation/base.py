@@ -1,0 +1,128 @@
+"""What a preparer is: it knows one layout of folders."""
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.manifest import nearest
+from k3dn_plugin.errors import DataError
+
+
+@dataclass
+class SceneFiles:
+    """One scene before it is read: its name in the store, the file of each view, and its tags."""
+
+    name: str
+    files: dict[str, Path]
+    tags: dict = field(default_factory=dict)
+
+
+@dataclass
+class Split:
+    """The scenes that become one store, `<out>/<name>.lmdb`.
+
+    `facts` go to the manifest; `notes` are told to the user (what is incomplete or assumed).
+    """
+
+    name: str
+    scenes: list[SceneFiles]
+    facts: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Preparer(ABC):
+    """One layout.
+
+    Attributes:
+        name: as on the command line, and of the data set in the manifest.
+        title: one line for the tool's help.
+        tree: the folders that it expects, for messages.
+        bits: the depth that the files must have unless the user says otherwise; None takes that of the first.
+        facts: of the manifest, what holds for every split.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    tree: ClassVar[str]
+    bits: ClassVar[int | None] = None
+    facts: ClassVar[dict] = {}
+
+    @abstractmethod
+    def find(self, source: Path) -> list[Split]:
+        """The splits below `source`, every scene with its files; reads names only.
+
+        Raises:
+            DataError: the layout is not there, or views are missing, doubled or swapped.
+        """
+
+    def load(self, scene: SceneFiles, bits: int, keep_portrait: bool = False) -> dict[str, np.ndarray]:
+        """Read and check the frames of a scene; portrait frames are turned (and tagged) unless kept.
+
+        Raises:
+            DataError: a file is missing, damaged or of another depth; views differ in size or are the same.
+        """
+        frames = {view: read_image(path, bits=bits, gray=True) for view, path in scene.files.items()}
+        check_frames(scene, frames)
+        height, width = frames["left"].shape[:2]
+        if height > width and not keep_portrait:
+            scene.tags["rotated"] = 90
+            frames = {view: np.rot90(frame) for view, frame in frames.items()}
+        return frames
+
+    def missing(self, source: Path) -> DataError:
+        """The error for a source without this layout."""
+        there = "no such folder" if not source.is_dir() else "it holds " + (
+            ", ".join(sorted(p.name for p in source.iterdir())[:12]) or "nothing")
+        return DataError(f"{source}: expected {self.title} here; {there}.\nThe layout is:\n{self.tree}")
+
+
+def check_frames(scene: SceneFiles, frames: dict[str, np.ndarray]):
+    """Raise `DataError` where the views of a scene cannot belong together."""
+    reference = frames["left"].shape
+    for view, frame in frames.items():
+        if frame.shape != reference:
+            raise DataError(f"scene {scene.name}: {scene.files[view]} is {_size(frame.shape)}, "
+                            f"{scene.files['left']} is {_size(reference)}; all views of a scene must have "
+                            "one size")
+    if np.array_equal(frames["left"], frames["right"]):
+        raise DataError(f"scene {scene.name}: {scene.files['left']} and {scene.files['right']} are the same "
+                        "picture; expected the two dual-pixel views. One was copied over the other: restore "
+                        "the original")
+
+
+def _size(shape):
+    return f"{shape[0]} x {shape[1]} pixels (rows x columns) of {shape[2]} channel{'s' * (shape[2] > 1)}"
+
+
+PREPARERS: dict[str, type[Preparer]] = {}
+
+
+def register_preparer(cls):
+    """Class decorator: make a preparer known by its `name`."""
+    PREPARERS[cls.name] = cls
+    return cls
+
+
+def load_preparers() -> dict[str, type[Preparer]]:
+    """All preparers of this package and of what was imported before, by name."""
+    package = import_module("k3dn_plugin.data.preparation")
+    for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        import_module(info.name)
+    return dict(sorted(PREPARERS.items()))
+
+
+def get_preparer(name: str) -> Preparer:
+    """The preparer called `name`.
+
+    Raises:
+        DataError: there is none; the message lists the nearest.
+    """
+    known = load_preparers()
+    if name not in known:
+        raise DataError(f"no data set is called {name!r}. {nearest(name, known)} Known: {', '.join(known)}")
+    return known[name]()

@@ -1,0 +1,148 @@
+"""Reading, checking and storing what a preparer found; resumable, with progress."""
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.lmdb_store import LmdbStore
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, get_preparer
+from k3dn_plugin.data.store_writer import StoreWriter
+from k3dn_plugin.errors import DataError
+
+MOST_FAULTS = 5
+_READ_AHEAD = 2
+
+
+@dataclass
+class PreparedSplit:
+    """One finished store; `was_there` if an earlier call had finished it."""
+
+    split: Split
+    store: LmdbStore
+    was_there: bool = False
+
+    def summary(self) -> str:
+        """Lines for the user."""
+        scenes = self.store.manifest.scenes.values()
+        sizes = sorted({scene.size for scene in scenes})
+        turned = sum(scene.tags.get("rotated") == 90 for scene in scenes)
+        views = list(next(iter(scenes)).views)
+        lines = [f"{self.store.path}{' (was ready)' if self.was_there else ''}: {len(self.store)} scenes of "
+                 f"{', '.join(views)}; {self.store.manifest.facts['bit_depth']} bits; "
+                 + ", ".join(f"{h} x {w}" for h, w in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
+                 + " (rows x columns)" + (f"; {turned} portrait scenes turned" if turned else "")]
+        return "\n".join(lines + [f"  note: {note}" for note in self.split.notes])
+
+
+def prepare(name: str, source, out, *, bits: int | None = None, keep_portrait: bool = False,
+            progress: bool = False) -> list[PreparedSplit]:
+    """Make the stores `<out>/<split>.lmdb` of a data set.
+
+    Scenes that an interrupted call stored are not read again; a store that is finished is left as it is.
+
+    Args:
+        name: of a preparer ("dpdd", "pairs", ...).
+        source: the folder with the published files.
+        out: the folder for the stores.
+        bits: the depth that the files must have; the preparer's own if None.
+        keep_portrait: store frames that are higher than wide as they are.
+        progress: show a bar with the time left.
+
+    Raises:
+        DataError: the layout is incomplete or files are damaged; up to five faults are told at once. What
+            was stored stays in `<split>.lmdb.partial`, and the same call goes on after the mend.
+        StorageError: the disk is full; likewise.
+    """
+    preparer = get_preparer(name)
+    source, out = Path(source), Path(out)
+    if not source.is_dir():
+        raise preparer.missing(source)
+    splits = preparer.find(source)
+    # All names are checked before the first picture is read.
+    return [_prepare_split(preparer, split, source, out / f"{split.name}.lmdb", bits, keep_portrait, progress)
+            for split in splits]
+
+
+def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress):
+    wanted = {scene.name for scene in split.scenes}
+    if path.exists():
+        store = LmdbStore(path)
+        if store.manifest.dataset != preparer.name or set(store.names) != wanted:
+            raise DataError(f"{path} exists and holds other scenes than {source} ({len(store)} of "
+                            f"{store.manifest.dataset}, {len(wanted)} now). Delete it to prepare it anew, or "
+                            "choose another --out")
+        return PreparedSplit(split, store, was_there=True)
+    bits = bits or preparer.bits or _depth(split.scenes[0])
+    facts = {**preparer.facts, "bit_depth": bits, "split": split.name, **split.facts}
+    with StoreWriter(path, dataset=preparer.name, facts=facts, source_root=source) as writer:
+        strange = sorted(set(writer.names) - wanted)
+        if strange:
+            raise DataError(f"{writer.partial}: an interrupted build holds scene {strange[0]!r}, which is "
+                            f"not in {source}. Delete that folder to start anew")
+        todo = [scene for scene in split.scenes if scene.name not in writer]
+        faults = []
+        read = _read_ahead(preparer, todo, bits, keep_portrait)
+        for scene, frames in _bar(read, split, len(todo), progress):
+            if isinstance(frames, DataError):
+                faults.append(frames)
+                if len(faults) == MOST_FAULTS:
+                    break
+            else:
+                writer.add(scene.name, frames, sources=scene.files, tags=scene.tags)
+                _note_content(split, scene, frames)
+        if faults:
+            raise DataError(_tell(faults, split, len(writer)))
+        return PreparedSplit(split, writer.finish())
+
+
+def _read_ahead(preparer, scenes, bits, keep_portrait) -> Iterator[tuple[SceneFiles, dict | DataError]]:
+    """`(scene, frames or error)` in order, a few scenes being decoded while one is stored."""
+    def load(scene):
+        try:
+            return preparer.load(scene, bits, keep_portrait)
+        except DataError as error:
+            return error
+    with ThreadPoolExecutor(_READ_AHEAD) as pool:
+        waiting = deque()
+        for scene in scenes:
+            waiting.append((scene, pool.submit(load, scene)))
+            if len(waiting) > _READ_AHEAD:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+
+
+def _bar(scenes, split, total, progress):
+    if not progress:
+        return scenes
+    from tqdm import tqdm
+    return tqdm(scenes, desc=split.name, total=total, unit="scene", dynamic_ncols=True)
+
+
+def _depth(scene: SceneFiles) -> int:
+    """Bits of a scene's first file."""
+    return 8 * read_image(scene.files["left"]).dtype.itemsize
+
+
+def _note_content(split: Split, scene: SceneFiles, frames: dict[str, np.ndarray]):
+    """Note 16-bit files that were made from 8-bit ones: both bytes alike, or the low one empty."""
+    left = frames["left"]
+    if left.dtype != np.uint16 or any("8-bit content" in note for note in split.notes):
+        return
+    high, low = left >> 8, left & 255
+    if high.any() and (not low.any() or np.array_equal(high, low)):
+        split.notes.append(f"{scene.files['left']}: a 16-bit file with 8-bit content; scores on it are not "
+                           "those of 16-bit originals")
+
+
+def _tell(faults, split, stored):
+    text = "\n".join(str(fault) for fault in faults)
+    more = " (reading stopped there)" if len(faults) == MOST_FAULTS else ""
+    return (f"{text}\n{len(faults)} scene{'s' * (len(faults) > 1)} of {split.name} cannot be used{more}. "
+            f"{stored} are stored and stay; mend the files and run the same command again")

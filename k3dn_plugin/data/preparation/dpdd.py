@@ -1,0 +1,147 @@
+"""DPDD, the Canon set of Abuolaim and Brown (ECCV 2020), as its authors or as Restormer's authors lay it out.
+
+Blurred and sharp image of a scene are two shots with different file numbers, so they are paired by the
+official lists (`datasets/dpdd/*_pairs.txt`); names that no list has (a miniature, Restormer's or one's own
+copy) are paired by equal names, else by sorted order, as the official code does.
+"""
+from pathlib import Path
+
+import numpy as np
+
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, register_preparer
+from k3dn_plugin.data.preparation.files import list_view, match_views
+from k3dn_plugin.errors import DataError
+
+SPLITS = ("train", "val", "test")
+LISTS = Path(__file__).resolve().parents[3] / "datasets" / "dpdd"
+
+# By layout: the folder of each view below the root, {split} to be filled in.
+LAYOUTS = {
+    "original": {"left": "{split}_l/source", "right": "{split}_r/source", "center": "{split}_c/source",
+                 "sharp": "{split}_c/target"},
+    "Restormer's": {"left": "{split}/DPDD/inputL", "right": "{split}/DPDD/inputR",
+                    "center": "{split}/DPDD/inputC", "sharp": "{split}/DPDD/target"},
+    "Restormer's patches": {"left": "{split}/DPDD/inputL_crops", "right": "{split}/DPDD/inputR_crops",
+                            "center": "{split}/DPDD/inputC_crops", "sharp": "{split}/DPDD/target_crops"},
+}
+ROOTS = (".", "dd_dp_dataset_canon", "dd_dp_dataset_canon_patch", "Datasets")
+
+
+@register_preparer
+class DPDD(Preparer):
+    """DPDD in any of its layouts."""
+
+    name = "dpdd"
+    title = "DPDD (dd_dp_dataset_canon: 16-bit PNG, 1680 x 1120)"
+    tree = ("  SOURCE/{train,val,test}_l/source/NAME_L.png    left views\n"
+            "  SOURCE/{train,val,test}_r/source/NAME_R.png    right views\n"
+            "  SOURCE/{train,val,test}_c/source/NAME.png      combined views\n"
+            "  SOURCE/{train,val,test}_c/target/TARGET.png    all-in-focus images\n"
+            "or Restormer's copy:\n"
+            "  SOURCE/{train,val,test}/DPDD/{inputL,inputR,inputC,target}[_crops]/NAME.png\n"
+            "The archive is linked from github.com/Abdullah-Abuolaim/defocus-deblurring-dual-pixel")
+    bits = 16
+    facts = {"source": "Abuolaim and Brown, Defocus Deblurring Using Dual-Pixel Data, ECCV 2020",
+             "licence": "not stated by the authors", "linear": False, "disparity_axis": "x",
+             "orientation": "landscape; portrait frames turned 90 degrees counter-clockwise, as DPDNet does"}
+
+    def find(self, source: Path) -> list[Split]:
+        found = []
+        for split in SPLITS:
+            place = _locate(source, split)
+            if place is not None:
+                found.append(self._split(split, source, *place))
+        if not found:
+            raise self.missing(source)
+        absent = [split for split in SPLITS if split not in [s.name for s in found]]
+        if absent:
+            found[-1].notes.append(f"no {' and no '.join(absent)} split in {source}")
+        return found
+
+    def _split(self, split, source, layout, folders):
+        files = {view: list_view(folders[view], view) for view in ("left", "right", "center")}
+        names = match_views(files)
+        targets = list_view(folders["sharp"], "sharp")
+        notes = []
+        pairs = _pair(split, names, targets, folders, notes)
+        places = _places(split, names, folders["left"], source)
+        scenes = [SceneFiles(name, {**{view: files[view][name] for view in files}, "sharp": pairs[name]},
+                             {"place": places[name]} if name in places else {}) for name in names]
+        return Split(split, scenes, facts={"layout": layout}, notes=notes)
+
+
+def official_pairs(split: str) -> dict[str, str]:
+    """`{name: target}` of the official list; empty where the lists are not at hand."""
+    path = LISTS / f"{split}_pairs.txt"
+    return dict(line.split() for line in path.read_text().splitlines()) if path.is_file() else {}
+
+
+def _locate(source, split):
+    """`(layout, folder by view)` of a split, or None where no folder of it exists."""
+    for root in ROOTS:
+        for layout, views in LAYOUTS.items():
+            folders = {view: (source / root / path.format(split=split)) for view, path in views.items()}
+            if any(folder.is_dir() for folder in folders.values()):
+                return layout, folders
+    return None
+
+
+def _pair(split, names, targets, folders, notes):
+    """`{name: sharp file}`; what is assumed goes to `notes`."""
+    official = official_pairs(split)
+    strangers = [name for name in names if name not in official]
+    if official and not strangers:
+        if len(names) < len(official):
+            notes.append(f"incomplete: {len(names)} of the {len(official)} official {split} scenes")
+        if set(names) <= set(targets):
+            return {name: targets[name] for name in names}
+        return _pair_by_list(split, names, targets, official, folders)
+    for other in SPLITS:
+        belonging = [name for name in names if other != split and name in official_pairs(other)]
+        if belonging:
+            raise DataError(f"{folders['center']}: scene {belonging[0]} belongs to the official {other} "
+                            f"split, found among {split} ({len(belonging)} such); mixing splits would score "
+                            "on training data. Move each scene to its own split")
+    if official and len(strangers) < len(names):
+        raise DataError(f"{folders['center']}: {strangers[0]} is not in the official {split} list, others "
+                        f"are ({len(strangers)} strangers among {len(names)}); remove or rename it")
+    if len(targets) != len(names):
+        raise DataError(f"{folders['sharp']} holds {len(targets)} images, {folders['center']} {len(names)}: "
+                        "each scene needs its sharp image" + _odd_one(names, targets))
+    if set(targets) == set(names):
+        return {name: targets[name] for name in names}
+    notes.append("names that are not the official ones: blurred and sharp images are paired by sorted order")
+    return dict(zip(names, (targets[target] for target in sorted(targets))))
+
+
+def _pair_by_list(split, names, targets, official, folders):
+    missing = [name for name in names if official[name] not in targets]
+    if missing:
+        strange = sorted(set(targets) - {official[name] for name in names})
+        owners = {target: name for other in SPLITS for name, target in official_pairs(other).items()}
+        found = (f"; instead there is {strange[0]}, the sharp image of "
+                 f"{owners.get(strange[0], 'no official scene')}") if strange else ""
+        raise DataError(f"scene {missing[0]}: its sharp image {official[missing[0]]}.png is not in "
+                        f"{folders['sharp']} (official {split} list){found}. {len(missing)} missing: copy "
+                        "the original files")
+    return {name: targets[official[name]] for name in names}
+
+
+def _odd_one(names, targets):
+    same = set(names) & set(targets)
+    odd = sorted(set(names) ^ set(targets))
+    return f"; {odd[0]} is in one of them only" if same and odd else ""
+
+
+def _places(split, names, folder, source):
+    """Indoor or outdoor by scene: from Restormer's index files where the user has them, else our list."""
+    for place in (folder.parent, folder.parent.parent, source):
+        files = {label: place / f"{label}_labels.npy" for label in ("indoor", "outdoor")}
+        if split == "test" and all(file.is_file() for file in files.values()):
+            # One-based positions among the sorted names.
+            labels = {int(i) - 1: label for label, file in files.items()
+                      for i in np.load(file, allow_pickle=False).ravel()}
+            if sorted(labels) == list(range(len(names))):
+                return {name: labels[i] for i, name in enumerate(names)}
+    path = LISTS / f"{split}_location.txt"
+    return dict(line.split() for line in path.read_text().splitlines()) if path.is_file() else {}
