@@ -1,0 +1,61 @@
+"""Pictures of simulated pairs and of the kernels behind them."""
+import cv2
+import numpy as np
+
+from k3dn_plugin.simulation.psf import FAMILIES, PsfSettings, kernel_pair
+
+GAP = 6
+
+
+def contact_sheet(rows, height: int = 220) -> np.ndarray:
+    """One picture, (H, W, 3) uint8: a row a scene with left, right, sharp and the blur radius in colour.
+
+    Args:
+        rows: mappings of `left`, `right`, `sharp` (H, W, 3) uint16 and `defocus` (H, W).
+    """
+    lines = []
+    for row in rows:
+        pictures = [(row[view] >> 8).astype(np.uint8) for view in ("left", "right", "sharp")]
+        pictures.append(colour_of_radius(row["defocus"]))
+        width = round(pictures[0].shape[1] * height / pictures[0].shape[0])
+        pictures = [cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pictures]
+        lines.append(_join(pictures, 1))
+    widest = max(line.shape[1] for line in lines)
+    lines = [np.pad(line, ((0, 0), (0, widest - line.shape[1]), (0, 0)), constant_values=255)
+             for line in lines]
+    return _join(lines, 0)
+
+
+def colour_of_radius(radius: np.ndarray, largest: float | None = None) -> np.ndarray:
+    """Blue nearer than focus, white in focus, red beyond: (H, W) -> (H, W, 3) uint8."""
+    scale = largest or max(float(np.abs(radius).max()), 1e-6)
+    value = np.clip(radius / scale, -1, 1)[..., None]
+    near, far = np.array([40, 90, 200]), np.array([200, 50, 40])
+    mixed = np.where(value < 0, 255 + value * (255 - near), 255 - value * (255 - far))
+    return mixed.round().astype(np.uint8)
+
+
+def kernel_sheet(radii=(-8, -4, -2, 2, 4, 8), *, split: float = 1.0, scale: int = 5) -> np.ndarray:
+    """Every PSF family, a row each: left and right kernel for each radius, (H, W, 3) uint8."""
+    lines = []
+    size = 2 * int(max(abs(r) for r in radii) + 2) + 1
+    for family in sorted(FAMILIES):
+        cells = []
+        for radius in radii:
+            pair = kernel_pair(radius, PsfSettings(family=family, split=split), size=size)
+            brightest = max(float(k.max()) for k in pair)
+            for kernel in pair:
+                cell = (255 * (kernel / brightest).numpy() ** 0.7).astype(np.uint8)
+                cell = cv2.resize(cell, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+                cells.append(np.repeat(cell[..., None], 3, 2))
+        lines.append(_join(cells, 1))
+    return _join(lines, 0)
+
+
+def _join(pictures, axis):
+    gap = list(pictures[0].shape)
+    gap[axis] = GAP
+    parts = []
+    for picture in pictures:
+        parts += [picture, np.full(gap, 255, np.uint8)]
+    return np.concatenate(parts[:-1], axis)

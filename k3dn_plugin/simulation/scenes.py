@@ -1,0 +1,76 @@
+"""Scenes with depth, made from photographs: a background, and cut-outs of others in front of it."""
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from k3dn_plugin.simulation.layers import Surface
+from k3dn_plugin.simulation.photographs import random_tile
+
+
+def random_scene(photos, size, random: np.random.Generator, *, max_radius: float,
+                 flat_share: float = 0.2) -> list[Surface]:
+    """Surfaces, back to front, of a scene whose blur radii lie within +-`max_radius` pixels.
+
+    Args:
+        photos: (3, H, W) pictures in linear light.
+        size: (H, W) of the scene.
+        flat_share: of scenes that are one photograph at one distance; half of these are in focus.
+    """
+    def tile():
+        return random_tile(photos[int(random.integers(len(photos)))], size, random)
+
+    solid = torch.ones(1, *size)
+    if random.random() < flat_share:
+        radius = 0.0 if random.random() < 0.5 else random.uniform(-max_radius, max_radius)
+        return [Surface(tile(), solid, torch.full(size, radius))]
+    # Nearer is smaller r: sorted so that what is laid over is nearer.
+    radii = np.sort(random.uniform(-max_radius, max_radius, 1 + int(random.integers(2, 6))))[::-1]
+    gap = float(radii[0] - radii[1])
+    surfaces = [Surface(tile(), solid, slanted(size, float(radii[0]), min(gap, 2.0), random))]
+    for number, radius in enumerate(radii[1:]):
+        following = radii[number + 2] if number + 2 < len(radii) else -max_radius
+        slope = min(float(radius - following), float(radii[number] - radius), 1.5)
+        surfaces.append(Surface(tile(), random_shape(size, random), slanted(size, float(radius), slope, random)))
+    return surfaces
+
+
+def slanted(size, radius: float, spread: float, random: np.random.Generator) -> torch.Tensor:
+    """(H, W) blur radii of a plane: `radius` on average, changing by `spread` across the picture."""
+    angle = random.uniform(0, 2 * np.pi)
+    y = torch.linspace(-0.5, 0.5, size[0])[:, None]
+    x = torch.linspace(-0.5, 0.5, size[1])[None]
+    return radius + spread * (x * np.cos(angle) + y * np.sin(angle)).float() / np.sqrt(2)
+
+
+def random_shape(size, random: np.random.Generator) -> torch.Tensor:
+    """(1, H, W) soft-edged coverage of an ellipse, a polygon or a blob."""
+    height, width = size
+    kind = random.integers(3)
+    if kind == 2:
+        # Smooth noise above its upper quartile: holes and several parts, as leaves and lattices have.
+        noise = torch.from_numpy(random.standard_normal((1, 1, 5, 6), dtype=np.float32))
+        smooth = F.interpolate(noise, size=size, mode="bicubic", align_corners=True)[0]
+        edge = smooth.flatten().quantile(float(random.uniform(0.6, 0.85)))
+        return torch.sigmoid((smooth - edge) / (2.0 * smooth.std() / (min(size) / 6)))
+    canvas = np.zeros((height, width), np.uint8)
+    center = (int(random.uniform(0.1, 0.9) * width), int(random.uniform(0.1, 0.9) * height))
+    reach = random.uniform(0.08, 0.3) * min(size)
+    if kind == 0:
+        axes = (max(int(reach), 2), max(int(reach * random.uniform(0.3, 1)), 2))
+        cv2.ellipse(canvas, center, axes, random.uniform(0, 180), 0, 360, 255, -1, cv2.LINE_AA)
+    else:
+        angles = np.sort(random.uniform(0, 2 * np.pi, int(random.integers(3, 8))))
+        lengths = reach * random.uniform(0.5, 1.4, len(angles))
+        corners = np.stack([center[0] + lengths * np.cos(angles), center[1] + lengths * np.sin(angles)], 1)
+        cv2.fillPoly(canvas, [corners.round().astype(np.int32)], 255, cv2.LINE_AA)
+    return torch.from_numpy(cv2.GaussianBlur(canvas, (3, 3), 0.7).astype(np.float32) / 255)[None]
+
+
+def flatten(surfaces) -> tuple[torch.Tensor, torch.Tensor]:
+    """The all-in-focus picture (3, H, W) and the (H, W) blur radius of what is seen at each pixel."""
+    picture, radius = surfaces[0].colour, surfaces[0].radius
+    for surface in surfaces[1:]:
+        picture = picture * (1 - surface.alpha) + surface.colour * surface.alpha
+        radius = torch.where(surface.alpha[0] > 0.5, surface.radius, radius)
+    return picture, radius
