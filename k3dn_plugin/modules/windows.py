@@ -7,7 +7,7 @@ import torch
 
 from k3dn_plugin.errors import SizeError
 
-# The disparity map of a window has to divide evenly: see `WindowGeometry.of`.
+# Pixels of the image per cell of the features that are cut into windows.
 FEATURE_STRIDE = 8
 
 
@@ -27,10 +27,24 @@ def grid_of(height, width, window):
 
 def partition(features: torch.Tensor, grid) -> torch.Tensor:
     """(B, C, H, W) -> (B * rows * columns, C, H / rows, W / columns), by image, then row, then column."""
+    return partition_with_margin(features, grid, 0)
+
+
+def partition_with_margin(features: torch.Tensor, grid, margin: int) -> torch.Tensor:
+    """Windows that also hold `margin` cells of what lies around them, reflected at the image's border.
+
+    (B, C, H, W) -> (B * rows * columns, C, H / rows + 2 margin, W / columns + 2 margin), in the order of
+    `partition`.
+    """
     rows, columns = grid
     batch, channels, height, width = features.shape
-    cut = features.view(batch, channels, rows, height // rows, columns, width // columns)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, height // rows, width // columns)
+    if margin:
+        for axis, side in ((-2, height), (-1, width)):
+            around = reflected_indices(-margin, side + margin, side, features.device)
+            features = features.index_select(axis, around)
+    high, wide = height // rows, width // columns
+    cut = features.unfold(2, high + 2 * margin, high).unfold(3, wide + 2 * margin, wide)
+    return cut.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels, high + 2 * margin, wide + 2 * margin)
 
 
 def unpartition(windows: torch.Tensor, grid) -> torch.Tensor:
@@ -39,3 +53,14 @@ def unpartition(windows: torch.Tensor, grid) -> torch.Tensor:
     _, channels, height, width = windows.shape
     cut = windows.view(-1, rows, columns, channels, height, width)
     return cut.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, rows * height, columns * width)
+
+
+def reflected_indices(start: int, stop: int, length: int, device=None) -> torch.Tensor:
+    """Indices of positions `start` to `stop` - 1 in a row of `length` that goes on by reflection.
+
+    Without repeating the edge, as `F.pad(mode="reflect")`, which refuses a pad that is not smaller than
+    the row; here it goes back and forth as often as needed.
+    """
+    period = max(2 * (length - 1), 1)
+    index = torch.arange(start, stop, device=device) % period
+    return torch.where(index < length, index, period - index)

@@ -11,7 +11,7 @@ from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
 from k3dn_plugin.modules.kernels.symmetric import inverse_spectra, kernels_from_spectra
 from k3dn_plugin.modules.preservation.similarity import local_similarity, local_similarity_lean
-from k3dn_plugin.modules.windows import grid_of, partition, unpartition
+from k3dn_plugin.modules.windows import grid_of, partition, partition_with_margin, unpartition
 
 
 def random_spectra(channels=3, size=10):
@@ -65,6 +65,18 @@ def test_windows_there_and_back(size, window, grid):
     torch.testing.assert_close(windows[grid[0] * grid[1] + 1],
                                features[1, :, :size[0] // grid[0], width:2 * width])
     torch.testing.assert_close(unpartition(windows, grid), features, rtol=0, atol=0)
+
+
+def test_a_margin_shows_the_neighbours_and_reflects_at_the_border():
+    features = torch.rand(2, 1, 6, 8)
+    windows = partition_with_margin(features, (2, 2), 2)
+    assert windows.shape == (8, 1, 7, 8)
+    torch.testing.assert_close(windows[..., 2:-2, 2:-2], partition(features, (2, 2)))
+    torch.testing.assert_close(windows[0, 0, 2:5, 6:], features[0, 0, :3, 4:6])
+    torch.testing.assert_close(windows[0, 0, 0], windows[0, 0, 4])
+    # A margin wider than the image goes back and forth.
+    assert partition_with_margin(features, (1, 1), 9)[0, 0, 9, :9].equal(
+        features[0, 0, 0][[5, 6, 7, 6, 5, 4, 3, 2, 1]])
 
 
 def test_windows_that_do_not_divide_are_refused():
@@ -122,17 +134,39 @@ class TestWiener:
         vector = torch.randn(1, 4, dtype=torch.float64)
         point = torch.zeros(1, 2, 21, 21, dtype=torch.float64)
         point[..., 10, 10] = 1
-        reblurred = block(point, vector, reverse=True)
+        reblurred = block(point, DisparityFeature(vector, (1, 1)), reverse=True)
         torch.testing.assert_close(reblurred[0, 0, 6:15, 6:15], block.queried_kernels(vector)[0])
 
     def test_deblurring_undoes_reblurring_where_there_is_no_noise(self):
+        torch.manual_seed(0)
         module = WienerDeblur(channels=2, vector_size=4, blocks=2, kernel_size=5,
                               noise_to_signal=1e-7).double()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
         disparity = DisparityFeature(torch.randn(1, 4, dtype=torch.float64), (1, 1))
         sharp = torch.rand(1, 2, 24, 24, dtype=torch.float64)
         blurred = module.reverse(sharp, disparity)
         error = (module(blurred, disparity) - sharp)[..., 8:-8, 8:-8].abs().mean()
         assert error < 0.02 * (blurred - sharp)[..., 8:-8, 8:-8].abs().mean()
+
+    def test_starts_close_to_the_identity_and_keeps_flat_regions(self):
+        torch.manual_seed(0)
+        module = WienerDeblur(channels=8, vector_size=16).double()
+        disparity = DisparityFeature(torch.randn(6, 16, dtype=torch.float64), (2, 3))
+        features = torch.randn(1, 8, 12, 30, dtype=torch.float64)
+        for step in (module, module.reverse):
+            assert (step(features, disparity) - features).abs().mean() < 0.25 * features.abs().mean()
+            flat = torch.full_like(features, 0.7)
+            torch.testing.assert_close(step(flat, disparity), flat, rtol=1e-5, atol=1e-5)
+
+    def test_windows_of_one_blur_have_no_seams(self):
+        block = self.block()
+        vector = torch.randn(1, 4, dtype=torch.float64)
+        sharp = torch.rand(1, 2, 24, 36, dtype=torch.float64)
+        many, whole = DisparityFeature(vector.expand(6, 4), (2, 3)), DisparityFeature(vector, (1, 1))
+        torch.testing.assert_close(block(sharp, many, reverse=True), block(sharp, whole, reverse=True))
+        torch.testing.assert_close(block(sharp, many), block(sharp, whole), atol=0.02, rtol=0)
 
     def test_transfer_function_of_a_point_is_one(self):
         kernel = torch.zeros(1, 5, 5)

@@ -13,11 +13,11 @@ from torch import nn
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
 from k3dn_plugin.modules.kernels.symmetric import inverse_spectra, kernels_from_spectra
+from k3dn_plugin.modules.layers import SLOPE, at_least_float32
 from k3dn_plugin.modules.windows import partition, unpartition
 from k3dn_plugin.registry import MODULES
 
 EPS = 1e-8
-SLOPE = 0.2
 
 
 class KernelQuery(nn.Module):
@@ -42,11 +42,14 @@ class KernelQuery(nn.Module):
 
     def forward(self, vectors: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
         """(N, D) vectors and (C, k, k) kernels -> (N, C) weights that sum to 1 over the kernels."""
-        described = (self.summary * kernels[..., :self.summary.shape[-1]]).sum((-2, -1))
-        correction = self.to_vector(self.to_kernels(vectors) * described)
+        full = at_least_float32
+        vectors = full(vectors)
+        described = (full(self.summary) * kernels[..., :self.summary.shape[-1]]).sum((-2, -1))
+        queried = F.linear(vectors, full(self.to_kernels.weight), full(self.to_kernels.bias)) * described
+        correction = F.linear(queried, full(self.to_vector.weight), full(self.to_vector.bias))
         vectors = vectors + F.leaky_relu(correction, SLOPE)
         scale = 1 / math.sqrt(self.logits.shape[1])
-        return F.linear(vectors, self.logits * scale, self.logits_bias).softmax(-1)
+        return F.linear(vectors, full(self.logits) * scale, full(self.logits_bias)).softmax(-1)
 
 
 class KernelSetBlock(nn.Module):
@@ -72,38 +75,39 @@ class KernelSetBlock(nn.Module):
 
     def kernels(self, *, reverse: bool = False) -> torch.Tensor:
         """(C, k, k): the deblurring kernels, or with `reverse` the reblurring ones."""
-        spectra = torch.view_as_complex(self.spectra)
+        spectra = torch.view_as_complex(at_least_float32(self.spectra))
         return kernels_from_spectra(inverse_spectra(spectra, EPS) if reverse else spectra,
                                     self.kernel_size, EPS)
 
     def forward(self, windows: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """Deblur (N, C, h, w) windows, each with its own (N, D) vector."""
-        kernels, mixing, weights = self._prepare(vectors)
+        kernels, mixing, weights = self._prepare(vectors, windows.dtype)
         x = F.leaky_relu(self._filter(windows, kernels), SLOPE)
-        x = weights[..., None, None] * x
-        return windows + F.leaky_relu(F.conv2d(x, mixing[..., None, None]), SLOPE)
+        x = weights * x
+        return windows + F.leaky_relu(F.conv2d(x, mixing), SLOPE)
 
     def reverse(self, windows: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """Reblur (N, C, h, w) windows: the operations of `forward` in the opposite order."""
-        kernels, mixing, weights = self._prepare(vectors, reverse=True)
-        x = F.conv2d(windows, mixing[..., None, None])
-        x = F.leaky_relu(weights[..., None, None] * x, SLOPE)
+        kernels, mixing, weights = self._prepare(vectors, windows.dtype, reverse=True)
+        x = F.leaky_relu(weights * F.conv2d(windows, mixing), SLOPE)
         return windows + F.leaky_relu(self._filter(x, kernels), SLOPE)
 
-    def _prepare(self, vectors, *, reverse=False):
+    def _prepare(self, vectors, dtype, *, reverse=False):
+        """(C, 1, k, k) kernels, (C, C, 1, 1) channel matrix and (N, C, 1, 1) query weights in `dtype`."""
         # Reciprocals, matrix inverse and softmax lose too much in half precision; they are small.
         with torch.autocast(vectors.device.type, enabled=False):
-            vectors = vectors.to(self.spectra.dtype)
-            forward = self.kernels()
-            weights = self.query(vectors, forward)
-            if not reverse:
-                return forward, self.mixing.matrix(), weights
-            weights = (1 / (weights + EPS)).clamp(0, self.truncate)
-            weights = weights / torch.sqrt(weights.square().sum(1, keepdim=True) + EPS)
-            return self.kernels(reverse=True), self.mixing.inverse(), weights
+            kernels = self.kernels()
+            weights = self.query(vectors, kernels)
+            if reverse:
+                weights = (1 / (weights + EPS)).clamp(0, self.truncate)
+                weights = weights / torch.sqrt(weights.square().sum(1, keepdim=True) + EPS)
+                kernels, mixing = self.kernels(reverse=True), self.mixing.inverse()
+            else:
+                mixing = self.mixing.matrix()
+        return kernels[:, None].to(dtype), mixing[..., None, None].to(dtype), weights[..., None, None].to(dtype)
 
     def _filter(self, x, kernels):
-        return F.conv2d(x, kernels[:, None].to(x.dtype), padding=self.kernel_size // 2, groups=x.shape[1])
+        return F.conv2d(x, kernels, padding=self.kernel_size // 2, groups=x.shape[1])
 
 
 @MODULES.register_module()

@@ -4,14 +4,18 @@ The blur model of a window is b = k * s with a left-right symmetric kernel k, so
 released network never divides by a blur spectrum at test time (`KernelSetDeblur`); this module does, with the
 noise-to-signal ratio that makes the division stable, and reblurs by convolving with the same kernel.
 """
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
+from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
 from k3dn_plugin.modules.kernels.symmetric import mirror
-from k3dn_plugin.modules.windows import partition, unpartition
+from k3dn_plugin.modules.layers import at_least_float32
+from k3dn_plugin.modules.windows import partition_with_margin, unpartition
 from k3dn_plugin.registry import MODULES
 
 
@@ -24,9 +28,13 @@ def transfer_function(kernels: torch.Tensor, size) -> torch.Tensor:
 
 
 def wiener_inverse(response: torch.Tensor, noise_to_signal: torch.Tensor) -> torch.Tensor:
-    """conj(H) / (|H|^2 + r): (N, h, w) responses and (C,) ratios -> (N, C, h, w)."""
-    response = response[:, None]
-    return response.conj() / (response.abs().square() + noise_to_signal[:, None, None])
+    """(1 + r) conj(H) / (|H|^2 + r): (N, h, w) responses and (C,) ratios -> (N, C, h, w).
+
+    The factor 1 + r gives frequency zero, where a blur kernel has H = 1, a gain of one: flat regions keep
+    their value, and where there is no blur nothing changes.
+    """
+    response, ratio = response[:, None], noise_to_signal[:, None, None]
+    return (1 + ratio) * response.conj() / (response.abs().square() + ratio)
 
 
 @MODULES.register_module()
@@ -34,11 +42,16 @@ class WienerDeblur(nn.Module):
     """Window-wise Wiener deconvolution of features with queried kernels (K3DN, disparity-aware deblur module,
     as worded in the paper).
 
-    Each block holds a set of kernels that are symmetric about their middle column, positive and of unit sum. A
-    window's kernel is their mixture under softmax weights that its disparity vector gives; features are
-    mixed by a 1x1 convolution, divided by the kernel's spectrum, and mixed back:
+    Each block holds a set of kernels that are symmetric about their middle column, positive and of unit sum.
+    A window's kernel k is their mixture under softmax weights that its disparity vector gives. Between an
+    invertible mixing M of the channels and its inverse, the features are divided by the spectrum of k, or,
+    to reblur, convolved with k:
 
-        y = x + after(inverse(before(x)) - before(x))
+        deblur: y = M^-1 F^-1( W F(M x) ),  W = (1 + r) conj(F(k)) / (|F(k)|^2 + r)
+        reblur: y = M^-1 ( k * M x )
+
+    so that one undoes the other up to the noise-to-signal ratio r, whatever has been learned. It starts
+    close to the identity: the query prefers the narrowest kernels.
 
     Args:
         channels: C, feature channels.
@@ -74,14 +87,16 @@ class WienerDeblur(nn.Module):
 
     def _run(self, features, disparity, blocks, *, reverse):
         check_images(features, disparity)
-        windows = partition(features, disparity.grid)
-        for block in blocks:
-            windows = block(windows, disparity.vectors, reverse=reverse)
-        return unpartition(windows, disparity.grid)
+        # Spectra need full precision: most devices have no half-precision FFT.
+        with torch.autocast(features.device.type, enabled=False):
+            x = at_least_float32(features)
+            for block in blocks:
+                x = block(x, disparity, reverse=reverse)
+        return x.to(features.dtype)
 
 
 class WienerBlock(nn.Module):
-    """One kernel set with its query, ratio and channel mixtures; see `WienerDeblur`."""
+    """One kernel set with its query, ratio and channel mixing; see `WienerDeblur`."""
 
     def __init__(self, *, channels: int, vector_size: int, kernels: int, kernel_size: int,
                  noise_to_signal: float):
@@ -89,49 +104,48 @@ class WienerBlock(nn.Module):
         self.logits = nn.Parameter(gaussian_logits(kernels, kernel_size))
         self.query = nn.Linear(vector_size, kernels)
         self.log_noise_to_signal = nn.Parameter(torch.full((channels,), noise_to_signal).log())
-        self.before = nn.Conv2d(channels, channels, 1, bias=False)
-        self.after = nn.Conv2d(channels, channels, 1, bias=False)
-        nn.init.dirac_(self.before.weight)
-        nn.init.dirac_(self.after.weight)
+        self.mixing = InvertibleChannelMatrix(channels=channels)
+        with torch.no_grad():
+            # From the narrowest kernel to the widest: a blur that no data has asked for is not inverted.
+            self.query.bias.copy_(torch.linspace(0, -8, kernels))
 
     def kernel_set(self) -> torch.Tensor:
         """(K, k, k), each symmetric about its middle column, positive, of unit sum."""
-        logits = mirror(self.logits)
+        logits = mirror(at_least_float32(self.logits))
         return logits.flatten(1).softmax(1).view_as(logits)
 
     def queried_kernels(self, vectors: torch.Tensor) -> torch.Tensor:
         """(N, k, k): the blur kernel of each window."""
         kernels = self.kernel_set()
-        return (self.query(vectors).softmax(-1) @ kernels.flatten(1)).view(-1, *kernels.shape[1:])
+        weights = F.linear(*map(at_least_float32, (vectors, self.query.weight, self.query.bias))).softmax(-1)
+        return (weights @ kernels.flatten(1)).view(-1, *kernels.shape[1:])
 
-    def forward(self, windows: torch.Tensor, vectors: torch.Tensor, *, reverse: bool = False) -> torch.Tensor:
-        """Deblur, or reblur, (N, C, h, w) windows."""
-        x = self.before(windows)
-        # Spectra need their full precision: half-precision FFTs do not exist on most devices.
-        with torch.autocast(windows.device.type, enabled=False):
-            x = x.to(self.logits.dtype)
-            kernels = self.queried_kernels(vectors.to(self.logits.dtype))
-            filtered = self._filter(x, kernels, reverse)
-        return windows + self.after(filtered - x)
-
-    def _filter(self, x, kernels, reverse):
-        # The transform is periodic: reflected borders keep a window's left edge out of its right one.
-        margins = [min(kernels.shape[-1] - 1, side - 1) for side in x.shape[-2:]]
-        padded = F.pad(x, (margins[1], margins[1], margins[0], margins[0]), mode="reflect")
-        size = [max(side, kernels.shape[-1]) for side in padded.shape[-2:]]
+    def forward(self, x: torch.Tensor, disparity: DisparityFeature, *, reverse: bool = False) -> torch.Tensor:
+        """Deblur, or reblur, (B, C, H, W) features in float32 or float64."""
+        x = F.conv2d(x, self.mixing.matrix()[..., None, None])
+        kernels = self.queried_kernels(disparity.vectors)
+        # The transform is periodic. A margin of real neighbours, cropped again, keeps a window's left edge
+        # out of its right one, and lets the blur of a window reach into the next as it does in the image.
+        margin = kernels.shape[-1] - 1
+        windows = partition_with_margin(x, disparity.grid, margin)
+        size = windows.shape[-2:]
         response = transfer_function(kernels, size)
-        factor = response[:, None] if reverse else wiener_inverse(response, self.log_noise_to_signal.exp())
-        filtered = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * factor, s=size)
-        return filtered[..., margins[0]:margins[0] + x.shape[-2], margins[1]:margins[1] + x.shape[-1]]
+        ratio = at_least_float32(self.log_noise_to_signal).exp()
+        factor = response[:, None] if reverse else wiener_inverse(response, ratio)
+        filtered = torch.fft.irfft2(torch.fft.rfft2(windows) * factor, s=size)
+        x = unpartition(filtered[..., margin:-margin or None, margin:-margin or None], disparity.grid)
+        return F.conv2d(x, self.mixing.inverse()[..., None, None])
 
 
 def gaussian_logits(kernels: int, kernel_size: int) -> torch.Tensor:
     """Logits of Gaussians from nearly a point to about the kernel's size: left half with middle column.
 
-    A set that starts with every width gives the query something to choose from.
+    A set that starts with every width gives the query something to choose from. The widths grow by equal
+    factors, so that many of them are narrow: most windows of a photograph are in focus.
     """
     half = kernel_size // 2
     offsets = torch.arange(kernel_size, dtype=torch.float32) - half
     squares = offsets[:, None] ** 2 + offsets[None, :half + 1] ** 2
-    widths = torch.linspace(0.3, max(half / 2, 0.4), kernels)
-    return -squares / (2 * widths[:, None, None] ** 2)
+    widths = torch.logspace(math.log10(0.2), math.log10(max(half / 2, 0.4)), kernels)
+    # No tap starts out of the gradient's reach.
+    return (-squares / (2 * widths[:, None, None] ** 2)).clamp(min=-12)

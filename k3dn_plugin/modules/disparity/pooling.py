@@ -5,6 +5,7 @@ from torch import nn
 
 from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
+from k3dn_plugin.modules.layers import SLOPE
 from k3dn_plugin.modules.windows import FEATURE_STRIDE, grid_of
 
 
@@ -43,4 +44,4 @@ class WindowPooling(nn.Module):
                             f"{tuple(pooled.shape[-2:])} disparity vectors; pad it to a multiple of "
                             f"{FEATURE_STRIDE * self.window[0]} x {FEATURE_STRIDE * self.window[1]}")
         vectors = self.project(pooled.permute(0, 2, 3, 1).flatten(0, 2))
-        return DisparityFeature(F.leaky_relu(vectors, 0.2), grid)
+        return DisparityFeature(F.leaky_relu(vectors, SLOPE), grid)

@@ -2,12 +2,14 @@
 import torch
 from torch import nn
 
+from k3dn_plugin.modules.layers import at_least_float32
+
 
 class InvertibleChannelMatrix(nn.Module):
     """M = P L U with a fixed permutation P (specs of K3DN, section 5.2; after Kingma & Dhariwal, Glow).
 
     L has ones on its diagonal; the diagonal of U is sign_s * exp(log_s), so M can always be inverted.
-    It starts as a random orthogonal matrix.
+    It starts as a random orthogonal matrix. Both directions are computed in float32 at least.
 
     Args:
         channels: C; M is (C, C).
@@ -25,18 +27,18 @@ class InvertibleChannelMatrix(nn.Module):
         self.register_buffer("sign_s", diagonal.sign().float())
 
     def _factors(self):
-        eye = torch.eye(self.lower.shape[0], dtype=self.lower.dtype, device=self.lower.device)
-        lower = self.lower.tril(-1) + eye
-        upper = self.upper.triu(1) + torch.diag(self.sign_s * self.log_s.exp())
-        return lower, upper, eye
+        lower, upper, log_s, sign_s, p = map(at_least_float32, (
+            self.lower, self.upper, self.log_s, self.sign_s, self.p))
+        lower = lower.tril(-1) + torch.eye(lower.shape[0], dtype=lower.dtype, device=lower.device)
+        return lower, upper.triu(1) + torch.diag(sign_s * log_s.exp()), p
 
     def matrix(self) -> torch.Tensor:
         """M, (C, C): rows are output channels."""
-        lower, upper, _ = self._factors()
-        return self.p @ lower @ upper
+        lower, upper, p = self._factors()
+        return p @ lower @ upper
 
     def inverse(self) -> torch.Tensor:
         """M^-1 = U^-1 L^-1 P^T, by two triangular solves."""
-        lower, upper, eye = self._factors()
-        inner = torch.linalg.solve_triangular(lower, self.p.T, upper=False, unitriangular=True)
+        lower, upper, p = self._factors()
+        inner = torch.linalg.solve_triangular(lower, p.T, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, inner, upper=True)
