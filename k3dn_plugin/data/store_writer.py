@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from k3dn_plugin.data.manifest import (DEFAULT_FACTS, DTYPES, MANIFEST_KEY, MAPS
 from k3dn_plugin.errors import DataError
 
 _START_SIZE = 2**28
+_NEARLY_FULL = 2**26
 _LOCK_FILE = "building.lock"
 
 
@@ -232,8 +234,10 @@ def storage_errors(path):
     try:
         yield
     except (OSError, lmdb.Error) as error:
-        if isinstance(error, lmdb.Error) and not isinstance(error, lmdb.DiskError):
-            error = OSError(0, str(error))
+        if isinstance(error, lmdb.Error):
+            # LMDB calls a write that ended early an input/output error.
+            full = shutil.disk_usage(_existing(path)).free < _NEARLY_FULL
+            error = OSError(0, "no space left on the device" if full else str(error))
         failed = storage_error(path, error)
         raise type(failed)(f"{failed}. Run the same command again to go on from there") from error
 
@@ -249,6 +253,10 @@ def _lock_or_refuse(file, path):
     except BlockingIOError:
         raise DataError(f"{path}: another process is building this store. Wait for it, or end it and run "
                         "the same command again") from None
+
+
+def _existing(path):
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def _sync(folder):
