@@ -41,6 +41,7 @@ def main(argv=None):
         weights, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
         device=choose_device(arguments.device), amp="bfloat16" if arguments.bf16 else None,
         tile=arguments.tile, max_memory_gb=arguments.max_memory_gb, self_ensemble=arguments.self_ensemble,
+        diagnostics=[name for name in arguments.diagnostics.split(",") if name],
         save_pictures=arguments.save_pictures)
     report(result, out_dir)
 
@@ -48,8 +49,8 @@ def main(argv=None):
 def report(result, out_dir):
     """Print the means, and what a reader should know about them."""
     if result.kept:
-        print(f"{result.kept} of {len(result.rows)} images had been scored before with the same weights, data and "
-              "protocol, and were not computed again (--fresh does)")
+        print(f"{result.kept} of {len(result.rows)} images had been scored before with the same weights, "
+              "data and protocol, and were not computed again (--fresh does)")
     print(result.table())
     summary = result.summary()
     if summary["tiling_changes_result"]:
@@ -61,21 +62,24 @@ def report(result, out_dir):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", metavar="FILE", help="option file of the run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change an option")
     parser.add_argument("--weights", metavar="FILE", help="weights (.safetensors); default: the run's best")
     parser.add_argument("--data", metavar="STORE", help="prepared store; default: the recipe's datasets.val")
     parser.add_argument("--protocol", metavar="NAME", help="default: the recipe's val.protocol, else dpdd16")
     parser.add_argument("--metrics", metavar="NAMES", help="further metrics, separated by commas")
+    parser.add_argument("--diagnostics", metavar="NAMES", default="",
+                        help="further scores, by commas: blur_bins, preservation, view_swap, reblur")
     parser.add_argument("--out", metavar="DIR", help="default: results/<name>/<protocol>")
     parser.add_argument("--tile", type=int, metavar="N", help="restore in tiles of N x N pixels")
     parser.add_argument("--max-memory-gb", type=float, metavar="G",
-                        help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); frames that "
-                             "need more are restored in tiles")
+                        help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
+                             "frames that need more are restored in tiles")
     parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")
     parser.add_argument("--self-ensemble", action="store_true",
-                        help="mean over the four flips that are true for dual-pixel pairs (four times the time)")
+                        help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
     parser.add_argument("--save-pictures", type=int, default=4, metavar="N", help="comparison pictures (4)")
     parser.add_argument("--fresh", action="store_true", help="score again what has been scored")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.evaluation.diagnostics import check_names, diagnose
 from k3dn_plugin.evaluation.frames import FrameRestorer, check_amp
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import identity, provenance
@@ -13,8 +14,8 @@ from k3dn_plugin.registry import PROTOCOLS
 
 
 def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, max_memory_gb=None,
-             self_ensemble=False, with_input=True, save_pictures=0, out_dir=None, rank=0, world_size=1,
-             progress=True, resume=False, weights=None) -> EvaluationResult:
+             self_ensemble=False, with_input=True, diagnostics=(), save_pictures=0, out_dir=None, rank=0,
+             world_size=1, progress=True, resume=False, weights=None) -> EvaluationResult:
     """Restore and score every image of `dataset`, or this process's share of them.
 
     The restorer is used in evaluation mode and left in the mode that it was in.
@@ -25,6 +26,7 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
         protocol: an `EvaluationProtocol`, or the name of a registered one.
         amp, tile, max_memory_gb, self_ensemble: see `FrameRestorer`.
         with_input: score the blurred center view too.
+        diagnostics: names of further scores (`diagnostics.py`).
         save_pictures: how many images get a comparison picture, spread evenly over the data set.
         out_dir: for rows as they come (`per_image.csv`) and `pictures/`; None writes nothing. The summary is
             written by `EvaluationResult.write`.
@@ -47,9 +49,10 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
     if getattr(dataset, "card", None) is not None:
         protocol.check(dataset.card)
     check_amp(restorer, amp)
-    settings = {"amp": amp, "tile": tile, "self_ensemble": self_ensemble, "with_input": with_input}
+    check_names(diagnostics)
     # The bound decides the tiles, and so, for restorers that tiling changes, the scores.
-    settings["max_memory_gb"] = max_memory_gb
+    settings = {"amp": amp, "tile": tile, "max_memory_gb": max_memory_gb, "self_ensemble": self_ensemble,
+                "with_input": with_input, "diagnostics": list(diagnostics)}
     origin = provenance(restorer, dataset, settings=settings, device=device, weights=weights)
     result = EvaluationResult(rows=[], protocol=protocol.facts(), provenance=origin)
     file = row_file(out_dir, identity(origin, result.protocol), rank, world_size) if out_dir else None
@@ -74,7 +77,7 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
                 result.kept += 1
                 result.pictures += [picture] if picture else []
             else:
-                row, images = _score(run, dataset, index, protocol, with_input)
+                row, images = _score(run, dataset, index, protocol, with_input, diagnostics)
                 if file is not None and index not in kept:
                     file.append(row)
                 if index in pictured:
@@ -103,23 +106,24 @@ def spread(count, length) -> set[int]:
     return {round(i * (length - 1) / max(count - 1, 1)) for i in range(count)}
 
 
-def _score(run, dataset, index, protocol, with_input):
+def _score(run, dataset, index, protocol, with_input, diagnostics):
     """The `ImageRow` of one image, and its images for a picture."""
     sample = dataset[index]
     name = str(sample.get("name", index))
     if sample.get("gt") is None:
-        raise DataError(f"{name} has no truth (`gt`) to score against. Data sets without truth can be restored "
-                        "(tools/restore.py) but not scored")
+        raise DataError(f"{name} has no truth (`gt`) to score against. Data sets without truth can be "
+                        "restored (tools/restore.py) but not scored")
     prepared = protocol.prepare(sample)
     began = time.perf_counter()
     frame = run(prepared["lq"][None], prepared["center"][None])
     seconds = time.perf_counter() - began
     restored = protocol.finish(frame.image[0], prepared)
     blurred = protocol.do_nothing(sample, prepared)
+    further, of_input = diagnose(diagnostics, run, sample, prepared, restored, blurred)
     row = ImageRow(
         index=index, name=name, group=group_of(dataset, sample),
-        scores=protocol.score(restored, prepared["gt"]),
-        input_scores=protocol.score(blurred, prepared["gt"]) if with_input else {},
+        scores={**protocol.score(restored, prepared["gt"]), **further},
+        input_scores={**protocol.score(blurred, prepared["gt"]), **of_input} if with_input else {},
         seconds=seconds, tiling=frame.tiling, same_as_whole=frame.same_as_whole)
     return row, {"input": blurred, "restored": restored, "truth": prepared["gt"], "views": prepared["lq"]}
 

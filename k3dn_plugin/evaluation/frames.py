@@ -116,9 +116,9 @@ class FrameRestorer:
         """One call of the network: in and out on the CPU."""
         lq = lq.to(self.device)
         center = None if center is None else center.to(self.device)
-        autocast = contextlib.nullcontext() if self.amp is None else torch.autocast(self.device.type, self.amp)
+        precision = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
         # no_grad, not inference_mode: a network may keep what it computes once for later training.
-        with torch.no_grad(), autocast:
+        with torch.no_grad(), precision:
             return self.restorer(lq, center).float().cpu()
 
     def _plan(self, frame, lq, center):
@@ -159,8 +159,8 @@ class FrameRestorer:
         if needed > bound and self.max_memory_gb is not None:
             raise OptionError(
                 f"max_memory_gb {self.max_memory_gb:g} is too little: {type(self.restorer).__name__} needs "
-                f"about {needed / GIB:.3g} GiB for its smallest tile, {smallest[0]} x {smallest[1]} pixels of "
-                f"a {frame[0]} x {frame[1]} frame. Raise the bound")
+                f"about {needed / GIB:.3g} GiB for its smallest tile, {smallest[0]} x {smallest[1]} pixels "
+                f"of a {frame[0]} x {frame[1]} frame. Raise the bound")
         if self.max_memory_gb is None:
             # What is free is a guess, and tiny tiles take for ever: no smaller than what was just measured.
             pixels = max(pixels, PROBE_SIDE ** 2)

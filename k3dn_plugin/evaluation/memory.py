@@ -56,7 +56,7 @@ class PeakMemory:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on whatever device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and bool(
         re.search(r"out of memory|can't allocate memory|ALLOC_FAILED|bad_alloc|bad allocation", str(error)))

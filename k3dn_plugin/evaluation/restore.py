@@ -83,8 +83,8 @@ def _folder_pairs(given, out):
             without = sorted(set(files) - set(others))
             if without:
                 more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
-                raise DataError(f"{files[without[0]]} has no {other} view in {given[other]}{more}: expected a file "
-                                f"named {without[0]} there, with or without an ending such as _L or _R")
+                raise DataError(f"{files[without[0]]} has no {other} view in {given[other]}{more}: expected "
+                                f"a file named {without[0]} there, with or without an ending such as _L or _R")
     return [PairFiles(found["left"][n], found["right"][n], found.get("center", {}).get(n), out / f"{n}.png")
             for n in sorted(found["left"])]
 
@@ -94,8 +94,8 @@ def _images_by_name(folder):
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
         name = bare_name(path)
         if name in files:
-            raise DataError(f"{folder} holds two files for {name!r}: {files[name].name} and {path.name}; which is "
-                            "meant? Move one away")
+            raise DataError(f"{folder} holds two files for {name!r}: {files[name].name} and {path.name}; "
+                            "which is meant? Move one away")
         files[name] = path
     if not files:
         raise DataError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
@@ -168,8 +168,9 @@ def restore_pair(run, pair: Pair, *, disparity_axis="x"):
 
     Args:
         run: a `FrameRestorer`.
-        disparity_axis: None or "x"; "y" for frames taken with the camera turned: the views are then shifted along the
-            columns. They are turned by a quarter counter-clockwise, as DPDNet and IFAN do, and the result back.
+        disparity_axis: None or "x"; "y" for frames taken with the camera turned, whose views are shifted
+            along the columns. They are turned by a quarter counter-clockwise, as DPDNet and IFAN do, and the
+            result back.
     """
     if disparity_axis in (None, "x"):
         return run(pair.lq, pair.center)

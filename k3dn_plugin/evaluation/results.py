@@ -21,7 +21,8 @@ class ImageRow:
     Attributes:
         index, name: in the data set.
         group: "indoor", "outdoor" or another label of the data set; may be empty.
-        scores: by metric name. input_scores: the same for the blurred center view, doing nothing.
+        scores: by metric name, None where one does not apply to this image.
+        input_scores: the same for the blurred center view, doing nothing.
         seconds: spent restoring.
         tiling: "whole", or the tiles in words.
         same_as_whole: whether tiling leaves the result as it is, as far as is known.
@@ -30,8 +31,8 @@ class ImageRow:
     index: int
     name: str
     group: str
-    scores: dict[str, float]
-    input_scores: dict[str, float]
+    scores: dict[str, float | None]
+    input_scores: dict[str, float | None]
     seconds: float
     tiling: str = "whole"
     same_as_whole: bool = True
@@ -47,7 +48,7 @@ class ImageRow:
     def from_flat(cls, row: dict) -> "ImageRow":
         """The row that `flat` made, read back from a CSV file (all values strings)."""
         known = ("index", "name", "group", "seconds", "tiling", "same_as_whole")
-        values = {key: float(value) for key, value in row.items() if key not in known}
+        values = {k: float(v) if v else None for k, v in row.items() if k not in known}
         return cls(index=int(row["index"]), name=row["name"], group=row["group"],
                    scores={k: v for k, v in values.items() if not k.startswith(INPUT)},
                    input_scores={k[len(INPUT):]: v for k, v in values.items() if k.startswith(INPUT)},
@@ -74,12 +75,16 @@ class EvaluationResult:
     pictures: list[Path] = field(default_factory=list)
 
     def means(self, group: str | None = None) -> dict[str, float]:
-        """Means over the images (of one group) of each image's score: `psnr`, ..., `input_psnr`, ..."""
+        """Means over the images (of one group) of each image's score: `psnr`, ..., `input_psnr`, ...
+
+        A mean is over the images to which the score applies, and left out where there are none.
+        """
         rows = [row for row in self.rows if group is None or row.group == group]
         names = {**{n: None for row in rows for n in row.scores},
                  **{INPUT + n: None for row in rows for n in row.input_scores}}
         flat = [row.flat() for row in rows]
-        return {name: math.fsum(row[name] for row in flat) / len(flat) for name in names}
+        found = {name: [row[name] for row in flat if row.get(name) is not None] for name in names}
+        return {name: math.fsum(values) / len(values) for name, values in found.items() if values}
 
     def groups(self) -> list[str]:
         """The groups that occur, sorted; none where the data set has no labels."""
@@ -98,13 +103,14 @@ class EvaluationResult:
 
     def table(self) -> str:
         """The means as text: the input's row, then the restored images', by group and together."""
-        names = list(self.rows[0].scores) if self.rows else []
+        names = [name for name in self.means() if not name.startswith(INPUT)]
         lines = [f"{'':10}{'images':>8}" + "".join(f"{name:>{len(name) + 4}}" for name in names)]
         for group in [*self.groups(), None]:
             means, count = self.means(group), sum(group in (None, r.group) for r in self.rows)
             for prefix, label in ((INPUT, "input"), ("", "restored")):
-                if all(prefix + name in means for name in names):
-                    cells = "".join(f"{means[prefix + name]:>{len(name) + 4}.4f}" for name in names)
+                if any(prefix + name in means for name in names):
+                    cells = "".join(f"{means[prefix + name]:>{len(name) + 4}.4f}" if prefix + name in means
+                                    else f"{'-':>{len(name) + 4}}" for name in names)
                     lines.append(f"{label:10}{count:>8}{cells}" + (f"  {group}" if group else ""))
         return "\n".join(lines)
 

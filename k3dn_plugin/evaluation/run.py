@@ -28,7 +28,8 @@ def evaluate_weights(weights, dataset, protocol, *, out_dir, fresh=False, **sett
     """
     restorer = restorer_from_weights(weights)
     known = {"file": str(weights), **read_weights(weights).provenance}
-    result = evaluate(restorer, dataset, protocol, out_dir=out_dir, resume=not fresh, weights=known, **settings)
+    result = evaluate(restorer, dataset, protocol, out_dir=out_dir, resume=not fresh, weights=known,
+                      **settings)
     result.write(out_dir)
     return result
 
@@ -43,9 +44,9 @@ def trained_weights(options) -> Path:
     for name in ("best.safetensors", "last.safetensors"):
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder} holds no weights (best.safetensors): {options.name} has not been trained "
-                          f"here. Train it (python tools/train.py -opt {options.source() or 'FILE'}), or name "
-                          "a weights file with --weights")
+    raise CheckpointError(f"{folder} holds no weights (best.safetensors): {options.name} has not been "
+                          "trained here. Train it (python tools/train.py -opt "
+                          f"{options.source() or 'FILE'}), or name a weights file with --weights")
 
 
 def scored_dataset(options=None, store=None):
@@ -60,7 +61,7 @@ def scored_dataset(options=None, store=None):
     if store is not None:
         spec = {**(spec if "store" in spec else {"type": "DualPixelDataset"}), "store": str(store)}
     if not spec:
-        raise OptionError("nothing to score on: give --data STORE (a prepared .lmdb folder), or an option file "
-                          "with datasets.val")
+        raise OptionError("nothing to score on: give --data STORE (a prepared .lmdb folder), or an option "
+                          "file with datasets.val")
     check_arguments(DATASETS, spec, path="datasets.val")
     return DATASETS.build(spec)

@@ -53,7 +53,8 @@ def test_rows_and_means_against_an_independent_computation():
 
 
 def test_files(tmp_path):
-    result = evaluate(EvaluationConv(), TinyPairs(), "dpdd16", out_dir=tmp_path, save_pictures=2, progress=False)
+    result = evaluate(EvaluationConv(), TinyPairs(), "dpdd16", out_dir=tmp_path, save_pictures=2,
+                      progress=False)
     summary = json.loads(result.write(tmp_path).read_text())
     assert summary["images"] == 3 and summary["means"] == result.means()
     assert summary["protocol"]["name"] == "dpdd16" and summary["protocol"]["metrics"]
@@ -110,8 +111,8 @@ def test_shares_of_processes_make_the_whole(tmp_path):
     merged = EvaluationResult.merged(shares)
     assert merged.means() == whole.means() and len(merged.pictures) == 5
     merged.write(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["per_image.csv", "per_image.identity.json", "pictures",
-                                                           "summary.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "per_image.csv", "per_image.identity.json", "pictures", "summary.json"]
 
 
 def test_results_of_two_protocols_do_not_mix():
@@ -173,12 +174,14 @@ def test_names_may_hold_folders(tmp_path):
     class Sequences(TinyPairs):
         def __getitem__(self, index):
             return {**super().__getitem__(index), "name": f"seq_000/{index:04d}"}
-    result = evaluate(EvaluationConv(), Sequences(1), "dpdd16", out_dir=tmp_path, save_pictures=1, progress=False)
+    result = evaluate(EvaluationConv(), Sequences(1), "dpdd16", out_dir=tmp_path, save_pictures=1,
+                      progress=False)
     assert result.pictures == [tmp_path / "pictures" / "seq_000_0000.png"] and result.pictures[0].exists()
 
 
 def test_spread_is_even():
-    assert spread(3, 9) == {0, 4, 8} and spread(0, 9) == set() and spread(9, 2) == {0, 1} and spread(1, 5) == {0}
+    assert spread(3, 9) == {0, 4, 8} and spread(9, 2) == {0, 1}
+    assert spread(0, 9) == set() and spread(1, 5) == {0}
 
 
 def test_detail_is_where_the_blur_is():

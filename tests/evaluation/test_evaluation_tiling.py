@@ -8,7 +8,8 @@ from tiny_evaluation_parts import EvaluationConv, EvaluationIdentity
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation import frames
 from k3dn_plugin.evaluation.frames import FrameRestorer
-from k3dn_plugin.evaluation.memory import GIB, PeakMemory, is_out_of_memory, memory_available, memory_in_use, release
+from k3dn_plugin.evaluation.memory import (GIB, PeakMemory, is_out_of_memory, memory_available,
+                                           memory_in_use, release)
 from k3dn_plugin.evaluation.self_ensemble import flip_image, flipped, self_ensemble
 from k3dn_plugin.evaluation.tiling import even_tile, plan_tiles
 
@@ -84,7 +85,7 @@ def test_memory_bound_decides_the_tile():
 
 
 def test_bound_below_the_smallest_tile():
-    with pytest.raises(OptionError, match="max_memory_gb 0.001 is too little: EvaluationConv needs about .* GiB"):
+    with pytest.raises(OptionError, match="max_memory_gb 0.001 is too little: EvaluationConv needs .* GiB"):
         FrameRestorer(EvaluationConv().eval(), max_memory_gb=0.001)(torch.rand(1, 6, 64, 64))
 
 
@@ -92,7 +93,7 @@ class Greedy(EvaluationConv):
     """Runs out of memory above a number of pixels."""
 
     limit = 40 * 40
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    error = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     def restore(self, views):
         if views.shape[-2] * views.shape[-1] > self.limit:

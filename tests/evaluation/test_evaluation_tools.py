@@ -119,7 +119,8 @@ def test_restore_turned_camera(call, tmp_path):
 
 def test_restore_grey_files(call, pair, weights, tmp_path):
     left, right = pair(16, channels=1)
-    assert call("restore", "--left", left, "--right", right, "-o", tmp_path / "g.png", "--weights", weights)[0] == 0
+    arguments = ("--left", left, "--right", right, "-o", tmp_path / "g.png", "--weights", weights)
+    assert call("restore", *arguments)[0] == 0
     assert read_image(tmp_path / "g.png", bits=16, gray=True).shape == (48, 64, 1)
 
 
@@ -158,7 +159,7 @@ def broken(tmp_path, pair):
         "truncated": ((left, cut, out), ("cut.png", "cut off")),
         "empty": ((left, empty, out), ("empty.png",)),
         "file and folder": ((left, tmp_path / "in", out), ("folders for all",)),
-        "empty folder": ((tmp_path / "hollow", tmp_path / "in", tmp_path / "o"), ("hollow", "holds no image")),
+        "empty folder": ((tmp_path / "hollow", tmp_path / "in", tmp_path / "o"), ("hollow", "no image")),
         "unwritable": ((left, right, tmp_path / "a_file" / "o.png"), ("could not write", "a_file")),
         "overwrites input": ((left, right, right), ("one of the inputs",)),
         "not 16 bit": ((left, right, tmp_path / "o.jpg"), ("o.jpg", "16-bit", "*.png")),
@@ -277,8 +278,8 @@ def test_tools_run_as_programs(pair, tmp_path):
     weights = tmp_path / "k3dn.safetensors"
     save_weights(weights, ARCHS.build(network_g), network_g=network_g, provenance={})
     left, right = pair(size=(100, 120))
-    command = [sys.executable, TOOLS / "restore.py", "--left", left, "--right", right, "-o", tmp_path / "o.png"]
-    done = subprocess.run([*command, "--weights", weights], cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, TOOLS / "restore.py", "--left", left, "--right", right, "--weights", weights]
+    done = subprocess.run([*command, "-o", tmp_path / "o.png"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_image(tmp_path / "o.png", bits=16).shape == (100, 120, 3)
     done = subprocess.run([sys.executable, TOOLS / "test.py"], cwd=tmp_path, capture_output=True, text=True)

@@ -57,8 +57,8 @@ class EvaluationProtocol:
                 "Prepare the data from the original files, or choose another protocol "
                 "(full_float takes any depth)")
         if self.linear and not card.linear:
-            raise OptionError(f"protocol {self.name} is defined on linear raw data, {card.name} holds sRGB frames; "
-                              "choose another protocol (dpdd16 for 16-bit sRGB frames)")
+            raise OptionError(f"protocol {self.name} is defined on linear raw data, {card.name} holds sRGB "
+                              "frames; choose another protocol (dpdd16 for 16-bit sRGB frames)")
 
     def prepare(self, sample: dict) -> dict:
         """The sample that the restorer is fed with and whose `gt` is scored against."""
