@@ -13,7 +13,7 @@ import torch
 from k3dn_plugin.errors import OptionError
 
 FAMILIES: dict[str, Callable] = {}
-SAMPLES = 5  # per pixel and axis: what a disc of a few pixels needs to be round
+SAMPLES = 6  # per pixel and axis; even, so that none lies on the line between the halves
 
 
 def register_psf(name):
