@@ -17,7 +17,8 @@ NETWORK, REBLUR = "Network.", "reblurNet."
 
 def key_pairs():
     """Official prefix -> ours (specs of IFAN, section 3)."""
-    pairs = {REBLUR + "RBF": "reblur.predictor", "conv4_4": "join", "conv_res": "refine", "DME": "disparity", "conv_DME": "disparity_features",
+    pairs = {REBLUR + "RBF": "reblur.predictor", "conv4_4": "join", "conv_res": "refine",
+             "DME": "disparity", "conv_DME": "disparity_features",
              "F": "filters", "out_res": "out"}
     for theirs, ours in (("conv", "encoder"), ("kconv", "filter_encoder")):
         for level in range(4):

@@ -1,0 +1,278 @@
+"""DeepRFT: deep residual Fourier transformation (Mao, Liu, Shen, Li, Wang, arXiv 2111.11745v1, 2021).
+
+A U-net of three scales in and out whose residual blocks have a branch in the Fourier domain and whose
+convolutions are over-parameterised (DO-Conv). The Fourier branch sees the whole map it is given, so the
+result depends on the size: the published evaluation cuts the image into windows of the training patch
+(512 for DPDD), which `window` does; without it the image is restored whole, padded by reflection to a
+multiple of 4. The network of the AAAI 2023 paper of the same title is another one.
+"""
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from k3dn_plugin.archs.base import Restorer, pad_to
+from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.errors import OptionError
+from k3dn_plugin.modules.precision import at_least_float32, without_autocast
+from k3dn_plugin.registry import ARCHS
+
+STRIDE = 4
+WINDOWS_AT_ONCE = 4
+
+
+class DOConv(nn.Module):
+    """Depthwise over-parameterised convolution without bias: the kernel is a product of two tensors.
+
+    K[o, i, m] = sum_s (D[i, m, s] + D_diag[i, m, s]) W[o, i, s], m and s numbering the k x k taps. D
+    starts at zero and D_diag, which is not trained, at the identity, so that K starts as W. A 1x1
+    convolution has W alone.
+
+    Args:
+        kernel_size: k; the padding keeps the size, but for the stride.
+        relu: whether a ReLU follows.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1,
+                 relu: bool = True):
+        super().__init__()
+        self.kernel_size = k = kernel_size
+        self.stride = stride
+        self.relu = relu
+        self.W = nn.Parameter(torch.empty(out_channels, in_channels, k * k))
+        nn.init.kaiming_uniform_(self.W, a=math.sqrt(5))
+        if k > 1:
+            self.D = nn.Parameter(torch.zeros(in_channels, k * k, k * k))
+            self.register_buffer("D_diag", torch.eye(k * k).repeat(in_channels, 1, 1))
+
+    def kernel(self) -> torch.Tensor:
+        """The kernel that is convolved, (out, in, k, k)."""
+        taps = self.W
+        if self.kernel_size > 1:
+            taps = torch.einsum("ims,ois->oim", self.D + self.D_diag, self.W)
+        return taps.unflatten(-1, (self.kernel_size, self.kernel_size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = F.conv2d(x, self.kernel(), stride=self.stride, padding=self.kernel_size // 2)
+        return F.relu(out) if self.relu else out
+
+
+class Up(nn.ConvTranspose2d):
+    """4x4 transposed convolution of stride 2 without bias, ReLU: doubles the size."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+
+    def forward(self, x):
+        return F.relu(super().forward(x))
+
+
+class FourierBlock(nn.Module):
+    """x + two convolutions of x + two 1x1 convolutions of its spectrum (paper, section 3.2)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.spatial = nn.Sequential(DOConv(channels, channels), DOConv(channels, channels, relu=False))
+        self.spectral = nn.Sequential(DOConv(2 * channels, 2 * channels, 1),
+                                      DOConv(2 * channels, 2 * channels, 1, relu=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.spatial(x) + x + self.fourier(x)
+
+    def fourier(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> the same shape, by way of real and imaginary parts stacked as 2C channels."""
+        # Half precision has no FFT for these sizes, and a spectrum's sums would overflow it.
+        with without_autocast(x):
+            spectrum = torch.fft.rfft2(at_least_float32(x))
+            real, imaginary = self.spectral(torch.cat([spectrum.real, spectrum.imag], 1)).chunk(2, 1)
+            return real_inverse(torch.complex(real, imaginary), x.shape[-1]).to(x.dtype)
+
+
+def real_inverse(spectrum: torch.Tensor, width: int) -> torch.Tensor:
+    """Inverse of `rfft2` to (..., H, width), for spectra that need not be those of a real signal.
+
+    Complex inverse along the columns, then real inverse along the rows, where the imaginary parts of
+    frequency 0 and of the highest one of an even width do not count. Taken out by hand, since backends may
+    differ in what they make of them.
+    """
+    rows = torch.fft.ifft(spectrum, dim=-2)
+    counts = torch.ones(rows.shape[-1], dtype=rows.real.dtype, device=rows.device)
+    counts[0] = 0
+    if width % 2 == 0:
+        counts[-1] = 0
+    return torch.fft.irfft(torch.complex(rows.real, rows.imag * counts), n=width, dim=-1)
+
+
+class ScaleInput(nn.Module):
+    """Features of the image at a coarser scale: the image itself and what four convolutions see in it."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.main = nn.Sequential(
+            DOConv(in_channels, channels // 4), DOConv(channels // 4, channels // 2, 1),
+            DOConv(channels // 2, channels // 2), DOConv(channels // 2, channels - in_channels, 1))
+        self.join = DOConv(channels, channels, 1, relu=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.join(torch.cat([x, self.main(x)], 1))
+
+
+class FeatureAttention(nn.Module):
+    """features + convolution of (features x those of the coarser image)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.merge = DOConv(channels, channels, relu=False)
+
+    def forward(self, features: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return features + self.merge(features * other)
+
+
+@ARCHS.register_module()
+class DeepRFT(Restorer):
+    """The published single-image network, 3 channels in and out.
+
+    Args:
+        num_res: Fourier blocks in each of the six stages: 4 (small), 8 (standard), 20 (plus).
+        base_channels: width at full size; half and quarter size have two and four times as many.
+        window: side of the windows that an image is cut into in evaluation, as published: not overlapping
+            but at the right and bottom edges, without blending. Should be the training patch (512 for DPDD).
+            null restores it whole. Training always sees the whole crop.
+    """
+
+    card: ClassVar[RestorerCard] = RestorerCard(
+        title="DeepRFT",
+        paper="Mao, Liu, Shen, Li, Wang: Deep Residual Fourier Transformation for Single Image Deblurring",
+        year=2021, venue="arXiv 2111.11745v1",
+        official_licence="Academic Public License, non-commercial",
+        views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
+        tiling="approximate", receptive_margin=64, recipe_source="official code", view_order_matters=False,
+        notes="The published evaluation of DPDD restores windows of 512: set `window: 512`. Without "
+              "`window` the Fourier branch sees whole images, which it was not trained on. Nothing published "
+              "is dual-pixel; `DeepRFTDual` is ours.")
+
+    tiny_arguments: ClassVar[dict] = {"num_res": 1, "base_channels": 4}
+
+    def __init__(self, *, num_res: int = 8, base_channels: int = 32, window: int | None = None):
+        super().__init__()
+        self.in_channels = 3 * len(self.card.views)
+        if num_res < 1 or base_channels < 4 or base_channels % 2:
+            raise OptionError(f"{type(self).__name__}: expected num_res of at least 1 and an even "
+                              f"base_channels of at least 4; found {num_res} and {base_channels}")
+        if window is not None and (window < STRIDE or window % STRIDE):
+            raise OptionError(f"{type(self).__name__}.window: expected a positive multiple of {STRIDE} or "
+                              f"null, found {window}")
+        self.window = window
+        widths = (base_channels, 2 * base_channels, 4 * base_channels)
+        full, half, quarter = widths
+
+        def stage(width):
+            return nn.Sequential(*(FourierBlock(width) for _ in range(num_res)))
+
+        self.extract = nn.ModuleList([DOConv(self.in_channels, full), DOConv(full, half, stride=2),
+                                      DOConv(half, quarter, stride=2)])
+        self.encoder = nn.ModuleList([stage(full), stage(half), stage(quarter)])
+        self.half_input, self.half_attention = ScaleInput(self.in_channels, half), FeatureAttention(half)
+        self.quarter_input = ScaleInput(self.in_channels, quarter)
+        self.quarter_attention = FeatureAttention(quarter)
+        self.fuse = nn.ModuleList(nn.Sequential(DOConv(sum(widths), width, 1),
+                                                DOConv(width, width, relu=False)) for width in (full, half))
+        self.decoder = nn.ModuleList([stage(quarter), stage(half), stage(full)])
+        self.up = nn.ModuleList([Up(quarter, half), Up(half, full)])
+        self.reduce = nn.ModuleList([DOConv(quarter, half, 1), DOConv(half, full, 1)])
+        self.out = nn.ModuleList(DOConv(width, 3, relu=False) for width in (quarter, half, full))
+
+    @property
+    def size_rule(self):
+        """Any size from one window on where `window` is set, else multiples of 4."""
+        if self.window is None:
+            return self.card.size_rule
+        return SizeRule(minimum=(self.window, self.window))
+
+    def restore(self, views: torch.Tensor) -> torch.Tensor:
+        """(B, 3 or 6, H, W) at a legal size -> (B, 3, H, W), window by window where `window` is set."""
+        if self.window is None:
+            return self.scales(views, full_only=True)[0]
+        restored = views.new_empty(views.shape[0], 3, *views.shape[-2:])
+        places = list(windows(*views.shape[-2:], self.window))
+        for first in range(0, len(places), WINDOWS_AT_ONCE):
+            some = places[first:first + WINDOWS_AT_ONCE]
+            cut = torch.cat([views[..., r:r + self.window, c:c + self.window] for r, c, _, _ in some])
+            for (r, c, top, left), image in zip(some, self.scales(cut, full_only=True)[0].chunk(len(some))):
+                restored[..., top:r + self.window, left:c + self.window] = image[..., top - r:, left - c:]
+        return restored
+
+    def training_outputs(self, batch: dict) -> dict:
+        """`restored`, and `scales`: the images at 1/2 and 1/4 that the multi-scale loss reads."""
+        views = self.network_input(batch["lq"], batch.get("center"))
+        height, width = views.shape[-2:]
+        full, *smaller = self.scales(pad_to(views, self.card.size_rule.padded(height, width)))
+        return {"restored": full[..., :height, :width], "scales": smaller}
+
+    def scales(self, views: torch.Tensor, *, full_only: bool = False) -> list[torch.Tensor]:
+        """Restored images of full, half and quarter size, or the first of them (paper, figure 2).
+
+        The smaller inputs take every second pixel (aliased, as published), and are added to the outputs.
+        """
+        images = [views, every_second(views), every_second(every_second(views))]
+        e1 = self.encoder[0](self.extract[0](views))
+        e2 = self.encoder[1](self.half_attention(self.extract[1](e1), self.half_input(images[1])))
+        e3 = self.encoder[2](self.quarter_attention(self.extract[2](e2), self.quarter_input(images[2])))
+        half_skip = self.fuse[1](torch.cat([every_second(e1), e2, doubled(e3)], 1))
+        full_skip = self.fuse[0](torch.cat([e1, doubled(e2), doubled(doubled(e3))], 1))
+        d3 = self.decoder[0](e3)
+        d2 = self.decoder[1](self.reduce[0](torch.cat([self.up[0](d3), half_skip], 1)))
+        d1 = self.decoder[2](self.reduce[1](torch.cat([self.up[1](d2), full_skip], 1)))
+        decoded = (d1,) if full_only else (d1, d2, d3)
+        return [out(d) + self.residual(image) for out, d, image in zip(reversed(self.out), decoded, images)]
+
+    def residual(self, views: torch.Tensor) -> torch.Tensor:
+        """The image that the output is added to."""
+        return views
+
+
+@ARCHS.register_module()
+class DeepRFTDual(DeepRFT):
+    """Our extension of DeepRFT to dual-pixel pairs: 6 channels in, the mean of the views as residual.
+
+    Nothing like it was published, so no official checkpoint fits.
+    """
+
+    card: ClassVar[RestorerCard] = RestorerCard(
+        title="DeepRFT, 6 channels (ours)", paper=DeepRFT.card.paper, year=2021, venue=DeepRFT.card.venue,
+        official_licence=DeepRFT.card.official_licence, views=("left", "right"),
+        size_rule=DeepRFT.card.size_rule, tiling="approximate", receptive_margin=64, recipe_source="ours",
+        notes="Our own dual-pixel form of the published single-image network: both views enter the first "
+              "convolution and the two coarser inputs, and their mean is added to the output.")
+
+    def residual(self, views):
+        return (views[:, :3] + views[:, 3:]) / 2
+
+
+def every_second(x: torch.Tensor) -> torch.Tensor:
+    """Rows and columns 0, 2, 4, ...: nearest-neighbour halving."""
+    return x[..., ::2, ::2]
+
+
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    """Each pixel repeated 2 x 2."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def windows(height: int, width: int, side: int):
+    """Windows that cover an image, as published: (row, column, first row kept, first column kept) of each.
+
+    Windows lie side by side from the top left; what is left over gets windows anchored to the right or
+    bottom edge, of which only the part not yet covered is kept.
+    """
+    def starts(length):
+        whole = length // side * side
+        yield from ((start, start) for start in range(0, whole, side))
+        if whole < length:
+            yield length - side, whole
+
+    for row, top in starts(height):
+        for column, left in starts(width):
+            yield row, column, top, left
