@@ -10,7 +10,7 @@ from k3dn_plugin.modules.disparity.correlation import row_correlation
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
 from k3dn_plugin.modules.kernels.symmetric import inverse_spectra, kernels_from_spectra
-from k3dn_plugin.modules.preservation.similarity import local_similarity, local_similarity_lean
+from k3dn_plugin.modules.preservation.similarity import local_similarity
 from k3dn_plugin.modules.windows import grid_of, partition, partition_with_margin, unpartition
 
 
@@ -110,11 +110,14 @@ def test_local_similarity_by_its_definition():
     assert similarity[0, 0, 0, 0] == 0  # shifted outside
 
 
-def test_lean_similarity_has_the_same_gradient():
-    query, key = (torch.rand(1, 3, 5, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    wanted = torch.autograd.grad(local_similarity(query, key).square().sum(), (query, key))
-    found = torch.autograd.grad(local_similarity_lean(query, key).square().sum(), (query, key))
-    for one, other in zip(found, wanted):
+def test_local_similarity_by_an_independent_way_and_its_gradient():
+    # Taller than two strips of rows, so that their seams are seen.
+    query, key = (torch.rand(2, 3, 70, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    neighbours = torch.nn.functional.unfold(key, 9, padding=4).view(2, 3, 81, 70, 5)
+    wanted = (query[:, :, None] * neighbours).mean(1)
+    torch.testing.assert_close(local_similarity(query, key), wanted)
+    for one, other in zip(torch.autograd.grad(local_similarity(query, key).square().sum(), (query, key)),
+                          torch.autograd.grad(wanted.square().sum(), (query, key))):
         torch.testing.assert_close(one, other)
 
 

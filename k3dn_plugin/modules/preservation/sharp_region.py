@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from k3dn_plugin.modules.layers import ResidualBlocks
-from k3dn_plugin.modules.preservation.similarity import local_similarity_lean
+from k3dn_plugin.modules.preservation.similarity import local_similarity
 from k3dn_plugin.registry import MODULES
 
 
@@ -42,4 +42,4 @@ class SharpRegionPreservation(nn.Module):
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The gate that the similarities open, of the shape of x."""
-        return self.conv_v(local_similarity_lean(self.conv_q(x), self.conv_k(x), self.radius))
+        return self.conv_v(local_similarity(self.conv_q(x), self.conv_k(x), self.radius))
