@@ -17,7 +17,7 @@ from k3dn_plugin.cli import run_tool  # noqa: E402
 def main(argv=None):
     arguments = parse(argv)
     from k3dn_plugin.errors import OptionError
-    from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset, trained_weights
+    from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset, trained_weights, usual_protocol
     from k3dn_plugin.options import load_options
     from k3dn_plugin.registry import PROTOCOLS
     from k3dn_plugin.training.distributed import choose_device
@@ -29,13 +29,13 @@ def main(argv=None):
         raise OptionError("--set changes an option file: give -opt FILE too")
     options = load_options(arguments.opt, arguments.set) if arguments.opt else None
     weights = arguments.weights or trained_weights(options)
-    spec = {"type": arguments.protocol or (options.val.protocol if options else "dpdd16")}
+    dataset = scored_dataset(options, arguments.data)
+    spec = {"type": arguments.protocol or (options.val.protocol if options else usual_protocol(dataset))}
     if arguments.metrics:
         spec["extra_metrics"] = arguments.metrics.split(",")
     protocol = PROTOCOLS.build(spec)
     name = options.name if options else read_weights(weights).provenance.get("run") or Path(weights).stem
     out_dir = Path(arguments.out) if arguments.out else Path("results") / name / protocol.name
-    dataset = scored_dataset(options, arguments.data)
     print(f"scoring {weights} on {len(dataset)} images by {protocol.name}; results in {out_dir}", flush=True)
     result = evaluate_weights(
         weights, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
@@ -68,7 +68,7 @@ def parse(argv):
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change an option")
     parser.add_argument("--weights", metavar="FILE", help="weights (.safetensors); default: the run's best")
     parser.add_argument("--data", metavar="STORE", help="prepared store; default: the recipe's datasets.val")
-    parser.add_argument("--protocol", metavar="NAME", help="default: the recipe's val.protocol, else dpdd16")
+    parser.add_argument("--protocol", metavar="NAME", help="default: the recipe's val.protocol; without a recipe, dpdd16 for 16-bit data")
     parser.add_argument("--metrics", metavar="NAMES", help="further metrics, separated by commas")
     parser.add_argument("--diagnostics", metavar="NAMES", default="",
                         help="further scores, by commas: blur_bins, preservation, view_swap, reblur")

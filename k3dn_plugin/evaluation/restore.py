@@ -84,7 +84,7 @@ def _folder_pairs(given, out):
             if without:
                 more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
                 raise DataError(f"{files[without[0]]} has no {other} view in {given[other]}{more}: expected "
-                                f"a file named {without[0]} there, with or without an ending such as _L or _R")
+                                f"a file named {without[0]} there, with or without an ending (_L, _R)")
     return [PairFiles(found["left"][n], found["right"][n], found.get("center", {}).get(n), out / f"{n}.png")
             for n in sorted(found["left"])]
 

@@ -65,3 +65,9 @@ def scored_dataset(options=None, store=None):
                           "file with datasets.val")
     check_arguments(DATASETS, spec, path="datasets.val")
     return DATASETS.build(spec)
+
+
+def usual_protocol(dataset) -> str:
+    """The protocol of papers where the data allow it (16-bit sRGB), else its formulas for any data."""
+    card = getattr(dataset, "card", None)
+    return "dpdd16" if card is not None and card.bit_depth == 16 and not card.linear else "full_float"

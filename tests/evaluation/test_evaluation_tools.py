@@ -13,6 +13,7 @@ from tiny_evaluation_parts import EvaluationConv, EvaluationIdentity, TinyPairs
 
 from k3dn_plugin.cli import run_tool
 from k3dn_plugin.data.images import encode_image, read_image, write_image
+from k3dn_plugin.data.store_writer import StoreWriter
 from k3dn_plugin.registry import DATASETS
 from k3dn_plugin.zoo.weights import save_weights
 
@@ -248,6 +249,21 @@ def test_test_other_protocol_metrics_and_weights(call, recipe, weights, tmp_path
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
     assert summary["images"] == 1 and summary["protocol"]["name"] == "ifan8" and summary["tiled_images"] == 1
     assert "ssim_gaussian11" in summary["means"] and summary["provenance"]["settings"]["self_ensemble"]
+
+
+def test_test_chooses_a_protocol_that_fits_the_data(call, weights, tmp_path):
+    for bits, name in ((8, "full_float"), (16, "dpdd16")):
+        store = tmp_path / f"{bits}.lmdb"
+        with StoreWriter(store, dataset="mine", facts={}) as writer:
+            writer.add("one", {view: image(bits, seed=n) for n, view in enumerate(("left", "right", "sharp"))})
+            writer.finish()
+        arguments = ("--weights", weights, "--data", store, "--out", tmp_path / name)
+        status, out, err = call("test", *arguments)
+        assert status == 0 and f"1 images by {name}" in out, err
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert len(summary["provenance"]["data_hash"]) == 16 and summary["protocol"]["name"] == name
+    status, _, err = call("test", "--weights", weights, "--data", tmp_path / "8.lmdb", "--protocol", "dpdd16")
+    assert status == 2 and "16-bit frames, mine holds 8-bit" in err
 
 
 def test_test_errors(call, recipe, weights, tmp_path, monkeypatch):
