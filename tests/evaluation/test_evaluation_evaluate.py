@@ -2,6 +2,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from k3dn_plugin.errors import DataError, OptionError, StorageError
 from k3dn_plugin.evaluation.evaluate import evaluate, spread
 from k3dn_plugin.evaluation.pictures import detail_window
 from k3dn_plugin.evaluation.provenance import weights_hash
-from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, plain
+from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile, plain
 
 
 class CountingPairs(TinyPairs):
@@ -168,6 +169,18 @@ def test_exceptions(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not write"):
         evaluate(network, TinyPairs(1), "dpdd16", out_dir=tmp_path / "file" / "results", progress=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_full_disk_leaves_the_rows_written_before(tmp_path):
+    file = RowFile(tmp_path / "per_image.csv", {"weights_hash": "a"})
+    row = evaluate(EvaluationIdentity(), TinyPairs(1), "dpdd16", progress=False).rows[0]
+    file.start([row])
+    full = RowFile(tmp_path / "full.csv", {})
+    full.path.symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="full.csv.*untouched"):
+        full.append(row)
+    assert file.rows() == [row]
 
 
 def test_names_may_hold_folders(tmp_path):

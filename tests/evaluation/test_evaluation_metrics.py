@@ -16,6 +16,13 @@ def images(height=33, width=40, noise=0.1):
     return (gt + noise * torch.randn(3, height, width)).clamp(0, 1), gt
 
 
+def test_every_registered_metric_is_tested():
+    elsewhere = {"ai1", "ai2", "spearman", "lpips_alex", "lpips_squeeze", "dists"}
+    homes = {name: METRICS.get(name).__module__ for name in METRICS.names()}
+    ours = {name for name, home in homes.items() if home.startswith("k3dn_plugin.")}
+    assert ours == {*IMAGE_METRICS, *elsewhere}
+
+
 @pytest.mark.parametrize("name", IMAGE_METRICS)
 def test_smoke(name):
     metric = METRICS.build({"type": name})
