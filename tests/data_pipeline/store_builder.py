@@ -1,8 +1,8 @@
 """Builds a store in a process of its own, for tests that kill it: `python store_builder.py PATH [KILL]`.
 
-KILL says where the process kills itself: `frames:3` (half through writing the 3rd scene), `commit:3` (when it is
-written), `manifest` (half through writing the manifest), `before_rename`, `after_rename`. `limit:N`: no file may
-grow beyond N bytes, as on a full disk.
+KILL says where the process kills itself: `frames:3` (half through writing the 3rd scene), `commit:3` (when it
+is written), `manifest` (half through writing the manifest), `before_rename`, `after_rename`. `limit:N`: no
+file may grow beyond N bytes, as on a full disk.
 """
 import os
 import signal
@@ -18,7 +18,7 @@ SCENES = 6
 
 def frames(number):
     draw = np.random.default_rng(number)
-    return {view: draw.integers(0, 65536, (40, 60, 3), dtype=np.uint16) for view in ("left", "right", "sharp")}
+    return {view: draw.integers(0, 65536, (40, 60, 3), np.uint16) for view in ("left", "right", "sharp")}
 
 
 def build(path):

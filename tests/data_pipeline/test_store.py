@@ -21,8 +21,8 @@ BUILDER = Path(store_builder.__file__)
 
 
 def run_builder(path, *arguments):
-    return subprocess.run([sys.executable, str(BUILDER), str(path), *arguments], capture_output=True, text=True,
-                          timeout=60, env={**os.environ, "PYTHONPATH": str(BUILDER.parents[2])})
+    return subprocess.run([sys.executable, str(BUILDER), str(path), *arguments], capture_output=True,
+                          text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(BUILDER.parents[2])})
 
 
 @pytest.fixture(scope="module")

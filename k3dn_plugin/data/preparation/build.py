@@ -34,7 +34,7 @@ class PreparedSplit:
         lines = [f"{self.store.path}{' (was ready)' if self.was_there else ''}: {len(self.store)} scenes of "
                  f"{', '.join(views)}; {self.store.manifest.facts['bit_depth']} bits; "
                  + ", ".join(f"{h} x {w}" for h, w in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
-                 + " (rows x columns)" + (f"; {turned} portrait scenes turned" if turned else "")]
+                 + " (rows x columns)" + (f"; {turned} of them portrait, turned" if turned else "")]
         return "\n".join(lines + [f"  note: {note}" for note in self.split.notes])
 
 

@@ -1,0 +1,169 @@
+"""Samples per second per worker: our store against BasicSR's own PairedImageDataset on LMDB, side by side.
+
+Same frames (1120 x 1680, 16 bit), same crops (256 x 256), one process, one thread, in alternating rounds, the
+files in the page cache (as from the second epoch on where memory holds them). BasicSR decodes a whole PNG for
+every crop (and keeps 8 of its 16 bits); the store slices its memory map.
+
+    python benchmarks/loader.py                             # frames made from scikit-image's photographs
+    python benchmarks/loader.py --store datasets/dpdd/train.lmdb --csv results/loader.csv
+"""
+import argparse
+import contextlib
+import csv
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np  # noqa: E402
+
+from k3dn_plugin.cli import run_tool  # noqa: E402
+
+CROP = 256
+FRAME = (1120, 1680)
+VIEWS = ("left", "right", "center", "sharp")
+PHOTOGRAPHS = ("coffee", "astronaut", "chelsea", "rocket")
+FIELDS = ("reader", "frames", "crop", "bits", "samples_per_second", "milliseconds", "ratio")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", help="a store with all four views; made from photographs if left out")
+    parser.add_argument("--scenes", type=int, default=8, help="how many scenes")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
+    parser.add_argument("--csv", default="results/loader.csv", metavar="FILE")
+    arguments = parser.parse_args(argv)
+
+    from k3dn_plugin.data import open_store
+    from k3dn_plugin.data.basicsr_store import export_basicsr
+    from k3dn_plugin.data.loader import single_threaded
+    single_threaded()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        print("preparing frames ...", file=sys.stderr)
+        frames = read_frames(open_store(arguments.store), arguments.scenes) if arguments.store \
+            else photographs(arguments.scenes)
+        store, pair = write_stores(frames, folder)
+        export_basicsr(pair, folder / "basicsr")
+        readers = {
+            ("BasicSR PairedImageDataset, LMDB", "center, sharp"): basicsr_pairs(folder / "basicsr"),
+            ("k3dn_plugin store", "the same two"): our_dataset(pair.path, truth=False),
+            ("k3dn_plugin store", "left, right, sharp"): our_dataset(store.path, center="mean"),
+            ("k3dn_plugin store", "left, right, center, sharp"): our_dataset(store.path),
+        }
+        rates = measure(readers, arguments.seconds, arguments.rounds)
+    rows = tabulate(rates)
+    show(rows)
+    save(rows, Path(arguments.csv))
+
+
+def photographs(count):
+    """`count` scenes of four 16-bit frames from photographs, with a sensor's noise in the low bits."""
+    import skimage
+    from skimage.transform import resize
+    draw = np.random.default_rng(0)
+    for i in range(count):
+        photograph = getattr(skimage.data, PHOTOGRAPHS[i % len(PHOTOGRAPHS)])()[..., :3]
+        image = resize(np.roll(photograph, 37 * i, axis=1), FRAME, order=3)
+        yield {view: to_16_bits(image + draw.normal(0, 0.002, image.shape)) for view in VIEWS}
+
+
+def to_16_bits(image):
+    return np.clip(65535 * image + 0.5, 0, 65535).astype(np.uint16)
+
+
+def read_frames(store, count):
+    """The first `count` scenes of a store."""
+    for name in store.names[:count]:
+        yield {view: store.read(name, view) for view in VIEWS}
+
+
+def write_stores(scenes, folder):
+    """Two stores: all four views; and center and sharp alone, as a pair, which is all that BasicSR reads."""
+    from k3dn_plugin.data import StoreWriter
+    with StoreWriter(folder / "views.lmdb", dataset="benchmark") as views, \
+            StoreWriter(folder / "pair.lmdb", dataset="benchmark") as pair:
+        for i, frames in enumerate(scenes):
+            views.add(f"scene_{i:03d}", frames)
+            pair.add(f"scene_{i:03d}", {"left": frames["center"], "right": frames["sharp"]})
+        return views.finish(), pair.finish()
+
+
+def our_dataset(path, **settings):
+    from k3dn_plugin.data.dual_pixel_dataset import DualPixelDataset
+    return DualPixelDataset(store=str(path), crop_size=CROP, augment="dp_safe", **settings)
+
+
+def basicsr_pairs(folder):
+    import k3dn_plugin.bridge  # noqa: F401 - makes BasicSR importable on today's torch
+    from basicsr.data.paired_image_dataset import PairedImageDataset
+    return PairedImageDataset({
+        "dataroot_lq": str(folder / "left.lmdb"), "dataroot_gt": str(folder / "right.lmdb"), "scale": 1,
+        "io_backend": {"type": "lmdb"}, "phase": "train", "gt_size": CROP, "use_hflip": True,
+        "use_rot": False})
+
+
+def measure(readers, seconds, rounds):
+    """Samples per second of every reader, in every round, after one unmeasured sample of each scene."""
+    draw = np.random.default_rng(1)
+    for dataset in readers.values():
+        for i in range(len(dataset)):
+            dataset[i]
+    rates = {key: [] for key in readers}
+    for _ in range(rounds):
+        for key, dataset in readers.items():
+            order = draw.integers(len(dataset), size=4096).tolist()
+            done, began = 0, time.perf_counter()
+            while time.perf_counter() - began < seconds:
+                dataset[order[done % len(order)]]
+                done += 1
+            rates[key].append(done / (time.perf_counter() - began))
+    return rates
+
+
+def tabulate(rates):
+    medians = {key: statistics.median(values) for key, values in rates.items()}
+    baseline = next(iter(medians.values()))
+    return [{"reader": reader, "frames": frames, "crop": f"{CROP} x {CROP}", "bits": 16,
+             "samples_per_second": round(rate, 1), "milliseconds": round(1000 / rate, 3),
+             "ratio": round(rate / baseline, 1)} for (reader, frames), rate in medians.items()]
+
+
+def show(rows):
+    table = [FIELDS, *([str(row[field]) for field in FIELDS] for row in rows)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(FIELDS))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+def save(rows, path):
+    """The rows with where they were measured."""
+    from k3dn_plugin.atomic import atomic_write
+    packages = ("torch", "numpy", "lmdb", "opencv-python", "basicsr")
+    place = {"device": processor(), "python": platform.python_version(),
+             **{name: metadata.version(name) for name in packages}}
+    with atomic_write(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*FIELDS, *place])
+        writer.writeheader()
+        writer.writerows({**row, **place} for row in rows)
+    print(f"written to {path}")
+
+
+def processor():
+    """The processor's name where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_tool(main))

@@ -1,0 +1,129 @@
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from k3dn_plugin.data.images import read_image, to_float, write_image
+from k3dn_plugin.errors import DataError, StorageError
+
+
+def picture(dtype, shape=(33, 47, 3)):
+    rows, columns = np.mgrid[:shape[0], :shape[1]]
+    frame = np.stack([rows * 1200, columns * 900, rows * columns * 30], -1)[..., :shape[2]]
+    return (frame / frame.max() * np.iinfo(dtype).max).astype(dtype)
+
+
+@pytest.mark.parametrize("suffix, dtype", [(".png", "uint8"), (".png", "uint16"), (".tif", "uint16"),
+                                           (".bmp", "uint8")])
+def test_a_picture_comes_back_as_written(tmp_path, suffix, dtype):
+    image = picture(np.dtype(dtype))
+    write_image(tmp_path / f"a{suffix}", image)
+    read = read_image(tmp_path / f"a{suffix}", bits=8 * image.dtype.itemsize)
+    np.testing.assert_array_equal(read, image)
+    assert read.dtype == image.dtype and read.flags.c_contiguous
+
+
+def test_colours_are_red_green_blue(tmp_path):
+    from skimage.io import imread, imsave
+    image = picture(np.uint8)
+    imsave(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    write_image(tmp_path / "b.png", image)
+    np.testing.assert_array_equal(imread(tmp_path / "b.png"), image)
+
+
+def test_gray_is_repeated_unless_asked_for(tmp_path):
+    image = picture(np.uint16, (9, 11, 1))
+    write_image(tmp_path / "a.png", image)
+    assert read_image(tmp_path / "a.png", gray=True).shape == (9, 11, 1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.repeat(image, 3, 2))
+    write_image(tmp_path / "b.png", image[..., 0])
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png", gray=True), image)
+
+
+def test_alpha_is_dropped(tmp_path):
+    from skimage.io import imsave
+    image = picture(np.uint8)
+    imsave(tmp_path / "a.png", np.dstack([image, np.full(image.shape[:2], 77, np.uint8)]))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+
+
+def test_another_depth_than_promised(tmp_path):
+    write_image(tmp_path / "a.png", picture(np.uint8))
+    with pytest.raises(DataError, match=r"a\.png: expected 16 bits a channel, the file has 8.*--bits 8"):
+        read_image(tmp_path / "a.png", bits=16)
+    write_image(tmp_path / "b.png", picture(np.uint16))
+    with pytest.raises(DataError, match=r"b\.png: expected 8 bits a channel, the file has 16"):
+        read_image(tmp_path / "b.png", bits=8)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.02, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_file_that_was_cut_off_at_any_place(tmp_path, suffix, part):
+    path = tmp_path / f"a{suffix}"
+    write_image(path, picture(np.uint8, (120, 160, 3)))
+    os.truncate(path, int(path.stat().st_size * part))
+    with pytest.raises(DataError, match=f"a{suffix}.*copy or download it again"):
+        read_image(path)
+
+
+def test_every_cut_of_a_png_is_noticed(tmp_path):
+    path = tmp_path / "a.png"
+    write_image(path, picture(np.uint16, (8, 9, 3)))
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=r"a\.png"):
+            read_image(path)
+
+
+def test_a_changed_byte_in_a_png_is_noticed(tmp_path):
+    path = tmp_path / "a.png"
+    write_image(path, picture(np.uint16))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged .the checksum"):
+        read_image(path)
+
+
+def test_what_is_not_an_image(tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"a\.png: not an image"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"there is no image .*b\.png"):
+        read_image(tmp_path / "b.png")
+    (tmp_path / "c.png").mkdir()
+    with pytest.raises(DataError, match=r"c\.png: cannot be read"):
+        read_image(tmp_path / "c.png")
+
+
+def test_what_cannot_be_written(tmp_path):
+    for name, image, message in [("a.png", picture(np.uint8).astype(np.float32), "uint8 or uint16"),
+                                 ("a.jpg", picture(np.uint16), "holds 8 bits only"),
+                                 ("a.xyz", picture(np.uint8), "no image format for the suffix '.xyz'"),
+                                 ("a.png", np.zeros((2, 2, 2, 3), np.uint8), "expected .H, W, 3.")]:
+        with pytest.raises(DataError, match=message):
+            write_image(tmp_path / name, image)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", picture(np.uint8))
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"could not write .*a\.png: No space left"):
+        write_image(tmp_path / "a.png", picture(np.uint8, (5, 5, 3)))
+    assert read_image(tmp_path / "a.png").shape == (33, 47, 3)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_to_float():
+    np.testing.assert_allclose(to_float(np.array([0, 255], np.uint8)), [0, 1])
+    np.testing.assert_allclose(to_float(np.array([0, 65535], np.uint16)), [0, 1])
+    raw = np.array([1009, 1024, 1024 + 16383], np.uint16)
+    np.testing.assert_allclose(to_float(raw, black_level=1024, full_scale=16383), [0, 0, 1])
+    assert to_float(raw).dtype == np.float32
