@@ -11,12 +11,20 @@ from torch import nn
 
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import SizeError
+from k3dn_plugin.modules.windows import reflected_indices
 
 
 class Restorer(nn.Module):
-    """Base of every restorer. A subclass sets `card` and writes `restore`."""
+    """Base of every restorer. A subclass sets `card` and writes `restore`.
+
+    Attributes:
+        card: what the rest of the toolbox reads about it.
+        tiny_arguments: constructor arguments of an instance small enough for the tests, which ask every
+            registered restorer the same questions.
+    """
 
     card: ClassVar[RestorerCard]
+    tiny_arguments: ClassVar[dict] = {}
 
     @property
     def size_rule(self) -> SizeRule:
@@ -89,12 +97,5 @@ def pad_to(image, size):
     for axis, wanted in zip((-2, -1), size):
         have = image.shape[axis]
         if have < wanted:
-            image = image.index_select(axis, reflected_indices(have, wanted, image.device))
+            image = image.index_select(axis, reflected_indices(0, wanted, have, image.device))
     return image
-
-
-def reflected_indices(have, wanted, device=None):
-    """Indices 0, 1, ..., have-1, have-2, ..., 1, 0, 1, ... of length `wanted`."""
-    period = max(2 * (have - 1), 1)
-    index = torch.arange(wanted, device=device) % period
-    return torch.where(index < have, index, period - index)

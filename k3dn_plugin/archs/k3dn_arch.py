@@ -61,7 +61,8 @@ class K3DN(Restorer):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="K3DN",
-        paper="Yang, Pan, Liu, Liu: K3DN: Disparity-Aware Kernel Estimation for Dual-Pixel Defocus Deblurring",
+        paper="Yang, Pan, Liu, Liu: "
+              "K3DN: Disparity-Aware Kernel Estimation for Dual-Pixel Defocus Deblurring",
         year=2023, venue="CVPR", official_licence="none stated",
         views=("left", "right"), value_range=(-0.5, 0.5),
         size_rule=SizeRule(multiple=(144, 112), minimum=(256, 256)),
@@ -89,10 +90,13 @@ class K3DN(Restorer):
         self.residual = residual
         self.down = nn.ModuleList([Down(6, c), Down(c, 2 * c), Down(2 * c, 4 * c)])
         self.encoder = nn.ModuleList(ResidualBlocks(width, encoder_blocks) for width in (c, 2 * c, 4 * c))
-        self.disparity = disparity and MODULES.build(disparity, vector_size=vector_size, window=self.window)
-        self.deblur = deblur and MODULES.build(deblur, channels=4 * c, vector_size=vector_size)
+        self.disparity = self.deblur = None
+        if disparity is not None:
+            self.disparity = MODULES.build(disparity, vector_size=vector_size, window=self.window)
+        if deblur is not None:
+            self.deblur = MODULES.build(deblur, channels=4 * c, vector_size=vector_size)
 
-        join = preservation or {"type": "ConcatSkip"}
+        join = {"type": "ConcatSkip"} if preservation is None else preservation
         self.up, self.decoder, self.preservation = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         width = 4 * c
         for before, after in ((2 * c, 2 * c), (c, c), (6, c)):
@@ -135,8 +139,9 @@ class K3DN(Restorer):
             OptionError: the deblur module is not reversible.
         """
         if not getattr(self.deblur, "reversible", False):
-            raise OptionError(f"{type(self.deblur).__name__} cannot run backwards: choose a reversible "
-                              "deblur module (KernelSetDeblur, WienerDeblur) or set train.reblur to null")
+            found = "K3DN without a deblur module" if self.deblur is None else type(self.deblur).__name__
+            raise OptionError(f"{found} cannot run backwards: choose a reversible deblur module "
+                              "(KernelSetDeblur, WienerDeblur) or set train.reblur to null")
         size = self.size_rule.padded(*sharp.shape[-2:])
         padded = pad_to(sharp, size) - 0.5
         # Six input channels and one sharp image: it stands in for both views, which agree where all is sharp.

@@ -1,18 +1,8 @@
 """Layers that several modules and networks share."""
-import torch
 from torch import nn
 from torch.nn import functional as F
 
 SLOPE = 0.2
-
-
-def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, or its float32 copy if it is in half precision.
-
-    For spectra, softmax, reciprocals and matrix inverses: small tensors that half precision would spoil
-    or for which it has no operator.
-    """
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 class ResidualBlock(nn.Module):

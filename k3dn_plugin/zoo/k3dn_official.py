@@ -3,6 +3,7 @@ import re
 
 import torch
 
+from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.zoo.key_map import KeyMap
 from k3dn_plugin.zoo.official import OfficialNetwork, register_official
 
@@ -62,6 +63,9 @@ class K3DNOfficial(OfficialNetwork):
     keys = KeyMap(key_pairs(64, 64, 64))
 
     def arguments(self, settings, network):
+        if settings.get("in_channels", 6) != 6:
+            raise CheckpointError(f"K3DN with in_channels {settings['in_channels']}: only the dual-pixel "
+                                  "network, of 6 channels, is published; its single-image form is not")
         preservation = None
         if network == "k3dn":
             preservation = {"type": "SharpRegionPreservation", "blocks": settings["psf_out_layer"],
@@ -100,9 +104,7 @@ class K3DNOfficial(OfficialNetwork):
     def convert(self, tensors, network):
         state = super().convert(tensors, network)
         for key, value in state.items():
-            if key.endswith("spectra"):
-                state[key] = value.reshape(value.shape[1], *value.shape[3:])
-            elif key.endswith("query.summary"):
+            if key.endswith(("spectra", "query.summary")):
                 state[key] = value.reshape(value.shape[1], *value.shape[3:])
         return state
 

@@ -39,7 +39,8 @@ def check_parity(manifest_path, golden_path=None) -> ParityReport:
 
     Args:
         manifest_path: `manifest.json`, or a folder that holds one.
-        golden_path: `golden.npz`; the one beside the manifest if None.
+        golden_path: `golden.npz`; if None, the one beside the manifest (`golden_x.npz` of a
+            `manifest_x.json`).
 
     Raises:
         CheckpointError: a file is missing or not what it should be, the network is unknown, or the
@@ -48,7 +49,11 @@ def check_parity(manifest_path, golden_path=None) -> ParityReport:
     manifest_path = Path(manifest_path)
     if manifest_path.is_dir():
         manifest_path = manifest_path / "manifest.json"
-    golden_path = Path(golden_path) if golden_path else manifest_path.with_name("golden.npz")
+    if golden_path is None:
+        stem = manifest_path.stem
+        variant = stem.removeprefix("manifest") if stem.startswith("manifest") else ""
+        golden_path = manifest_path.with_name(f"golden{variant}.npz")
+    golden_path = Path(golden_path)
     manifest, golden = read_manifest(manifest_path), read_golden(golden_path)
     network = manifest["arch"]
     known = official_format(network)

@@ -13,7 +13,8 @@ from torch import nn
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
 from k3dn_plugin.modules.kernels.symmetric import inverse_spectra, kernels_from_spectra
-from k3dn_plugin.modules.layers import SLOPE, at_least_float32
+from k3dn_plugin.modules.layers import SLOPE
+from k3dn_plugin.modules.precision import at_least_float32, without_autocast
 from k3dn_plugin.modules.windows import partition, unpartition
 from k3dn_plugin.registry import MODULES
 
@@ -95,7 +96,7 @@ class KernelSetBlock(nn.Module):
     def _prepare(self, vectors, dtype, *, reverse=False):
         """(C, 1, k, k) kernels, (C, C, 1, 1) channel matrix and (N, C, 1, 1) query weights in `dtype`."""
         # Reciprocals, matrix inverse and softmax lose too much in half precision; they are small.
-        with torch.autocast(vectors.device.type, enabled=False):
+        with without_autocast(vectors):
             kernels = self.kernels()
             weights = self.query(vectors, kernels)
             if reverse:
@@ -104,7 +105,8 @@ class KernelSetBlock(nn.Module):
                 kernels, mixing = self.kernels(reverse=True), self.mixing.inverse()
             else:
                 mixing = self.mixing.matrix()
-        return kernels[:, None].to(dtype), mixing[..., None, None].to(dtype), weights[..., None, None].to(dtype)
+        shaped = kernels[:, None], mixing[..., None, None], weights[..., None, None]
+        return tuple(tensor.to(dtype) for tensor in shaped)
 
     def _filter(self, x, kernels):
         return F.conv2d(x, kernels, padding=self.kernel_size // 2, groups=x.shape[1])

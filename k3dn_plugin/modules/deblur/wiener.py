@@ -14,7 +14,7 @@ from k3dn_plugin.errors import OptionError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
 from k3dn_plugin.modules.kernels.symmetric import mirror
-from k3dn_plugin.modules.layers import at_least_float32
+from k3dn_plugin.modules.precision import at_least_float32, without_autocast
 from k3dn_plugin.modules.windows import partition_with_margin, unpartition
 from k3dn_plugin.registry import MODULES
 
@@ -88,7 +88,7 @@ class WienerDeblur(nn.Module):
     def _run(self, features, disparity, blocks, *, reverse):
         check_images(features, disparity)
         # Spectra need full precision: most devices have no half-precision FFT.
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             x = at_least_float32(features)
             for block in blocks:
                 x = block(x, disparity, reverse=reverse)

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from k3dn_plugin.modules.layers import at_least_float32
+from k3dn_plugin.modules.precision import at_least_float32
 
 
 class InvertibleChannelMatrix(nn.Module):

@@ -36,5 +36,6 @@ class KernelSetReblur(nn.Module):
             raise OptionError(
                 f"KernelSetReblur reverses the restorer's deblur module, which "
                 f"{type(guidance.restorer).__name__} does not have. Use it with K3DN and a reversible "
-                "deblur module (KernelSetDeblur, WienerDeblur), or set train.reblur to another module or null")
+                "deblur module (KernelSetDeblur, WienerDeblur), or set train.reblur to another module or "
+                "to null")
         return {self.view: reblur(sharp, guidance.prediction["disparity"])}
