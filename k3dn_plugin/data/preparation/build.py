@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from k3dn_plugin.data.disparity_check import measure_disparity
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.lmdb_store import LmdbStore
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, get_preparer
@@ -35,7 +36,22 @@ class PreparedSplit:
                  f"{', '.join(views)}; {self.store.manifest.facts['bit_depth']} bits; "
                  + ", ".join(f"{h} x {w}" for h, w in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
                  + " (rows x columns)" + (f"; {turned} of them portrait, turned" if turned else "")]
-        return "\n".join(lines + [f"  note: {note}" for note in self.split.notes])
+        return "\n".join(lines + self._shifts() + [f"  note: {note}" for note in self.split.notes])
+
+    def _shifts(self) -> list[str]:
+        """What the shift between the views of some scenes says: their sign, and whether the axis is right."""
+        names = self.store.names[::max(len(self.store) // 2, 1)][:3]
+        found = [measure_disparity(self.store.read(n, "left"), self.store.read(n, "right")) for n in names]
+        found = [measured for measured in found if measured is not None]
+        if not found:
+            return []
+        low, high = min(f.columns[0] for f in found), max(f.columns[2] for f in found)
+        lines = [f"  views: right against left {low:+.1f} to {high:+.1f} px along the columns (some scenes, "
+                 "measured)"]
+        if all(measured.is_vertical for measured in found):
+            lines.append("  warning: the views are shifted along the rows. Restorers expect the columns: turn "
+                         "all files by 90 degrees, or prepare portrait frames without --keep-portrait")
+        return lines
 
 
 def prepare(name: str, source, out, *, bits: int | None = None, keep_portrait: bool = False,
