@@ -17,7 +17,7 @@ from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.modules.layers import SLOPE, ResidualBlocks
-from k3dn_plugin.modules.windows import FEATURE_STRIDE, grid_of
+from k3dn_plugin.modules.windows import FEATURE_STRIDE, grid_of_image
 from k3dn_plugin.registry import ARCHS, MODULES
 
 
@@ -153,7 +153,7 @@ class K3DN(Restorer):
         """The disparity feature of (B, 6, H, W) views in [-0.5, 0.5]."""
         if self.disparity is not None:
             return self.disparity(views[:, :3], views[:, 3:])
-        grid = grid_of(views.shape[-2] // FEATURE_STRIDE, views.shape[-1] // FEATURE_STRIDE, self.window)
+        grid = grid_of_image(*views.shape[-2:], self.window)
         return DisparityFeature(views.new_zeros(views.shape[0] * grid[0] * grid[1], self.vector_size), grid)
 
     def core(self, x: torch.Tensor, disparity: DisparityFeature, *, reverse: bool = False,

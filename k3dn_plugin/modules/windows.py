@@ -25,6 +25,18 @@ def grid_of(height, width, window):
     return rows, columns
 
 
+def grid_of_image(height, width, window):
+    """(rows, columns) of windows in an image of `height` x `width`.
+
+    Raises:
+        SizeError: the size is not a multiple of `FEATURE_STRIDE`, or `grid_of` refuses its features.
+    """
+    if height % FEATURE_STRIDE or width % FEATURE_STRIDE:
+        raise SizeError(f"an image of {height} x {width}: both sides must be multiples of {FEATURE_STRIDE}, "
+                        f"best of {FEATURE_STRIDE * window[0]} x {FEATURE_STRIDE * window[1]}; pad it")
+    return grid_of(height // FEATURE_STRIDE, width // FEATURE_STRIDE, window)
+
+
 def partition(features: torch.Tensor, grid) -> torch.Tensor:
     """(B, C, H, W) -> (B * rows * columns, C, H / rows, W / columns), by image, then row, then column."""
     return partition_with_margin(features, grid, 0)

@@ -6,7 +6,7 @@ from torch import nn
 from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.modules.layers import SLOPE
-from k3dn_plugin.modules.windows import FEATURE_STRIDE, grid_of
+from k3dn_plugin.modules.windows import FEATURE_STRIDE, grid_of_image
 
 
 class WindowPooling(nn.Module):
@@ -35,7 +35,7 @@ class WindowPooling(nn.Module):
 
     def forward(self, matched: torch.Tensor, image_size) -> DisparityFeature:
         """(B, C, H/32, W/32) of an image of `image_size` = (H, W) -> one vector per window."""
-        grid = grid_of(*(side // FEATURE_STRIDE for side in image_size), self.window)
+        grid = grid_of_image(*image_size, self.window)
         stretched = [have + side // extra for have, side, extra
                      in zip(matched.shape[-2:], image_size, self.pixels_per_extra_cell)]
         pooled = F.avg_pool2d(F.interpolate(matched, size=stretched, mode="nearest"), self.pool)
