@@ -15,6 +15,7 @@ import torch
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.evaluation.metrics.base import Metric
 from k3dn_plugin.registry import METRICS
+from k3dn_plugin.torchvision_mend import define_missing_operators
 
 DOWNLOAD = "https://download.pytorch.org/models/"
 
@@ -49,6 +50,7 @@ class PerceptualDistance(Metric):
 
     def _module(self):
         found = Path(torch.hub.get_dir()) / "checkpoints" / self.backbone
+        define_missing_operators()
         try:
             module = import_module(self.package)
         except Exception as error:  # a torchvision built for another torch fails in many ways

@@ -1,0 +1,29 @@
+"""The doctor finds what is wrong, says how to mend it, and does not fall ill itself."""
+import sys
+
+from k3dn_plugin import doctor
+
+
+def by_name(findings):
+    return {finding.what: finding for finding in findings}
+
+
+def test_this_installation_is_sound():
+    findings = doctor.examine()
+    assert not [f for f in findings if f.harmful], doctor.report(findings)
+    assert "all that is needed works" in doctor.report(findings)
+
+
+def test_a_missing_and_a_broken_package_are_told_apart(monkeypatch):
+    def broken(name):
+        if name == "lmdb":
+            raise ModuleNotFoundError("No module named 'lmdb'", name="lmdb")
+        if name == "cv2":
+            raise ImportError("libGL.so.1: cannot open shared object file")
+        return sys.modules[name]
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    lost, ill = doctor._package("lmdb", "lmdb"), doctor._package("cv2", "opencv-python")
+    assert lost.state == "missing" and "pip install lmdb" in lost.mend
+    assert ill.state == "broken" and "libgl1" in ill.mend
+    text = doctor.report([lost, ill])
+    assert "2 to mend: lmdb, opencv-python" in text
