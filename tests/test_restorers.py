@@ -1,10 +1,12 @@
 """The same questions for every registered restorer. A new one is found here without an edit."""
+import copy
+
 import pytest
 import torch
 
 from k3dn_plugin.archs.card import RestorerCard
-from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.errors import SizeError
+from k3dn_plugin.registry import ARCHS
 
 # Registered by other tests, to be built in their own way.
 NAMES = [n for n in ARCHS.names() if ARCHS.get(n).__module__.startswith("k3dn_plugin.")]
@@ -99,6 +101,38 @@ def test_state_dict_round_trip(restorer):
     pair = make_pair(48, 56)
     with torch.inference_mode():
         torch.testing.assert_close(other(pair), restorer(pair), rtol=0, atol=0)
+
+
+def test_evaluation_repeats_and_leaves_its_input_alone(restorer):
+    pair, center = make_pair(40, 72), make_pair(40, 72)[:, :3]
+    kept = pair.clone(), center.clone()
+    with torch.inference_mode():
+        first, second = restorer(pair, center), restorer(pair, center)
+    assert torch.equal(first, second)
+    assert torch.equal(pair, kept[0]) and torch.equal(center, kept[1])
+
+
+def test_can_be_copied(restorer):
+    """Weight averaging keeps a deep copy beside the network."""
+    pair = make_pair(40, 72)
+    with torch.inference_mode():
+        assert torch.equal(copy.deepcopy(restorer)(pair), restorer(pair))
+
+
+def test_training_and_evaluation_do_the_same_work(restorer):
+    """`training_outputs` restores what `forward` restores; some published networks clip in the latter."""
+    pair = make_pair(64, 64)
+    batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3], "name": ["a"]}
+    with torch.inference_mode():
+        trained = restorer.training_outputs(batch)["restored"].clamp(0, 1)
+        torch.testing.assert_close(trained, restorer(pair, batch["center"]).clamp(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_sequences_as_declared(restorer):
+    if not restorer.card.recurrent:
+        pytest.skip("takes single pairs only")
+    with torch.inference_mode():
+        assert restorer(make_pair(64, 64, 4).view(2, 2, 6, 64, 64)).shape == (2, 2, 3, 64, 64)
 
 
 def test_half_precision_as_declared(restorer):
