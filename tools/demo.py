@@ -12,7 +12,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-opt", default="options/k3dn_demo.yml", help="the recipe to train")
     parser.add_argument("--data", default="datasets/demo", help="where the demo data is, or will be made")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
                         help="change an option, e.g. train.total_iter=200")
     arguments = parser.parse_args(argv)
 

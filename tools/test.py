@@ -65,7 +65,7 @@ def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", metavar="FILE", help="option file of the run")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change an option")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change an option")
     parser.add_argument("--weights", metavar="FILE", help="weights (.safetensors); default: the run's best")
     parser.add_argument("--data", metavar="STORE", help="prepared store; default: the recipe's datasets.val")
     parser.add_argument("--protocol", metavar="NAME", help="default: the recipe's val.protocol; without a recipe, dpdd16 for 16-bit data")

@@ -28,8 +28,8 @@ def main(argv=None):
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="change an option, e.g. --set train.optim_g.lr=1e-4; may be repeated")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="change options, e.g. --set train.optim_g.lr=1e-4 name=slower")
     parser.add_argument("--resume", metavar="auto|PATH",
                         help="go on: auto takes the newest readable state of this run, if there is one; "
                              "or a state file, or the folder of a run")
