@@ -15,6 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from k3dn_plugin.errors import K3DNError, OptionError
 
 
+# Groups that are done with. Were a DDP module the last to hold one, freeing it would wait for gloo's threads
+# while these wait for the interpreter's lock: a process in eight would hang at its end.
+_ended = []
+
+
 @dataclass(frozen=True)
 class World:
     """This process among all: `rank` of `size`, and the device that it trains on."""
@@ -82,6 +87,11 @@ class World:
             raise answer[1]
         return answer[0]
 
+    def wait(self):
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
     def share_buffers(self, module):
         """Give every process the buffers (batch-norm statistics) of process 0."""
         if self.size > 1:
@@ -124,6 +134,7 @@ def launched(launcher, device="auto", backend="nccl"):
     try:
         yield World(chosen, dist.get_rank(), dist.get_world_size())
     finally:
+        _ended.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 

@@ -3,6 +3,7 @@ import contextlib
 import datetime
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import yaml
@@ -27,6 +28,7 @@ class Experiment:
         self.states = self.folder / "states"
         self.models = self.folder / "models"
         self.pictures = self.folder / "pictures"
+        self.working = self.pictures / ".working"
         self.tensorboard = self.folder / "tb"
         self.metrics = self.folder / "metrics.csv"
         self.log = self.folder / "train.log"
@@ -74,6 +76,7 @@ class Experiment:
                 folder.mkdir(parents=True, exist_ok=True)
                 for leftover in folder.glob(".*.part"):
                     leftover.unlink(missing_ok=True)
+            shutil.rmtree(self.working, ignore_errors=True)
         except OSError as error:
             raise storage_error(self.folder / "options.yml", error) from error
 

@@ -1,4 +1,6 @@
 """The data of a run: its data sets, opened once, and the loader of each stage."""
+import inspect
+
 from k3dn_plugin.data.loader import build_loader
 from k3dn_plugin.registry import DATASETS
 
@@ -21,13 +23,13 @@ class Feed:
         self._seed = options.manual_seed
         self._world = world
         self._sets = []
-        self._train = {stage.index: self._open(stage.dataset.arguments()) for stage in plan}
+        self._train = {stage.index: self._open(self._seeded(stage.dataset.arguments())) for stage in plan}
         validation = options.datasets.val
         self.validation = None if validation is None else self._open(validation.arguments())
 
-    def size(self, stage):
-        """Samples in an epoch of `stage`."""
-        return len(self._train[stage.index])
+    def training(self, stage):
+        """The training set of `stage`."""
+        return self._train[stage.index]
 
     def batches(self, stage, iteration):
         """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""
@@ -40,6 +42,11 @@ class Feed:
             seed=self._seed + stage.index, start_iteration=iteration * stage.accumulate,
             total_iterations=stage.total_iter * stage.accumulate, rank=self._world.rank,
             world_size=self._world.size)
+
+    def _seeded(self, spec):
+        """`spec` with the run's seed for the samples' random choices, where it gives none itself."""
+        takes_seed = "seed" in inspect.signature(DATASETS.get(spec["type"])).parameters
+        return {"seed": self._seed, **spec} if takes_seed else spec
 
     def _open(self, spec):
         for known, dataset in self._sets:

@@ -69,12 +69,3 @@ def _is_out_of_memory(error):
         return True
     text = str(error)
     return "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
-
-
-def plain_worker_error(error):
-    """A `K3DNError` that a loader's worker raised, without the traceback that torch puts into its text."""
-    text = str(error)
-    start = text.rfind(f"{type(error).__name__}: ")
-    if "Original Traceback" not in text or start < 0:
-        return error
-    return type(error)(text[start + len(type(error).__name__) + 2:].strip())

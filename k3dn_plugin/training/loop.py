@@ -6,10 +6,9 @@ import time
 import torch
 
 from k3dn_plugin import __version__
-from k3dn_plugin.errors import K3DNError
 from k3dn_plugin.training import randomness
 from k3dn_plugin.training.assembly import Assembly
-from k3dn_plugin.training.guard import check_finite, plain_worker_error
+from k3dn_plugin.training.guard import check_finite
 
 logger = logging.getLogger("k3dn_plugin.training")
 
@@ -74,7 +73,7 @@ class Trainer:
             self.best = None
         batches = iter(self.feed.batches(stage, self.iteration - stage.start))
         if resumed:
-            # After everything that draws random numbers itself: the network, the loader's workers.
+            # After building the network, which draws random numbers itself.
             own = resumed["rng"][min(self.world.rank, len(resumed["rng"]) - 1)]
             randomness.restore(own, self.world.device)
         self._call("before_stage")
@@ -116,10 +115,7 @@ class Trainer:
     def _fetch(self, batches):
         """`(tensors on the device, names)` of the next batch."""
         began = time.perf_counter()
-        try:
-            batch = next(batches)
-        except K3DNError as error:
-            raise plain_worker_error(error) from error
+        batch = next(batches)
         device = self.world.device
         tensors = {k: v.to(device, non_blocking=True) for k, v in batch.items() if torch.is_tensor(v)}
         self.data_seconds += time.perf_counter() - began

@@ -1,9 +1,5 @@
 """Weights as they are published: the validated network, with a header that says how it came about."""
-import platform
-
-import torch
-
-from k3dn_plugin import __version__
+from k3dn_plugin.evaluation.provenance import data_hash, describe_data, device_name, versions
 from k3dn_plugin.zoo.weights import save_weights
 
 
@@ -15,14 +11,15 @@ def save_published(path, trainer):
 
 def provenance(trainer):
     """Where the present weights come from, as a JSON mapping."""
-    options = trainer.options
+    options, stage = trainer.options, trainer.stage
+    dataset = trainer.feed.training(stage)
     return {
         "origin": "trained here", "run": options.name, "recipe": str(options.source() or ""),
-        "options_hash": options.hash(), "stage": trainer.stage.name, "iteration": trainer.iteration,
-        "samples_seen": trainer.samples_seen, "moving_average": trainer.stage.ema_decay or None,
+        "options_hash": options.hash(), "stage": stage.name, "iteration": trainer.iteration,
+        "samples_seen": trainer.samples_seen, "moving_average": stage.ema_decay or None,
+        "data": describe_data(dataset), "data_hash": data_hash(dataset),
         "validation": trainer.latest_scores(),
         "protocol": options.val.protocol if options.datasets.val is not None else None,
-        "device": trainer.world.device.type, "processes": trainer.world.size,
-        "versions": {"k3dn_plugin": __version__, "torch": str(torch.__version__),
-                     "python": platform.python_version()},
+        "device": device_name(trainer.world.device), "processes": trainer.world.size,
+        "versions": versions(),
     }

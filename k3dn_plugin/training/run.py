@@ -1,7 +1,6 @@
 """One call trains a recipe: options in, weights and figures out."""
 import contextlib
 import logging
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from k3dn_plugin.training.feed import Feed
 from k3dn_plugin.training.guard import explained
 from k3dn_plugin.training.hooks import default_hooks
 from k3dn_plugin.training.hooks.log import ConsoleHandler
+from k3dn_plugin.training.hooks.validation import show_scores
 from k3dn_plugin.training.interrupt import StopRequest
 from k3dn_plugin.training.loop import Trainer
 from k3dn_plugin.training.stages import plan_stages
@@ -97,6 +97,7 @@ def train(options, *, resume=None, device="auto", launcher="none", overwrite=Fal
         trainer.run(state)
         result = _result(trainer)
         _summarise(result, options, launcher)
+        world.wait()  # a launcher ends the others as soon as one process has left
         return result
 
 
@@ -180,8 +181,6 @@ def _summarise(result, options, launcher):
     logger.info("finished: %s iterations, %s samples, %.0f s in training steps", f"{result.iterations:,}",
                 f"{result.samples_seen:,}", result.seconds)
     if result.best is not None:
-        scores = ", ".join(f"{k} {v:.4f}" for k, v in result.best["scores"].items())
-        logger.info("best at iteration %s: %s (%s)", f"{result.best['iteration']:,}", scores,
-                    result.best_weights)
-    weights = result.best_weights or result.last_weights
-    logger.info("next: python tools/test.py -opt %s --weights %s", recipe, shlex.quote(os.fspath(weights)))
+        logger.info("best at iteration %s: %s (%s)", f"{result.best['iteration']:,}",
+                    show_scores(result.best["scores"]), result.best_weights)
+    logger.info("next: python tools/test.py -opt %s", recipe)

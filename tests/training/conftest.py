@@ -1,17 +1,13 @@
 """Tiny recipes, trained in this process or in one of its own."""
-import os
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
+import time
 
 import pytest
+import tiny_training_parts
 import torch
 import yaml
 
 from k3dn_plugin.options import load_options, merge
-
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 
 RECIPE = {
     "name": "tiny", "manual_seed": 3, "custom_imports": ["tiny_training_parts"], "num_threads": 1,
@@ -23,7 +19,7 @@ RECIPE = {
         "total_iter": 8, "optim_g": {"type": "Adam", "lr": 1e-2},
         "scheduler": {"type": "CosineAnnealing"}, "ema_decay": 0.5,
         "losses": {"pixel": {"type": "L1Loss"}, "fft": {"type": "FFTLoss", "weight": 0.1}}},
-    "val": {"val_freq": 3, "save_img": 1},
+    "val": {"val_freq": 3, "save_img": 1, "protocol": "full_float"},
     "logger": {"print_freq": 1, "save_checkpoint_freq": 2, "keep_checkpoints": 2, "use_tb_logger": False},
 }
 
@@ -55,15 +51,45 @@ def trained(recipe):
     return run
 
 
-def run_tool(*arguments, variables=None, wait=True):
-    """tools/train.py in a process of its own: a finished process with its output, or a running one."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(variables or {}),
-                   "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), *map(str, arguments), "--device", "cpu"]
-    if not wait:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                text=True)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+class Child:
+    """tools/train.py in a process of its own, forked from one that has imported torch already."""
+
+    # Not a plain fork of this process: torch's threads would not survive that.
+    _context = multiprocessing.get_context("forkserver")
+    _context.set_forkserver_preload(["tiny_training_parts", "k3dn_plugin.training.run", "torch._dynamo",
+                                     "cv2", "skimage.metrics", "scipy.ndimage"])
+
+    def __init__(self, folder, *arguments, **variables):
+        self._output = folder / f"output_{time.monotonic_ns()}.txt"
+        variables = {key: str(value) for key, value in variables.items()}
+        self.process = self._context.Process(target=tiny_training_parts.train_in_child, args=(
+            [*map(str, arguments), "--device", "cpu"], variables, str(self._output)))
+        self.process.start()
+
+    def wait(self, seconds=60):
+        """`(exit code, output)`; a process killed by a signal has its negative number."""
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.process.kill()
+            raise AssertionError(f"still running after {seconds} s:\n{self.output()}")
+        return self.process.exitcode, self.output()
+
+    def output(self):
+        return self._output.read_text() if self._output.exists() else ""
+
+
+@pytest.fixture
+def child(tmp_path):
+    """`child("-opt", path, ..., TINY_KILL="forward:3")`: a running `Child`."""
+    children = []
+
+    def start(*arguments, **variables):
+        children.append(Child(tmp_path, *arguments, **variables))
+        return children[-1]
+    yield start
+    for each in children:
+        if each.process.is_alive():
+            each.process.kill()
 
 
 def assert_equal(one, other, path="state"):

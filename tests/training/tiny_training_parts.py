@@ -1,16 +1,22 @@
 """A restorer and a data set small enough to train in a test; a `custom_imports` module of its recipes.
 
 Environment variables, for tests that run training in a process of its own:
-    TINY_READS      file to which every sample read is appended, as `process epoch index`
+    TINY_READS      file to which every sample read is appended, as `seed epoch index`
     TINY_KILL       where the process kills itself with SIGKILL: `forward:7` (before its 7th training forward
-                    pass), `write:3` (half through its 3rd flush of a file), `replace:3` (after its 3rd
-                    rename of a finished file)
-    TINY_FULL_DISK  the number of the flush that finds the disk full
+                    pass), `write:.state:3` (half through writing its 3rd file with ".state" in the name),
+                    `replace:.state:3` (when that file has just been given its name)
+    TINY_FULL_DISK  `.state:3`: the file that finds the disk full
     TINY_SIGNAL     `15:7`: send itself that signal before the 7th training forward pass
+    TINY_SLOW       seconds that every training forward pass takes longer
 """
 import errno
 import os
+import runpy
 import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,14 +31,13 @@ from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES
 _counts = {}
 
 
-def _count(what):
-    _counts[what] = _counts.get(what, 0) + 1
-    return _counts[what]
-
-
-def _reached(variable, what):
-    kind, _, number = os.environ.get(variable, "").partition(":")
-    return kind == what and _count(variable + what) == int(number)
+def _reached(variable, what, step):
+    """Whether the environment's `variable` is `what:<n>` and this is the n-th call for it; `step` counts."""
+    wanted, _, number = os.environ.get(variable, "").rpartition(":")
+    if not wanted or wanted != what:
+        return False
+    _counts[variable, step] = _counts.get((variable, step), 0) + 1
+    return _counts[variable, step] == int(number)
 
 
 def _die():
@@ -43,7 +48,8 @@ def _die():
 class TinyRestorer(Restorer):
     """Two convolutions with what makes resuming hard: batch norm and dropout."""
 
-    card = RestorerCard(title="Tiny", paper="none", year=2026, venue="none", official_licence="none")
+    card = RestorerCard(title="Tiny", paper="none", year=2026, venue="none", official_licence="none",
+                        receptive_margin=2)
 
     def __init__(self, *, width: int = 4, dropout: float = 0.1, norm: bool = True, refine: bool = False,
                  explode_after: int | None = None):
@@ -55,19 +61,22 @@ class TinyRestorer(Restorer):
         self.refine = nn.Conv2d(3, 3, 1) if refine else None
         self.register_buffer("table", torch.tensor([7, 1]))
         self.explode_after = explode_after
+        self.calls = 0
 
     def restore(self, views):
         if self.training:
-            if _reached("TINY_KILL", "forward"):
+            self.calls += 1
+            time.sleep(float(os.environ.get("TINY_SLOW", 0)))
+            if _reached("TINY_KILL", "forward", "forward"):
                 _die()
-            number, _, at = os.environ.get("TINY_SIGNAL", "0:0").partition(":")
-            if _count("signal") == int(at):
+            number = os.environ.get("TINY_SIGNAL", "").partition(":")[0]
+            if _reached("TINY_SIGNAL", number, "forward"):
                 os.kill(os.getpid(), int(number))
         hidden = self.dropout(torch.relu(self.norm(self.first(views))))
         image = self.last(hidden) + (views[:, :3] + views[:, 3:6]) / 2
         if self.refine is not None:
             image = image + self.refine(image)
-        if self.explode_after is not None and self.training and _count("explode") > self.explode_after:
+        if self.explode_after is not None and self.training and self.calls > self.explode_after:
             image = image * float("nan")
         return image
 
@@ -86,10 +95,10 @@ class TinyPairs(Dataset):
         return self.length
 
     def __getitem__(self, index):
-        epoch, index = index if isinstance(index, SampleIndex) else (0, index)
+        epoch, index = (index.epoch, index.index) if isinstance(index, SampleIndex) else (0, index)
         if "TINY_READS" in os.environ:
             with open(os.environ["TINY_READS"], "a") as file:
-                file.write(f"{os.getpid()} {epoch} {index}\n")
+                file.write(f"{self.seed} {epoch} {index}\n")
         draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch, index])))
         gt = torch.from_numpy(draw.random((3, self.size, self.size), dtype=np.float32))
         left, right = gt.roll(1, -1), gt.roll(-1, -1)
@@ -110,25 +119,44 @@ class RootLoss(nn.Module):
 
 
 def _watch_files():
-    """Let TINY_KILL and TINY_FULL_DISK act on the flush and the rename of every file written aside."""
-    flush, rename = os.fsync, os.replace
+    """Let TINY_KILL and TINY_FULL_DISK act on files that are written aside and renamed."""
+    make, flush, rename = tempfile.mkstemp, os.fsync, os.replace
+    name = [""]
+
+    def mkstemp(*arguments, **named):
+        handle, name[0] = make(*arguments, **named)
+        return handle, name[0]
+
+    def matching(variable, step):
+        wanted = os.environ.get(variable, "").rpartition(":")[0]
+        part = wanted.partition(":")[2] if variable == "TINY_KILL" else wanted
+        return (wanted.startswith(step) and part and part in os.path.basename(name[0])
+                and _reached(variable, wanted, step))
 
     def fsync(handle):
-        number = _count("flush") if not os.path.isdir(f"/proc/self/fd/{handle}") else 0
-        if os.environ.get("TINY_KILL") == f"write:{number}":
-            os.ftruncate(handle, os.fstat(handle).st_size // 2)
-            _die()
-        if os.environ.get("TINY_FULL_DISK") == str(number):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if os.path.exists(name[0]):
+            if matching("TINY_KILL", "write"):
+                os.ftruncate(handle, os.fstat(handle).st_size // 2)
+                _die()
+            if matching("TINY_FULL_DISK", ""):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         flush(handle)
 
     def replace(source, target):
         rename(source, target)
-        if _reached("TINY_KILL", "replace"):
+        if matching("TINY_KILL", "replace"):
             _die()
 
-    os.fsync, os.replace = fsync, replace
+    tempfile.mkstemp, os.fsync, os.replace = mkstemp, fsync, replace
 
 
-if "TINY_KILL" in os.environ or "TINY_FULL_DISK" in os.environ:
+def train_in_child(arguments, variables, output):
+    """tools/train.py with `variables` in the environment; what it prints goes to the file `output`."""
+    os.environ.update(variables)
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
     _watch_files()
+    tool = Path(__file__).parents[2] / "tools" / "train.py"
+    sys.argv = [str(tool), *arguments]
+    runpy.run_path(str(tool), run_name="__main__")

@@ -7,10 +7,10 @@ from k3dn_plugin.training.hooks.validation import ValidationHook
 
 
 def default_hooks(options, feed, world, *, progress=False):
-    """The hooks of a run in their order: scores first, so that rows, log and state hold them."""
+    """The hooks of a run in their order: scores come before rows and states, which hold them."""
     hooks = [LogHook()] if world.is_main else []
     if feed.validation is not None:
-        hooks.append(ValidationHook(feed.validation))
+        hooks.append(ValidationHook(feed.validation, options.val, progress=progress))
     if world.is_main:
         hooks.append(RecordHook())
         if options.logger.use_tb_logger:

@@ -32,7 +32,7 @@ class LogHook(Hook):
 
     def _block(self, trainer):
         stage = trainer.stage
-        epoch = (trainer.iteration - stage.start) * trainer.batch // trainer.feed.size(stage)
+        epoch = (trainer.iteration - stage.start) * trainer.batch // len(trainer.feed.training(stage))
         losses = " ".join(f"{name}: {value:.4e}" for name, value in trainer.losses.items())
         return (f"[{trainer.options.name[:12]}..][{stage.name}, epoch:{epoch:3d}, "
                 f"iter:{trainer.iteration:8,d}, lr:({trainer.lr:.3e},)] [eta: {self._eta(trainer)}, "
