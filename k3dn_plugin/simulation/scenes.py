@@ -24,8 +24,11 @@ def random_scene(photos, size, random: np.random.Generator, *, max_radius: float
     if random.random() < flat_share:
         radius = 0.0 if random.random() < 0.5 else random.uniform(-max_radius, max_radius)
         return [Surface(tile(), solid, torch.full(size, radius))]
-    # Nearer is smaller r: sorted so that what is laid over is nearer.
-    radii = np.sort(random.uniform(-max_radius, max_radius, 1 + int(random.integers(2, 6))))[::-1]
+    # Nearer is smaller r: sorted so that what is laid over is nearer. The background covers most of the
+    # picture, so its radius is drawn first: else nearly all blur would be beyond the focus.
+    rearmost = random.uniform(-max_radius, max_radius)
+    nearer = random.uniform(-max_radius, rearmost, int(random.integers(2, 6)))
+    radii = np.concatenate([[rearmost], np.sort(nearer)[::-1]])
     gap = float(radii[0] - radii[1])
     surfaces = [Surface(tile(), solid, slanted(size, float(radii[0]), min(gap, 2.0), random))]
     for number, radius in enumerate(radii[1:]):

@@ -1,0 +1,38 @@
+"""Every option file resolves, is checked to its components, and builds the network that it promises."""
+from pathlib import Path
+
+import pytest
+
+from k3dn_plugin.options import load_options
+from k3dn_plugin.registry import ARCHS
+from k3dn_plugin.training.stages import plan_stages
+
+FOLDER = Path(__file__).resolve().parents[1] / "options"
+RECIPES = sorted(p.name for p in FOLDER.glob("*.yml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_whole(name):
+    options = load_options(FOLDER / name)
+    assert options.name == Path(name).stem
+    stages = plan_stages(options)
+    assert stages[-1].end == options.train.total_iter
+    for stage in stages:
+        rule = ARCHS.build(stage.network_g).size_rule
+        crop = stage.dataset.model_extra["crop_size"]
+        assert rule.accepts(*crop), f"{name}: crops of {crop} would be padded in every iteration"
+
+
+@pytest.mark.parametrize("name, parameters", [
+    ("k3dn_dpdd.yml", 16_099_350), ("k3dn_m_dpdd.yml", 8.00e6), ("k3dn_s_dpdd.yml", 2.90e6)])
+def test_sizes_of_k3dn(name, parameters):
+    model = ARCHS.build(load_options(FOLDER / name).network_g)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=2e-3)
+
+
+def test_the_demo_differs_from_the_full_recipe_in_data_size_and_length_alone():
+    full, demo = (load_options(FOLDER / f"{n}.yml") for n in ("k3dn_dpdd", "k3dn_demo"))
+    for key in ("losses", "reblur", "scheduler", "grad_clip", "amp"):
+        assert getattr(full.train, key) == getattr(demo.train, key)
+    assert [s.name for s in full.train.stages] == [s.name for s in demo.train.stages]
+    assert full.val.protocol == demo.val.protocol
