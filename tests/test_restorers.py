@@ -76,6 +76,9 @@ def test_gradients_reach_every_parameter(restorer):
     pair = make_pair(64, 64, 2)
     batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3],
              "name": ["a", "b"]}
+    if restorer.card.recurrent:
+        # Only a sequence has a frame that remembers another.
+        batch = {k: torch.stack([v, v], 1) if torch.is_tensor(v) else v for k, v in batch.items()}
     prediction = restorer.training_outputs(batch)
     assert prediction["restored"].shape == batch["gt"].shape
     total = sum((leaf.float() ** 2).mean() for leaf in leaves(prediction))
