@@ -1,0 +1,139 @@
+"""Restormer (Zamir, Arora, Khan, Hayat, F. S. Khan, Yang, CVPR 2022), dual-pixel and single-image.
+
+A U-net of four levels of transformer blocks whose attention runs across channels. The dual-pixel network
+predicts the image itself, with a learned skip from the embedding; the single-image one adds its input. The
+published evaluation restores the 1120 x 1680 frames of DPDD whole, in 16 bits (dual) or 8 bits (single),
+and clamps to [0, 1]; its demo pads other sizes by reflection to a multiple of 8, as is done here.
+"""
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from k3dn_plugin.archs.base import Restorer
+from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.errors import OptionError
+from k3dn_plugin.modules.channel_attention import TransformerBlock
+from k3dn_plugin.registry import ARCHS
+
+
+class Down(nn.Conv2d):
+    """Half the size, twice the channels: 3x3 convolution without bias, pixel-unshuffle."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels // 2, 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pixel_unshuffle(super().forward(x), 2)
+
+
+class Up(nn.Conv2d):
+    """Twice the size, half the channels: 3x3 convolution without bias, pixel-shuffle."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, 2 * channels, 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pixel_shuffle(super().forward(x), 2)
+
+
+@ARCHS.register_module()
+class Restormer(Restorer):
+    """The defaults are the published dual-pixel network.
+
+    Args:
+        dual_pixel: take the left and right views, and add a convolution of the embedding before the output
+            layer; false takes the center view alone, and adds it to the output.
+        width: C, channels at full size; each level has twice as many as the one above.
+        blocks: transformer blocks at each encoder level, the innermost last; decoder levels have as many.
+        refinement_blocks: at full size, after the decoder.
+        heads: of the attention at each level; the decoder's level at full size, of 2C channels, and the
+            refinement have those of the first.
+        expansion: hidden width of the feed-forward parts in channels, truncated.
+        bias: of all convolutions but the embedding and the size changes, which have none.
+        norm_bias: whether norms are centred and biased; false in the published denoising networks.
+    """
+
+    card: ClassVar[RestorerCard] = RestorerCard(
+        title="Restormer",
+        paper="Zamir, Arora, Khan, Hayat, Khan, Yang: "
+              "Restormer: Efficient Transformer for High-Resolution Image Restoration",
+        year=2022, venue="CVPR", official_licence="Academic Public License, non-commercial",
+        views=("left", "right"), size_rule=SizeRule(multiple=(8, 8)),
+        # Attention sums over all pixels, so a tile is another picture; 32 is the published demo's overlap.
+        tiling="approximate", receptive_margin=32, recipe_source="official code",
+        notes="Published scores come from whole frames. `dual_pixel: false` is the single-image network, "
+              "which the authors feed with 8-bit center views. Validation scores in the official training "
+              "log are not comparable: there values above 1 are not clamped and change the peak.")
+
+    tiny_arguments: ClassVar[dict] = {"width": 4, "blocks": [1, 1, 1, 1], "refinement_blocks": 1,
+                                      "heads": [1, 1, 2, 2]}
+
+    def __init__(self, *, dual_pixel: bool = True, width: int = 48, blocks: Sequence[int] = (4, 6, 6, 8),
+                 refinement_blocks: int = 4, heads: Sequence[int] = (1, 2, 4, 8), expansion: float = 2.66,
+                 bias: bool = False, norm_bias: bool = True):
+        super().__init__()
+        _check(width, blocks, refinement_blocks, heads, expansion)
+        self.dual_pixel = dual_pixel
+        if not dual_pixel:
+            self.card = dataclasses.replace(self.card, title="Restormer (single image)", views=("center",),
+                                            view_order_matters=False)
+        levels = len(blocks)
+        widths = [width * 2 ** level for level in range(levels)]
+
+        def stage(channels, count, head_count):
+            return nn.Sequential(*(TransformerBlock(channels, head_count, expansion=expansion, bias=bias,
+                                                    norm_bias=norm_bias) for _ in range(count)))
+
+        self.embed = nn.Conv2d(3 * len(self.card.views), width, 3, padding=1, bias=False)
+        self.encoder = nn.ModuleList(map(stage, widths, blocks, heads))
+        self.down = nn.ModuleList(Down(channels) for channels in widths[:-1])
+        # From the innermost level out; the last one has twice the channels, since nothing reduces them.
+        self.up = nn.ModuleList(Up(channels) for channels in reversed(widths[1:]))
+        self.reduce = nn.ModuleList(nn.Conv2d(2 * channels, channels, 1, bias=bias)
+                                    for channels in reversed(widths[1:-1]))
+        self.decoder = nn.ModuleList(map(stage, [*reversed(widths[1:-1]), 2 * width],
+                                         reversed(blocks[:-1]), reversed(heads[:-1])))
+        self.refinement = stage(2 * width, refinement_blocks, heads[0])
+        self.skip = nn.Conv2d(width, 2 * width, 1, bias=bias) if dual_pixel else None
+        self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
+
+    @property
+    def size_rule(self):
+        """Each level but the first halves the size."""
+        return SizeRule(multiple=(2 ** len(self.down),) * 2)
+
+    def restore(self, views: torch.Tensor) -> torch.Tensor:
+        """(B, 6 or 3, H, W) in [0, 1] at a legal size -> (B, 3, H, W), not clamped."""
+        embedded = self.embed(views)
+        x = self.encoder[0](embedded)
+        skips = []
+        for down, stage in zip(self.down, self.encoder[1:]):
+            skips.append(x)
+            x = stage(down(x))
+        for i, (up, stage) in enumerate(zip(self.up, self.decoder)):
+            x = torch.cat([up(x), skips.pop()], 1)
+            x = stage(self.reduce[i](x) if i < len(self.reduce) else x)
+        x = self.refinement(x)
+        if self.dual_pixel:
+            return self.out(x + self.skip(embedded))
+        return self.out(x) + views
+
+
+def _check(width, blocks, refinement_blocks, heads, expansion):
+    if len(blocks) < 2 or len(heads) != len(blocks) or min(*blocks, *heads) < 1 or refinement_blocks < 0:
+        raise OptionError("Restormer: expected blocks and heads of at least 1 for the same two levels or "
+                          f"more, and refinement_blocks of at least 0; found blocks {list(blocks)}, heads "
+                          f"{list(heads)}, refinement_blocks {refinement_blocks}")
+    if width < 2 or width % 2:
+        raise OptionError(f"Restormer.width: expected an even number of at least 2, found {width}")
+    for level, count in enumerate(heads):
+        if width * 2 ** level % count:
+            raise OptionError(f"Restormer.heads[{level}]: expected a divisor of the level's "
+                              f"{width * 2 ** level} channels, found {count}")
+    if int(width * expansion) < 1:
+        raise OptionError(f"Restormer.expansion: expected at least one hidden channel, so at least 1 / "
+                          f"width; found {expansion}")
