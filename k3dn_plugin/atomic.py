@@ -31,7 +31,7 @@ def atomic_write(path, mode="wb", **open_arguments):
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
@@ -56,8 +56,8 @@ def _umask():
     return mask
 
 
-def _sync_folder(folder):
-    # The rename itself survives a power cut only once the folder's entry is on disk.
+def sync_folder(folder):
+    """Put a folder's entries on disk: only then does a rename in it survive a power cut."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -20,7 +20,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from k3dn_plugin.atomic import storage_error
+from k3dn_plugin.atomic import storage_error, sync_folder
 from k3dn_plugin.data.lmdb_store import LmdbStore, frame_hash, partial_path
 from k3dn_plugin.data.manifest import (DEFAULT_FACTS, DTYPES, MANIFEST_KEY, MAPS, SCENE_PREFIX, VIEWS,
                                        FrameRecord, Manifest, SceneRecord, frame_key)
@@ -28,6 +28,7 @@ from k3dn_plugin.errors import DataError
 
 _START_SIZE = 2**28
 _NEARLY_FULL = 2**26
+_SMALLEST_DATABASE = 2 * 4096
 _LOCK_FILE = "building.lock"
 
 
@@ -128,7 +129,7 @@ class StoreWriter:
             for name in (_LOCK_FILE, "lock.mdb"):
                 (self.partial / name).unlink(missing_ok=True)
             os.rename(self.partial, self.path)
-            _sync(self.path.parent)
+            sync_folder(self.path.parent)
         return LmdbStore(self.path)
 
     def close(self):
@@ -146,6 +147,8 @@ class StoreWriter:
             self._lock = open(self.partial / _LOCK_FILE, "w")
             _lock_or_refuse(self._lock, self.partial)
             data = self.partial / "data.mdb"
+            if data.exists() and data.stat().st_size < _SMALLEST_DATABASE:
+                data.unlink()  # killed while LMDB was making the file: nothing is in it yet
             size = max(_START_SIZE, 2 * data.stat().st_size if data.exists() else 0)
             try:
                 self._environment = lmdb.open(str(self.partial), map_size=size, max_readers=8)
@@ -257,12 +260,3 @@ def _lock_or_refuse(file, path):
 
 def _existing(path):
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-
-
-def _sync(folder):
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

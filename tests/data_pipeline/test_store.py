@@ -154,9 +154,17 @@ def test_a_build_killed_at_random_again_and_again(tmp_path, unbroken):
     assert_same(LmdbStore(path) if path.exists() else store_builder.build(path), unbroken)
 
 
+@pytest.mark.parametrize("size", [0, 100, 4096])
+def test_a_build_killed_while_the_database_was_made(tmp_path, unbroken, size):
+    partial = tmp_path / "a.lmdb.partial"
+    partial.mkdir()
+    (partial / "data.mdb").write_bytes(bytes(size))
+    assert_same(store_builder.build(tmp_path / "a.lmdb"), unbroken)
+
+
 def test_a_full_disk_is_one_error_and_the_build_goes_on(tmp_path, unbroken):
     path = tmp_path / "a.lmdb"
-    result = run_builder(path, f"limit:{130_000}")
+    result = run_builder(path, "limit:130000")
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "could not write" in result.stderr and str(path) in result.stderr
     assert "Run the same command again" in result.stderr
