@@ -39,7 +39,8 @@ demo: setup
 	$(VENV)/bin/python tools/demo.py
 
 test: setup
-	$(VENV)/bin/python -m pytest
+	# One thread a process: the processes are the parallelism.
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto
 
 doctor: setup
 	$(VENV)/bin/python tools/doctor.py
