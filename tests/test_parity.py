@@ -68,6 +68,13 @@ def test_official_names_there_and_back(small_k3dn):
     assert check_parity(folder).passed
 
 
+def test_a_variant_finds_its_own_golden(small_k3dn, tmp_path):
+    folder, _ = small_k3dn
+    (tmp_path / "manifest_x.json").write_bytes((folder / "manifest.json").read_bytes())
+    (tmp_path / "golden_x.npz").write_bytes((folder / "golden.npz").read_bytes())
+    assert check_parity(tmp_path / "manifest_x.json").passed
+
+
 def test_a_wrong_value_fails(small_k3dn):
     folder, _ = small_k3dn
     golden = dict(np.load(folder / "golden.npz"))
@@ -83,6 +90,7 @@ def test_a_wrong_value_fails(small_k3dn):
     (lambda m: m["tensors"].append({**m["tensors"][0], "key": "extra.weight"}), "extra.weight"),
     (lambda m: m["tensors"][0].update(init={"kind": "odd"}), "unknown kind of values 'odd'"),
     (lambda m: m["settings"].update(base_channel=8), "shapes differ"),
+    (lambda m: m["settings"].update(in_channels=3), "only the dual-pixel network"),
 ])
 def test_manifests_that_do_not_fit_are_explained(small_k3dn, tmp_path, change, message):
     folder, manifest = small_k3dn
