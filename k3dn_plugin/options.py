@@ -202,10 +202,17 @@ def merge(base: Mapping, change: Mapping) -> dict:
         "type" in change and "type" in base and change["type"] != base["type"])
     merged = {} if replaces else copy.deepcopy(dict(base))
     for key, value in change.items():
-        if isinstance(value, Mapping):
-            value = merge(merged[key] if isinstance(merged.get(key), Mapping) else {}, value)
-        merged[key] = copy.deepcopy(value)
+        before = merged.get(key)
+        merged[key] = _merged_value(before if isinstance(before, Mapping) else {}, value)
     return merged
+
+
+def _merged_value(before, value):
+    if isinstance(value, Mapping):
+        return merge(before, value)
+    if isinstance(value, list):
+        return [_merged_value({}, entry) for entry in value]
+    return copy.deepcopy(value)
 
 
 def apply_override(raw: dict, override: str):
@@ -223,15 +230,14 @@ def apply_override(raw: dict, override: str):
         place = _step(place, key, ".".join(keys[:depth + 1]), override)
     last = keys[-1]
     if isinstance(place, list):
-        place[_index(place, last, dotted, override)] = value
-    elif isinstance(value, Mapping) and isinstance(place.get(last), Mapping):
-        place[last] = merge(place[last], value)
+        place[_index(place, last, dotted, override)] = _merged_value({}, value)
     elif last == "type" and place.get("type") not in (None, value):
         # The other arguments belong to the component that is replaced.
         place.clear()
         place["type"] = value
     else:
-        place[last] = value
+        before = place.get(last)
+        place[last] = _merged_value(before if isinstance(before, Mapping) else {}, value)
 
 
 def _step(place, key, dotted, override):

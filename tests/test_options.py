@@ -70,6 +70,7 @@ def test_another_type_replaces_the_arguments_of_the_first():
     base = {"loss": {"type": "CharbonnierLoss", "eps": 1e-3}, "keep": 1}
     assert merge(base, {"loss": {"type": "L1Loss"}}) == {"loss": {"type": "L1Loss"}, "keep": 1}
     assert merge(base, {"loss": {"_delete_": True, "x": 1}})["loss"] == {"x": 1}
+    assert merge({}, {"a": [{"b": {"_delete_": True, "x": 1}}]}) == {"a": [{"b": {"x": 1}}]}
     raw = {"network_g": {"type": "A", "width": 3}}
     apply_override(raw, "network_g.type=B")
     assert raw == {"network_g": {"type": "B"}}
