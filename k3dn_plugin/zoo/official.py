@@ -53,9 +53,13 @@ class OfficialNetwork(ABC):
     def arguments(self, settings: Mapping, network: str) -> dict:
         """Constructor arguments of `arch` for the official settings."""
 
+    def arch_of(self, network: str) -> str:
+        """The registered restorer of one of the networks, where they differ; `arch` otherwise."""
+        return self.arch
+
     def build(self, settings: Mapping, network: str) -> torch.nn.Module:
         """Our network with those settings, in evaluation mode."""
-        return ARCHS.build({"type": self.arch, **self.arguments(settings, network)}).eval()
+        return ARCHS.build({"type": self.arch_of(network), **self.arguments(settings, network)}).eval()
 
     def rename(self, key: str) -> str:
         """Our state-dict key for an official one; a key that is not the network's may stay as it is."""
