@@ -57,6 +57,7 @@ class Experiment:
                     f"{self.folder} already holds a run, which a new one would overwrite. Continue it with "
                     "--resume auto, or start another under a new name (--set name=...), or give "
                     "--overwrite, which keeps the old folder under a name with the time")
+            self.clean()
             self.archive()
         self.clean()
         for old in (self.metrics, self.log):
@@ -68,6 +69,7 @@ class Experiment:
         moment = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
         archived = self.folder.with_name(f"{self.folder.name}_archived_{moment}")
         self.folder.rename(archived)
+        logger.info("the folder of an earlier run is now %s", archived)
 
     def clean(self):
         """Create the folders and remove what an interrupted write left (`.x.part`)."""

@@ -57,7 +57,6 @@ class Trainer:
             for stage in self.plan:
                 if self.iteration < stage.end and not self.stopping:
                     state = self._train_stage(stage, state)
-            self._call("after_run")
         finally:
             self._call("close")
 
@@ -82,8 +81,6 @@ class Trainer:
             self.iteration += 1
             self.stopping = self.world.largest(self.stop.signal)
             self._call("after_iteration")
-        if self.iteration == stage.end:
-            self._call("after_stage")
         return self.state()
 
     def _step(self, batches):

@@ -111,7 +111,8 @@ def _prepare(experiment, options, resume, overwrite, world_size):
             experiment.write_options(options)
             return path
         logger.info("no state to resume in %s: starting from the beginning", experiment.states)
-    experiment.start(options, overwrite=overwrite)
+    # Weights without a state: the run was killed during its very first save. They are kept aside.
+    experiment.start(options, overwrite=overwrite or resume == "auto")
     return None
 
 

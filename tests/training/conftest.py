@@ -66,7 +66,7 @@ class Child:
             [*map(str, arguments), "--device", "cpu"], variables, str(self._output)))
         self.process.start()
 
-    def wait(self, seconds=60):
+    def wait(self, seconds=120):
         """`(exit code, output)`; a process killed by a signal has its negative number."""
         self.process.join(seconds)
         if self.process.is_alive():

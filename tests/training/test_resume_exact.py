@@ -51,9 +51,10 @@ def expected(unbroken, trained, tmp_path):
     "forward:10",           # in the second stage
     "write:.state:1",       # half through writing the first state
     "write:.state:3",       # half through that at the end of the first stage
-    "write:last:2",         # the state is whole, the weights beside it are not
+    "write:last:2",         # half through the weights, whose state comes after them
     "write:best:3",         # the weights of a validation
-    "replace:.state:4",     # just after a state of the second stage got its name
+    "replace:.state:3",     # just after the state at the end of the first stage got its name
+    "replace:.state:6",     # just after the very last one did
     "replace:metrics:2",    # just after metrics.csv got a column
 ])
 def test_killed_and_resumed(where, expected, recipe, child, trained, tmp_path):
@@ -67,7 +68,7 @@ def test_killed_and_resumed(where, expected, recipe, child, trained, tmp_path):
 
 
 def test_killed_again_and_again(expected, recipe, child, tmp_path):
-    path, draw = recipe(STAGES), random.Random(5)
+    path, draw = recipe(STAGES), random.Random(3)
     for _ in range(50):
         running = child("-opt", path, "--resume", "auto", TINY_SLOW=0.1)
         while "stage" not in running.output() and running.process.is_alive():

@@ -13,14 +13,8 @@ class Hook:
     def after_iteration(self, trainer):
         """`trainer.iteration` counts the iteration that has just ended."""
 
-    def after_stage(self, trainer):
-        """The stage has had all its iterations."""
-
-    def after_run(self, trainer):
-        """All stages have ended, or a signal asked to stop; not called after an error."""
-
     def close(self, trainer):
-        """Last, in any case: let go of files."""
+        """Last, after an error too: let go of files."""
 
 
 def due(trainer, frequency):

@@ -20,12 +20,11 @@ class CheckpointHook(Hook):
         check_weights(trainer)
         state = trainer.state()  # every process takes part
         if trainer.world.is_main:
-            experiment = trainer.experiment
+            experiment, stage = trainer.experiment, trainer.stage
+            save_published(experiment.last_weights, trainer)
+            if trainer.iteration == stage.end and stage is not trainer.plan[-1]:
+                save_published(experiment.models / f"{stage.name}.safetensors", trainer)
+            # The state comes last: a run killed before it is written does all this again.
             trainer.safe_state = save_state(experiment.states, state,
                                             keep=trainer.options.logger.keep_checkpoints)
-            save_published(experiment.last_weights, trainer)
             logger.info("saved %s", trainer.safe_state)
-
-    def after_stage(self, trainer):
-        if trainer.world.is_main and trainer.stage is not trainer.plan[-1]:
-            save_published(trainer.experiment.models / f"{trainer.stage.name}.safetensors", trainer)
