@@ -151,7 +151,8 @@ class DeepRFT(Restorer):
         tiling="approximate", receptive_margin=64, recipe_source="official code", view_order_matters=False,
         notes="The published evaluation of DPDD restores windows of 512: set `window: 512`. Without "
               "`window` the Fourier branch sees whole images, which it was not trained on. Nothing published "
-              "is dual-pixel; `DeepRFTDual` is ours.")
+              "is dual-pixel; `DeepRFTDual` is ours. Restoring leaves out the two coarser outputs, which only "
+              "training needs and published counts include.")
 
     tiny_arguments: ClassVar[dict] = {"num_res": 1, "base_channels": 4}
 

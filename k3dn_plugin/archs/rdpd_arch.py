@@ -113,7 +113,8 @@ class RDPD(Restorer):
         size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         # A tile does not know where in the frame it lies, which the radial channel tells.
         tiling="unsafe", receptive_margin=96, recipe_source="official code", recurrent=True,
-        notes="RDPD+ is the same network, trained on DPDD and synthetic sequences. A training crop's place "
+        notes="RDPD+ is the same network, trained on DPDD and synthetic sequences. Nothing is remembered at a "
+              "first frame, so the convolution of the memory is left out there. A training crop's place "
               "in its frame enters by the batch's `window`, (B, 4) of top, left, frame height and frame "
               "width; without it the crop counts as a frame.")
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 import torch
 import torch.nn.functional as F
 
+from k3dn_plugin.modules.macs import record_macs
+
 
 def filter_channels(iterations: int, channels: int, kernel_size: int) -> int:
     """How many values a position needs: two kernels and a bias for each channel and iteration."""
@@ -49,6 +51,7 @@ def adaptive_convolution(features: torch.Tensor, kernels: torch.Tensor, bias: to
     batch, channels, height, width = features.shape
     first, second = kernels.view(batch, 2, channels, -1, height, width).unbind(1)
     radius = first.shape[2] // 2
+    record_macs(2 * features.numel() * first.shape[2])
     padded = F.pad(features, (0, 0, radius, radius), mode="replicate")
     out = sum(first[:, :, i] * padded[:, :, i:i + height] for i in range(first.shape[2]))
     padded = F.pad(out, (radius, radius, 0, 0), mode="replicate")

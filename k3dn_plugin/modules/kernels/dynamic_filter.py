@@ -2,6 +2,8 @@
 import torch
 import torch.nn.functional as F
 
+from k3dn_plugin.modules.macs import record_macs
+
 
 def dynamic_filter(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     """Correlate each position with its own kernel, the same one in all channels; edges are replicated.
@@ -24,6 +26,7 @@ def dynamic_filter(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
         True
     """
     height, width = image.shape[-2:]
+    record_macs(image.numel() * kernels.shape[1])
     side = round(kernels.shape[1] ** 0.5)
     padded = F.pad(image, (side // 2,) * 4, mode="replicate")
     # Unbound at once, not sliced: the gradient of every slice would be as large as all kernels.

@@ -2,6 +2,8 @@
 import torch
 import torch.nn.functional as F
 
+from k3dn_plugin.modules.macs import record_macs
+
 # Rows at a time: the products of a strip stay in the processor's cache and are freed at once.
 STRIP = 32
 
@@ -23,6 +25,7 @@ def local_similarity(query: torch.Tensor, key: torch.Tensor, radius: int = 4) ->
     height, width = query.shape[-2:]
     padded = F.pad(key, (radius,) * 4)
     shifts = range(2 * radius + 1)
+    record_macs(query.numel() * len(shifts) ** 2)
     strips = []
     for top in range(0, height, STRIP):
         part = query[..., top:top + STRIP, :]
