@@ -5,30 +5,26 @@ files in the page cache (as from the second epoch on where memory holds them). B
 every crop (and keeps 8 of its 16 bits); the store slices its memory map.
 
     python benchmarks/loader.py                             # frames made from scikit-image's photographs
-    python benchmarks/loader.py --store datasets/dpdd/train.lmdb --csv results/loader.csv
+    python benchmarks/loader.py --store datasets/dpdd/train.lmdb --csv mine.csv
 """
 import argparse
-import contextlib
-import csv
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 
+from benchmarks.table import RESULTS, save, show  # noqa: E402
 from k3dn_plugin.cli import run_tool  # noqa: E402
 
 CROP = 256
 FRAME = (1120, 1680)
 VIEWS = ("left", "right", "center", "sharp")
 PHOTOGRAPHS = ("coffee", "astronaut", "chelsea", "rocket")
-FIELDS = ("reader", "frames", "crop", "bits", "samples_per_second", "milliseconds", "ratio")
 
 
 def main(argv=None):
@@ -38,7 +34,7 @@ def main(argv=None):
     parser.add_argument("--scenes", type=int, default=8, help="how many scenes")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--csv", default="results/loader.csv", metavar="FILE")
+    parser.add_argument("--csv", default=RESULTS / "loader.csv", metavar="FILE")
     arguments = parser.parse_args(argv)
 
     from k3dn_plugin.data import open_store
@@ -61,7 +57,7 @@ def main(argv=None):
         rates = measure(readers, arguments.seconds, arguments.rounds)
     rows = tabulate(rates)
     show(rows)
-    save(rows, Path(arguments.csv))
+    save(rows, arguments.csv, packages=("torch", "numpy", "lmdb", "opencv-python", "basicsr"))
 
 
 def photographs(count):
@@ -134,35 +130,6 @@ def tabulate(rates):
     return [{"reader": reader, "frames": frames, "crop": f"{CROP} x {CROP}", "bits": 16,
              "samples_per_second": round(rate, 1), "milliseconds": round(1000 / rate, 3),
              "ratio": round(rate / baseline, 1)} for (reader, frames), rate in medians.items()]
-
-
-def show(rows):
-    table = [FIELDS, *([str(row[field]) for field in FIELDS] for row in rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(FIELDS))]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
-
-
-def save(rows, path):
-    """The rows with where they were measured."""
-    from k3dn_plugin.atomic import atomic_write
-    packages = ("torch", "numpy", "lmdb", "opencv-python", "basicsr")
-    place = {"device": processor(), "python": platform.python_version(),
-             **{name: metadata.version(name) for name in packages}}
-    with atomic_write(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*FIELDS, *place])
-        writer.writeheader()
-        writer.writerows({**row, **place} for row in rows)
-    print(f"written to {path}")
-
-
-def processor():
-    """The processor's name where the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

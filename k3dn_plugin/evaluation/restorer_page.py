@@ -12,9 +12,8 @@ COLUMNS = ("restorer", "views", "parameters (M)", "MACs (T)", "size rule", "tile
 
 def restorer_page() -> str:
     """Markdown: the table, then what the cards say in words."""
-    names = [n for n in ARCHS.names() if ARCHS.get(n).__module__.startswith("k3dn_plugin.")]
     with torch.device("meta"):
-        restorers = {name: ARCHS.build({"type": name}).eval() for name in names if _has_defaults(name)}
+        restorers = {name: ARCHS.build({"type": name}).eval() for name in restorer_names()}
     height, width = FULL_FRAME
     lines = [
         "# Restorers", "",
@@ -31,6 +30,12 @@ def restorer_page() -> str:
         lines += [f"**`{name}`**: {model.card.notes or 'nothing else to know.'} "
                   f"Recipe: {model.card.recipe_source}.", ""]
     return "\n".join(lines)
+
+
+def restorer_names() -> list[str]:
+    """Names of this package's restorers that can be built as they are."""
+    return [name for name in ARCHS.names()
+            if ARCHS.get(name).__module__.startswith("k3dn_plugin.") and _has_defaults(name)]
 
 
 def _has_defaults(name):

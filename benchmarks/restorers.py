@@ -1,0 +1,139 @@
+"""Latency, memory and cost of every registered restorer in its published settings, side by side.
+
+Small pairs (256 x 256) are restored in alternating rounds, so that a drifting machine hits all alike; full
+frames (1120 x 1680) each in a process of its own, whole where memory allows and in tiles where not.
+
+    python benchmarks/restorers.py
+    python benchmarks/restorers.py --only K3DN Restormer --device cuda --csv gpu.csv
+    python benchmarks/restorers.py --full-frames            # takes the better part of an hour on two cores
+"""
+import argparse
+import fnmatch
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.table import RESULTS, save, show  # noqa: E402
+from k3dn_plugin.cli import run_tool  # noqa: E402
+
+FULL = (1120, 1680)
+MEMORY_GB = 20
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="NAME", help="names or patterns")
+    parser.add_argument("--size", type=int, default=256, help="side of the small pairs")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--full-frames", action="store_true", help="full frames instead of small pairs")
+    parser.add_argument("--memory-gb", type=float, default=MEMORY_GB, help="bound for full frames")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # a full frame through one restorer, in this process
+    parser.add_argument("--csv", metavar="FILE", help="default: benchmarks/results/restorers*.csv")
+    arguments = parser.parse_args(argv)
+
+    import torch
+    device = torch.device(arguments.device)
+    if arguments.one:
+        print(*full_frame(arguments.one, device, arguments.memory_gb), sep="\t")
+        return
+    names = chosen(arguments.only)
+    if arguments.full_frames:
+        rows, name = full_frames(names, arguments), "restorers_full_frame.csv"
+    else:
+        rows, name = small_pairs(names, arguments.size, arguments.rounds, device), "restorers.csv"
+    from k3dn_plugin.evaluation.provenance import device_name
+    show(rows)
+    save(rows, arguments.csv or RESULTS / name, device=device_name(device) if device.type == "cuda" else None)
+
+
+def chosen(patterns):
+    from k3dn_plugin.evaluation.restorer_page import restorer_names
+    names = [n for n in restorer_names() if any(fnmatch.fnmatch(n, pattern) for pattern in patterns)]
+    if not names:
+        from k3dn_plugin.errors import OptionError
+        raise OptionError(f"--only: no restorer is called {' or '.join(patterns)}; there are "
+                          f"{', '.join(restorer_names())}")
+    return names
+
+
+def build(name, device):
+    import torch
+
+    from k3dn_plugin.registry import ARCHS
+    torch.manual_seed(0)
+    return ARCHS.build({"type": name}).eval().to(device)
+
+
+def small_pairs(names, size, rounds, device):
+    """Rows of `rounds` alternating rounds over all restorers, after one unmeasured call of each."""
+    import torch
+
+    from k3dn_plugin.evaluation.cost import count_macs, count_parameters
+    restorers = {name: build(name, device) for name in names}
+    pair = torch.rand(1, 6, size, size, device=device)
+    seconds = {name: [] for name in names}
+    for number in range(rounds + 1):
+        for name, restorer in restorers.items():
+            taken = timed(restorer, pair)
+            if number:
+                seconds[name].append(taken)
+        print(f"round {number} of {rounds}", file=sys.stderr)
+    fastest = min(statistics.median(s) for s in seconds.values())
+    return [{"restorer": name, "parameters_M": round(count_parameters(restorer) / 1e6, 2),
+             "gmacs": round(count_macs(restorer, (size, size)) / 1e9, 1), "pair": f"{size} x {size}",
+             "seconds": round(statistics.median(seconds[name]), 4),
+             "ratio": round(statistics.median(seconds[name]) / fastest, 2)}
+            for name, restorer in restorers.items()]
+
+
+def timed(restorer, pair):
+    import torch
+
+    def wait():
+        if pair.is_cuda:
+            torch.cuda.synchronize()
+
+    with torch.inference_mode():
+        wait()
+        began = time.perf_counter()
+        restorer(pair)
+        wait()
+        return time.perf_counter() - began
+
+
+def full_frames(names, arguments):
+    """Rows of full frames, each restorer in a fresh process, whose peak memory is then its own."""
+    rows = []
+    for number, name in enumerate(names, 1):
+        print(f"{number} of {len(names)}: {name}", file=sys.stderr)
+        done = subprocess.run([sys.executable, __file__, "--one", name, "--device", arguments.device,
+                               "--memory-gb", str(arguments.memory_gb)],
+                              stdout=subprocess.PIPE, text=True, check=True)
+        seconds, peak, tiling = done.stdout.strip().split("\t")
+        rows.append({"restorer": name, "pair": "{} x {}".format(*FULL), "seconds": round(float(seconds), 1),
+                     "peak_GiB": round(float(peak), 2), "how": tiling})
+    fastest = min(row["seconds"] for row in rows)
+    return [{**row, "ratio": round(row["seconds"] / fastest, 2)} for row in rows]
+
+
+def full_frame(name, device, memory_gb):
+    """Seconds, peak GiB and how the frame was cut, for one pair of 1120 x 1680."""
+    import torch
+
+    from k3dn_plugin.evaluation.frames import FrameRestorer
+    from k3dn_plugin.evaluation.memory import GIB
+    restore = FrameRestorer(build(name, device), device=device, max_memory_gb=memory_gb)
+    pair = torch.rand(1, 6, *FULL)
+    began = time.perf_counter()
+    restored = restore(pair)
+    return time.perf_counter() - began, restored.peak_bytes / GIB, restored.tiling
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_tool(main))

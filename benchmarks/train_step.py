@@ -1,0 +1,96 @@
+"""Time and memory of a training step of every registered restorer in its published settings, side by side.
+
+One forward and backward pass and an optimiser's step with an L1 loss on the restored image, in alternating
+rounds; the same crops for all. Memory is what the step adds to the process (CPU) or to the GPU.
+
+    python benchmarks/train_step.py --crop 288 336
+    python benchmarks/train_step.py --only K3DN Restormer --device cuda --batch 4 --amp bfloat16
+"""
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.restorers import build, chosen  # noqa: E402
+from benchmarks.table import RESULTS, save, show  # noqa: E402
+from k3dn_plugin.cli import run_tool  # noqa: E402
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="NAME", help="names or patterns")
+    parser.add_argument("--crop", nargs=2, type=int, default=(288, 336), metavar=("ROWS", "COLUMNS"))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--amp", choices=("bfloat16", "float16"))
+    parser.add_argument("--csv", default=RESULTS / "train_step.csv", metavar="FILE")
+    arguments = parser.parse_args(argv)
+
+    import torch
+
+    from k3dn_plugin.evaluation.provenance import device_name
+    device = torch.device(arguments.device)
+    rows = measure(chosen(arguments.only), arguments, device)
+    show(rows)
+    save(rows, arguments.csv, device=device_name(device) if device.type == "cuda" else None)
+
+
+def measure(names, arguments, device):
+    import torch
+
+    from k3dn_plugin.evaluation.memory import GIB, PeakMemory, memory_in_use, release
+    seconds, peaks = {n: [] for n in names}, dict.fromkeys(names, 0)
+    pair = torch.rand(arguments.batch, 6, *arguments.crop, device=device)
+    batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3],
+             "name": ["random"] * arguments.batch}
+    for number in range(arguments.rounds):
+        for name in names:
+            # Built anew for each round: weights, gradients and optimiser states of all would not fit at once.
+            step = training_step(name, batch, device, arguments.amp)
+            step()
+            release(device)
+            before = memory_in_use(device)
+            with PeakMemory(device) as peak:
+                began = time.perf_counter()
+                step()
+                seconds[name].append(time.perf_counter() - began)
+            peaks[name] = max(peaks[name], peak.bytes - before)
+            del step
+            release(device)
+        print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
+    fastest = min(statistics.median(s) for s in seconds.values())
+    crop = "{} x {}".format(*arguments.crop)
+    return [{"restorer": name, "crop": crop, "batch": arguments.batch, "amp": arguments.amp or "none",
+             "seconds": round(statistics.median(seconds[name]), 3),
+             "samples_per_second": round(arguments.batch / statistics.median(seconds[name]), 3),
+             "ratio": round(statistics.median(seconds[name]) / fastest, 2),
+             "step_GiB": round(peaks[name] / GIB, 2)} for name in names]
+
+
+def training_step(name, batch, device, amp):
+    import torch
+    import torch.nn.functional as F
+    restorer = build(name, device).train()
+    optimiser = torch.optim.AdamW((p for p in restorer.parameters() if p.requires_grad), lr=1e-5)
+    if restorer.card.recurrent:
+        batch = {k: v[:, None] if torch.is_tensor(v) else v for k, v in batch.items()}
+
+    def step():
+        with torch.autocast(device.type, getattr(torch, amp or "bfloat16"), enabled=amp is not None):
+            restored = restorer.training_outputs(batch)["restored"]
+        F.l1_loss(restored.float(), batch["gt"]).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_tool(main))

@@ -1,0 +1,41 @@
+"""The benchmarks run (on little) and the page is generated from what they wrote; no timings are tested."""
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import page  # noqa: E402
+
+
+def run(script, *arguments):
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)],
+                          capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("script, arguments", [
+    ("restorers.py", ("--size", 32, "--rounds", 1)),
+    ("train_step.py", ("--crop", 32, 32, "--rounds", 1)),
+])
+def test_a_restorer_is_measured(script, arguments, tmp_path):
+    path = tmp_path / "out.csv"
+    code, printed, errors = run(script, "--only", "DRBNet", *arguments, "--csv", path)
+    assert code == 0, errors
+    with open(path, newline="", encoding="utf-8") as file:
+        row, = csv.DictReader(file)
+    assert row["restorer"] == "DRBNet" and float(row["seconds"]) > 0 and float(row["ratio"]) == 1
+    assert row["torch"] and row["device"] and "DRBNet" in printed
+
+
+def test_an_unknown_restorer_is_told(tmp_path):
+    code, _, errors = run("restorers.py", "--only", "Nobody", "--csv", tmp_path / "out.csv")
+    assert code == 2 and "no restorer is called Nobody" in errors and not list(tmp_path.iterdir())
+
+
+def test_the_page_is_the_generated_one():
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(), "python benchmarks/page.py"
