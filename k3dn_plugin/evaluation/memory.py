@@ -59,7 +59,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and bool(
-        re.search(r"out of memory|can't allocate memory|ALLOC_FAILED|bad_alloc|bad allocation", str(error)))
+        re.search(r"out of memory|not enough memory|can't allocate memory|DefaultCPUAllocator|ALLOC_FAILED|"
+                  r"bad_alloc|bad allocation", str(error)))
 
 
 def release(device):

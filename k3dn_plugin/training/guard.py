@@ -7,6 +7,7 @@ import torch
 
 from k3dn_plugin.atomic import storage_error
 from k3dn_plugin.errors import K3DNError, TrainingError
+from k3dn_plugin.evaluation.memory import is_out_of_memory
 
 
 def check_finite(losses, names, trainer):
@@ -47,8 +48,8 @@ def explained(options, folder):
     """Turn running out of memory or disk space into an error with advice."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         train = options.datasets.train
         crop = train.arguments().get("crop_size")
@@ -62,10 +63,3 @@ def explained(options, folder):
         if isinstance(error, K3DNError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise storage_error(error.filename or folder, error) from error
-
-
-def _is_out_of_memory(error):
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
