@@ -4,7 +4,6 @@ import time
 
 import pytest
 import tiny_training_parts
-import torch
 import yaml
 
 from k3dn_plugin.options import load_options, merge
@@ -22,11 +21,6 @@ RECIPE = {
     "val": {"val_freq": 3, "save_img": 1, "protocol": "full_float"},
     "logger": {"print_freq": 1, "save_checkpoint_freq": 2, "keep_checkpoints": 2, "use_tb_logger": False},
 }
-
-STAGES = {"train": {"total_iter": 10, "stages": [
-    {"name": "base", "total_iter": 5},
-    {"name": "refine", "total_iter": 5, "network_g": {"refine": True}, "trainable": ["refine.*"],
-     "losses": {"pixel": {"type": "L1Loss"}}, "optim_g": {"lr": 1e-3}}]}}
 
 
 @pytest.fixture
@@ -90,20 +84,3 @@ def child(tmp_path):
     for each in children:
         if each.process.is_alive():
             each.process.kill()
-
-
-def assert_equal(one, other, path="state"):
-    """Two nested structures of tensors and plain values have the same bits."""
-    assert type(one) is type(other), path
-    if isinstance(one, torch.Tensor):
-        assert one.dtype == other.dtype and torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            assert_equal(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for i, (a, b) in enumerate(zip(one, other)):
-            assert_equal(a, b, f"{path}[{i}]")
-    else:
-        assert one == other, path

@@ -3,7 +3,7 @@ import csv
 import socket
 
 import pytest
-from conftest import assert_equal
+from training_questions import assert_equal
 from test_loop import PLAIN
 
 from k3dn_plugin.training.state import load_state, state_files

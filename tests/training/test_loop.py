@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import STAGES, assert_equal
+from training_questions import STAGES, assert_equal
 
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.options import load_options

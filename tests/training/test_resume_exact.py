@@ -4,7 +4,7 @@ import shutil
 import time
 
 import pytest
-from conftest import STAGES, assert_equal
+from training_questions import STAGES, assert_equal
 
 from k3dn_plugin.training.state import load_state, state_files
 from k3dn_plugin.zoo.weights import read_weights

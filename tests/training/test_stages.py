@@ -1,7 +1,7 @@
 """Stages: what is overridden, carried over, frozen, and refused."""
 import pytest
 import torch
-from conftest import STAGES
+from training_questions import STAGES
 
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.options import load_options

@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import assert_equal
+from training_questions import assert_equal
 
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.training.state import load_state, newest_state, save_state, state_files

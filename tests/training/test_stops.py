@@ -1,7 +1,7 @@
 """Signals, bad losses, no memory, no space: training ends with advice, and nothing saved is lost."""
 import pytest
 import torch
-from conftest import assert_equal
+from training_questions import assert_equal
 
 from k3dn_plugin.errors import StorageError, TrainingError
 from k3dn_plugin.training.state import load_state, state_files
