@@ -15,6 +15,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, check_pair
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError, SizeError
+from k3dn_plugin.modules.keras_layers import RepeatUp, double_conv, initialise_as_keras
 from k3dn_plugin.registry import ARCHS
 
 STRIDE = 16
@@ -77,23 +78,6 @@ class ConvLSTM(nn.Module):
         return torch.cat(gates, 1).unflatten(0, (batch, time))
 
 
-class Up(nn.Conv2d):
-    """Repeat each pixel 2 x 2, then a 2x2 convolution that looks down and right, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(in_channels, out_channels, 2)
-
-    def forward(self, x):
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.relu(super().forward(F.pad(x, (0, 1, 0, 1))))
-
-
-def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3x3 convolutions, a ReLU after each."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU(),
-                         nn.Conv2d(out_channels, out_channels, 3, padding=1), nn.ReLU())
-
-
 @ARCHS.register_module()
 class RDPD(Restorer):
     """Restores (B, 6, H, W), or sequences (B, T, 6, H, W). The defaults are the published network.
@@ -135,7 +119,7 @@ class RDPD(Restorer):
         self.encoder = nn.ModuleList(double_conv(before[i], widths[i]) for i in range(LEVELS))
         self.bottom = nn.Conv2d(widths[-2], widths[-1], 3, padding=1)
         self.lstm = ConvLSTM(widths[-1], dropout)
-        self.up = nn.ModuleList(Up(widths[i + 1], widths[i]) for i in reversed(range(LEVELS)))
+        self.up = nn.ModuleList(RepeatUp(widths[i + 1], widths[i]) for i in reversed(range(LEVELS)))
         self.decoder = nn.ModuleList(double_conv(2 * widths[i], widths[i]) for i in reversed(range(LEVELS)))
         self.colours = nn.Conv2d(width, 3, 3, padding=1)
         self.out = nn.Conv2d(3, 3, 1)
@@ -224,21 +208,13 @@ class RDPD(Restorer):
 
     def _initialise(self):
         """As Keras: truncated He normal kernels, orthogonal recurrent one, forget bias 1, Glorot last."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                fan_in = layer.weight[0].numel()
-                # The truncation at two deviations takes 12 % off the deviation; Keras gives it back.
-                std = math.sqrt(2 / fan_in) / 0.87962566103423978
-                nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        initialise_as_keras(self, last=self.out)
         recurrent, channels = self.lstm.conv_h.weight, self.lstm.conv_h.in_channels
         with torch.no_grad():
             flat = torch.empty(9 * channels, 4 * channels)
             nn.init.orthogonal_(flat)
             recurrent.copy_(flat.view(3, 3, channels, 4 * channels).permute(3, 2, 0, 1))
             self.lstm.conv_x.bias[channels:2 * channels] = 1
-        nn.init.xavier_uniform_(self.out.weight)
 
 
 def radial_distance(height: int, width: int, device=None) -> torch.Tensor:

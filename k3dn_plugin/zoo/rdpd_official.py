@@ -1,16 +1,13 @@
 """The released RDPD checkpoints: Keras files, whose layers are matched by order, not by name."""
-import numpy as np
-import torch
-
 from k3dn_plugin.archs.rdpd_arch import LEVELS
-from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.zoo.keras_order import KerasTensor, from_keras, to_keras
 from k3dn_plugin.zoo.official import OfficialNetwork, register_official
 
 RECURRENT = "recurrent_kernel"
 
 
 def tensors_in_order():
-    """`(our key, last part of the Keras name, Keras layer)` of every tensor, in Keras's order.
+    """Every tensor, in Keras's order.
 
     The released files may name layers otherwise; the names here are those of the stated versions, whose
     count runs over the pooling and upsampling layers too.
@@ -21,15 +18,17 @@ def tensors_in_order():
         nonlocal count
         name = f"time_distributed_{count}" if count else "time_distributed"
         count += 1
-        rows.extend([(f"{ours}.weight", "kernel", name), (f"{ours}.bias", "bias", name)])
+        rows.extend([KerasTensor(f"{ours}.weight", "kernel", name),
+                     KerasTensor(f"{ours}.bias", "bias", name)])
 
     for i in range(LEVELS):
         layer(f"encoder.{i}.0")
         layer(f"encoder.{i}.2")
         count += 1  # pooling
     layer("bottom")
-    rows += [("lstm.conv_x.weight", "kernel", "conv_lst_m2d"),
-             ("lstm.conv_h.weight", RECURRENT, "conv_lst_m2d"), ("lstm.conv_x.bias", "bias", "conv_lst_m2d")]
+    rows += [KerasTensor(f"lstm.{ours}", kind, "conv_lst_m2d")
+             for ours, kind in (("conv_x.weight", "kernel"), ("conv_h.weight", RECURRENT),
+                                ("conv_x.bias", "bias"))]
     for i in range(LEVELS):
         count += 1  # upsampling
         layer(f"up.{i}")
@@ -69,28 +68,11 @@ class RDPDOfficial(OfficialNetwork):
         Raises:
             CheckpointError: there are more or fewer of them, or in another order.
         """
-        rows = tensors_in_order()
-        kinds = [key.split("/")[-1].split(":")[0] for key in tensors]
-        if kinds != [kind for _, kind, _ in rows]:
-            wrong = next((i for i, (k, row) in enumerate(zip(kinds, rows)) if k != row[1]), len(rows))
-            found = list(tensors)[wrong] if wrong < len(tensors) else "nothing"
-            raise CheckpointError(
-                f"official RDPD weights: expected {len(rows)} tensors in Keras's order; found {len(kinds)}, "
-                f"of which number {wrong + 1} is {found}. Is it a whole-model file of RDPD?")
-        state = {}
-        for (ours, kind, _), value in zip(rows, tensors.values()):
-            value = np.asarray(value)
-            state[ours] = torch.as_tensor(np.array(value if kind == "bias" else value.transpose(3, 2, 0, 1),
-                                                   order="C"))
-        return state
+        return from_keras(tensors, tensors_in_order(), "RDPD")
 
     def to_official(self, state):
         """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
-        official = {}
-        for ours, kind, layer in tensors_in_order():
-            value = state[ours].detach().cpu().numpy()
-            official[f"{layer}/{kind}:0"] = value if kind == "bias" else value.transpose(2, 3, 1, 0)
-        return official
+        return to_keras(state, tensors_in_order())
 
     def outputs(self, model, inputs, network):
         return {"images": model.run(inputs["x"])[0]}

@@ -4,8 +4,9 @@ import math
 import pytest
 import torch
 
-from k3dn_plugin.archs.rdpd_arch import (RDPD, ConvLSTM, Up, hard_sigmoid, pad_both_sides, radial_distance)
+from k3dn_plugin.archs.rdpd_arch import RDPD, ConvLSTM, hard_sigmoid, pad_both_sides, radial_distance
 from k3dn_plugin.errors import CheckpointError, OptionError, SizeError
+from k3dn_plugin.modules.keras_layers import RepeatUp
 from k3dn_plugin.zoo.official import official_format
 from k3dn_plugin.zoo.rdpd_official import tensors_in_order
 
@@ -62,7 +63,7 @@ def test_dropout_masks_each_gate_and_stays_over_time():
 
 
 def test_up_looks_down_and_right():
-    up = Up(1, 1).double()
+    up = RepeatUp(1, 1).double()
     with torch.no_grad():
         up.weight.fill_(1.0)
         up.bias.zero_()
