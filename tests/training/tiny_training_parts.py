@@ -10,6 +10,7 @@ Environment variables, for tests that run training in a process of its own:
     TINY_SLOW       seconds that every training forward pass takes longer
 """
 import errno
+import multiprocessing
 import os
 import runpy
 import signal
@@ -157,6 +158,8 @@ def train_in_child(arguments, variables, output):
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     _watch_files()
+    # As in a program started by hand; a fork server of this process would outlive its being killed.
+    multiprocessing.set_start_method("fork", force=True)
     tool = Path(__file__).parents[2] / "tools" / "train.py"
     sys.argv = [str(tool), *arguments]
     runpy.run_path(str(tool), run_name="__main__")
