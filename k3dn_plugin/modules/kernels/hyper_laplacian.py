@@ -156,13 +156,13 @@ class NonBlindDeconvolution(nn.Module):
             before = None
             for level in torch.unique(sigma).tolist():
                 here = sigma == level
-                sharp = self.deconvolve(image, level)
+                sharp = self.deconvolve(image, level).clamp(0, 1)
                 restored = torch.where(here, sharp, restored)
                 if before is not None:
                     where, earlier, value = before
                     slope = torch.where(where, (sharp - earlier) / (level - value), slope)
                 before = here, sharp, level
-            return restored.clamp(0, 1), slope
+            return restored, slope
 
     def deconvolve(self, image: torch.Tensor, sigma: float) -> torch.Tensor:
         """(C, H, W) -> (C, H, W), not clipped, as if the blur were the same everywhere."""
