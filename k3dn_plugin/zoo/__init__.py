@@ -1,0 +1,6 @@
+"""Published checkpoints and ours: what they hold and how they become our restorers."""
+from k3dn_plugin.zoo.published import OfficialCheckpoint, load_official
+from k3dn_plugin.zoo.weights import load_weights, read_weights, restorer_from_weights, save_weights
+
+__all__ = ["OfficialCheckpoint", "load_official", "load_weights", "read_weights", "restorer_from_weights",
+           "save_weights"]

@@ -6,6 +6,7 @@ A file says of itself what it is, so it can be restored without its recipe:
 
 The header's metadata holds `format` ("k3dn_plugin"), `network_g` (the option mapping, as JSON) and
 `provenance` (recipe hash, iteration, scores, versions, as JSON). Nothing in such a file is ever executed.
+Published files of other formats are read as well, wherever weights are asked for (`published.py`).
 """
 import inspect
 import json
@@ -23,6 +24,7 @@ from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.signatures import near
 from k3dn_plugin.zoo.official import load_strictly
+from k3dn_plugin.zoo.published import read_official
 
 FORMAT = "k3dn_plugin"
 
@@ -65,25 +67,30 @@ def save_weights(path, model, *, network_g, provenance):
 
 
 def read_weights(path):
-    """The `WeightsFile` at `path`.
+    """The `WeightsFile` at `path`: ours, or a published checkpoint of a known network.
 
     Raises:
-        CheckpointError: the file is missing, truncated, not safetensors or not written by this package.
+        CheckpointError: the file is missing, truncated, or neither of the two.
     """
     path = Path(path)
-    if not path.is_file():
+    if path.is_file() and _is_safetensors(path):
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") == FORMAT:
+                    state = {key: file.get_tensor(key) for key in file.keys()}
+                    return WeightsFile(path, state, json.loads(metadata["network_g"]),
+                                       json.loads(metadata["provenance"]))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged or cut short ({path.stat().st_size:,} bytes): {error}. "
+                                  "Copy it again, or take another checkpoint of the run") from error
+    if not path.exists():
         raise CheckpointError(_missing(path))
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is a safetensors file of another program (metadata: {metadata or 'none'}); expected "
-            f"one written by k3dn_plugin, which names its network. {_ours()}")
-    return WeightsFile(path, state, json.loads(metadata["network_g"]), json.loads(metadata["provenance"]))
+        official = read_official(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. {_ours()}") from None
+    return WeightsFile(path, official.state, official.network_g, official.provenance)
 
 
 def load_weights(path, model, *, network_g=None):
@@ -103,7 +110,7 @@ def load_weights(path, model, *, network_g=None):
     try:
         load_strictly(model, file.state, source=f"{file.path}: weights of {file.network_g['type']}")
     except CheckpointError as error:
-        raise CheckpointError(f"{error}\nstored: {_shown(file.network_g)}\nwanted: {_shown(wanted)}"
+        raise CheckpointError(f"{error}{_other_views(file.network_g, model)}\nstored: {_shown(file.network_g)}\nwanted: {_shown(wanted)}"
                               + "".join(f"\n  {line}" for line in differing)) from None
     if differing:
         warnings.warn(f"{file.path} was trained with other settings, though every weight fits: "
@@ -142,6 +149,20 @@ def load_pretrained(path, model, *, strict=True, network_g=None):
             + [f"{k}: not in the file" for k in own if k not in file.state])
 
 
+def _other_views(stored, model):
+    """What to say when the file is of a network that reads other views than `model`."""
+    if stored.get("type") not in ARCHS.names() or not hasattr(model, "card"):
+        return ""
+    with torch.device("meta"):
+        views = ARCHS.build(stored).card.views
+    if set(views) == set(model.card.views):
+        return ""
+    single = len(views) == 1
+    return (f"\nThe file is of a {'single-image' if single else 'dual-pixel'} network, which reads "
+            f"{', '.join(views)}; {type(model).__name__} reads {', '.join(model.card.views)}. Take the "
+            f"{'dual-pixel' if single else 'single-image'} checkpoint, or set network_g to the file's")
+
+
 def differing_settings(stored, wanted):
     """Lines for the settings in which two `network_g` mappings differ, defaults filled in."""
     stored, wanted = _complete(stored), _complete(wanted)
@@ -165,26 +186,17 @@ def _shown(network_g, limit=300):
 
 
 def _missing(path):
-    if path.is_dir():
-        return f"{path} is a folder; expected a weights file. {_ours()}"
     there = sorted(p.name for p in path.parent.glob("*.safetensors")) if path.parent.is_dir() else []
     held = f"{path.parent} holds {', '.join(there[:5])}." if there else f"{path.parent} holds no weights."
     return f"no weights file at {path}: {held}{near(path.name, there)} {_ours()}"
 
 
-def _damaged(path, error):
-    """A message that tells a truncated file from one that never was safetensors."""
+def _is_safetensors(path):
+    """Whether it begins as they do: the header's length (8 bytes, little endian) and the header's "{"."""
     with open(path, "rb") as file:
         head = file.read(9)
-    size = path.stat().st_size
-    # A safetensors file begins with its header's length (8 bytes, little endian) and the header's "{".
-    if len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 1e8:
-        return (f"{path} is damaged or cut short ({size:,} bytes): {error}. "
-                "Copy it again, or take another checkpoint of the run")
-    kind = "an empty file" if size == 0 else (
-        "a PyTorch file (.pth)" if head[:2] in (b"PK", b"\x80\x02") else "not a safetensors file")
-    return f"{path} is {kind}; expected weights in safetensors format. {_ours()}"
+    return len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 1e8
 
 
 def _ours():
-    return "Training writes them to experiments/<name>/models/ (best.safetensors, last.safetensors)"
+    return "Training writes weights to experiments/<name>/models/ (best.safetensors, last.safetensors)"

@@ -127,7 +127,7 @@ def test_truncated_file(saved, keep):
 
 
 @pytest.mark.parametrize("content, kind", [(b"", "an empty file"), (b"PK\x03\x04 a zip file", "PyTorch"),
-                                           (b"hello, this is a text", "not a safetensors file")])
+                                           (b"hello, this is a text", "begins with b'hello, ")])
 def test_not_safetensors(tmp_path, content, kind):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
@@ -138,7 +138,7 @@ def test_not_safetensors(tmp_path, content, kind):
 def test_safetensors_of_another_program(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"format": "pt"})
-    with pytest.raises(CheckpointError, match="another program"):
+    with pytest.raises(CheckpointError, match="of no network known here"):
         read_weights(path)
 
 

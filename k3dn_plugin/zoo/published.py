@@ -1,0 +1,204 @@
+"""Published checkpoints, recognised by their keys: which network, which views, which settings.
+
+    >>> checkpoint = load_official("dual_pixel_defocus_deblurring.pth")      # doctest: +SKIP
+    >>> print(checkpoint.describe())                                         # doctest: +SKIP
+    >>> restored = checkpoint.restorer(lq)                                   # doctest: +SKIP
+"""
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from k3dn_plugin.archs.base import Restorer
+from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.registry import import_all
+from k3dn_plugin.zoo.official import FORMATS, load_strictly, official_format
+from k3dn_plugin.zoo.official_files import OfficialFile, read_official_file
+
+PARTS = {"dddnet_estd": "estd", "dddnet_esti": "esti"}  # published as two files
+UNFIT = ("ifan_train", "ifan_dual_train", "bambnet_reblur", "dmenet_deconv")
+
+
+@dataclass(frozen=True)
+class OfficialWeights:
+    """A published file in our terms.
+
+    Attributes:
+        file: what was read.
+        network: its name among the official formats ("restormer", "drbnet_dual", ...).
+        settings: the official settings, inferred from the tensors' shapes.
+        network_g: the option mapping that builds our restorer.
+        state: its state dict, ours, float32.
+    """
+
+    file: OfficialFile
+    network: str
+    settings: dict
+    network_g: dict
+    state: dict[str, torch.Tensor]
+
+    @property
+    def provenance(self) -> dict:
+        """What is stored with converted weights: origin, file, hash and how they were recognised."""
+        return {"origin": "official weights", "network": self.network, "file": self.file.path.name,
+                "sha256": file_hash(self.file.path), "format": self.file.kind, "notes": list(self.file.notes),
+                "official_settings": self.settings}
+
+    def build(self) -> Restorer:
+        """The restorer, loaded, in evaluation mode on the CPU."""
+        model = official_format(self.network).build(self.settings, self.network)
+        load_strictly(model, self.state, source=f"{self.file.path}: official {self.network} weights")
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class OfficialCheckpoint:
+    """A published restorer, ready to use.
+
+    Attributes:
+        restorer: built, loaded, in evaluation mode on the CPU.
+        weights: where it came from.
+    """
+
+    restorer: Restorer
+    weights: OfficialWeights
+
+    @property
+    def network(self) -> str:
+        """The network's name among the official formats."""
+        return self.weights.network
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that it reads, in its order."""
+        return self.restorer.card.views
+
+    @property
+    def settings(self) -> dict:
+        """The official settings that were found."""
+        return self.weights.settings
+
+    def describe(self) -> str:
+        """Which network, views and settings were found, in words."""
+        file, found = self.weights.file, self.weights
+        how = f" ({', '.join(file.notes)})" if file.notes else ""
+        settings = ", ".join(f"{key}: {value}" for key, value in found.settings.items())
+        return (f"{file.path.name}: {file.kind}{how}, {len(file.tensors)} tensors\n"
+                f"network: {type(self.restorer).__name__}, {self.restorer.card.title} "
+                f"({self.restorer.card.venue} {self.restorer.card.year})\n"
+                f"views: {', '.join(self.views)}\nsettings: {settings}")
+
+
+def load_official(path) -> OfficialCheckpoint:
+    """Build and load the network of a published weights file.
+
+    Args:
+        path: a file; for DDDNet either of its two files (the other beside it) or their folder.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, would execute code, or is no known network's.
+    """
+    weights = read_official(path)
+    return OfficialCheckpoint(weights.build(), weights)
+
+
+def read_official(path) -> OfficialWeights:
+    """Read and recognise a published weights file; see `load_official`."""
+    path = Path(path)
+    if path.is_dir():
+        return _from_parts(path, sorted(p for p in path.iterdir() if p.is_file()))
+    if not path.is_file():
+        raise CheckpointError(f"no weights file at {path}")
+    file = read_official_file(path)
+    network, settings = recognise(file)
+    if network in PARTS:
+        return _from_parts(path, [path, *_siblings(path, PARTS[network])])
+    return _converted(file, network, settings)
+
+
+def recognise(file: OfficialFile) -> tuple[str, dict]:
+    """`(network, settings)` of a published file, from the keys and shapes of its tensors.
+
+    Raises:
+        CheckpointError: no known network has them; the message shows the first keys.
+    """
+    import_all("k3dn_plugin.zoo")
+    shapes = {key: tuple(value.shape) for key, value in file.tensors.items()}
+    for known in dict.fromkeys(FORMATS.values()):
+        found = known().recognise(shapes)
+        if found is not None:
+            return found
+    fixed = next((key for key in shapes if key.endswith("conv1.weight_left")), None)
+    if fixed:
+        raise CheckpointError(
+            f"{file.path}: {fixed} is of a K3DN whose kernels were fixed for inference, which can neither be "
+            "trained nor reblur; take the checkpoint from before that step (deblur.N.conv1.weight)")
+    first = ", ".join(f"{key} {shape}" for key, shape in list(shapes.items())[:4])
+    raise CheckpointError(
+        f"{file.path}: a {file.kind} file with {len(shapes)} tensors of no network known here (it begins with "
+        f"{first}). Known: {', '.join(sorted(set(FORMATS) - set(UNFIT)))}")
+
+
+def file_hash(path) -> str:
+    """SHA-256 of a file; of a folder, of its files in order."""
+    digest, path = hashlib.sha256(), Path(path)
+    for part in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+        with open(part, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _converted(file, network, settings):
+    known = official_format(network)
+    state = {key: value.float() if value.is_floating_point() else value
+             for key, value in known.convert(file.tensors, network).items()}
+    network_g = {"type": known.arch_of(network), **known.arguments(settings, network)}
+    with torch.device("meta"):
+        wanted = known.build(settings, network).state_dict()
+    # Counters of batch norm: PyTorch before 0.4.1 saved none, and they compute nothing.
+    counters = [key for key in {**wanted, **state} if key.endswith("num_batches_tracked")]
+    state = {key: value for key, value in state.items() if key in wanted or key not in counters}
+    state.update({key: torch.zeros((), dtype=torch.int64) for key in counters
+                  if key in wanted and key not in state})
+    return OfficialWeights(file, network, settings, network_g, state)
+
+
+def _siblings(path, part):
+    """Files beside `path` that may hold the other of two parts: its name with estd for esti, or back."""
+    other = {"estd": "esti", "esti": "estd"}[part]
+    at = path.name.lower().find(part)
+    if at < 0:
+        return []
+    last = other[-1].upper() if path.name[at + 3].isupper() else other[-1]
+    sibling = path.with_name(path.name[:at + 3] + last + path.name[at + 4:])
+    return [sibling] if sibling.is_file() else []
+
+
+def _from_parts(path, files):
+    """DDDNet from its two files."""
+    found, settings = {}, {}
+    for each in files:
+        try:
+            file = read_official_file(each)
+            network, of = recognise(file)
+        except CheckpointError:
+            if each == path:
+                raise
+            continue
+        if network in PARTS:
+            found[PARTS[network]], settings[PARTS[network]] = file, of
+    missing = [part for part in PARTS.values() if part not in found]
+    if missing:
+        have = ", ".join(f"{part} ({file.path.name})" for part, file in found.items())
+        if not found:
+            raise CheckpointError(f"{path} is a folder; expected a weights file, or a folder with DDDNet's two "
+                                  "files, Estd.pkl and Esti.pkl")
+        raise CheckpointError(
+            f"{path}: DDDNet is published as two files, Estd.pkl (depth) and Esti.pkl (image); found {have}. "
+            f"Put the other one beside it under that name, or give the folder that holds both")
+    tensors = {f"{part}.{key}": value for part, file in found.items() for key, value in file.tensors.items()}
+    notes = tuple(note for file in found.values() for note in file.notes)
+    kind = " and ".join(dict.fromkeys(file.kind for file in found.values()))
+    return _converted(OfficialFile(path, kind, tensors, tuple(dict.fromkeys(notes))), "dddnet", settings)
