@@ -16,7 +16,7 @@ class ReblurConsistency(nn.Module):
 
     Compares every view that the reblur module gives (`prediction["reblurred"]`: some of `left`,
     `right`, `center`) with the same view of the batch, and averages over the views. It needs no kernel
-    or disparity truth.
+    or disparity truth. Views that are reblurred at a fraction of the size are compared with block means.
 
     Args:
         weight: factor on the mean distance.
@@ -36,5 +36,11 @@ class ReblurConsistency(nn.Module):
         """The weighted mean distance over the reblurred views."""
         reblurred = look_up(prediction, "reblurred", self, "the network's prediction")
         captured = {"left": batch["lq"][:, :3], "right": batch["lq"][:, 3:], "center": batch["center"]}
-        distances = [self._distance(image, captured[view]) for view, image in reblurred.items()]
+        distances = [self._distance(image, _shrunk(captured[view], image)) for view, image in reblurred.items()]
         return self.weight * torch.stack(distances).mean()
+
+
+def _shrunk(captured, image):
+    """The captured view averaged over blocks, where a reblur module works on small images (IFAN's do)."""
+    factor = -(-captured.shape[-1] // image.shape[-1])
+    return F.avg_pool2d(captured, factor, ceil_mode=True) if factor > 1 else captured
