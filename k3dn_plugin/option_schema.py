@@ -46,6 +46,15 @@ class PathOptions(_Keys):
     resume_state: str | None = None
 
 
+class PhaseOptions(_Keys):
+    """Part of a stage with a batch and a crop of its own (progressive training)."""
+
+    iterations: int = Field(ge=1)
+    global_batch: int = Field(ge=1)
+    batch_size_per_gpu: int | None = Field(None, ge=1)
+    crop_size: int | list[int] | None = None
+
+
 class StageOptions(_Keys):
     """One stage of training; keys left out are those of `train`."""
 
@@ -62,6 +71,8 @@ class StageOptions(_Keys):
     ema_decay: float | None = Field(None, ge=0, lt=1)
     grad_clip: float | None = Field(None, gt=0)
     accumulate: int | None = Field(None, ge=1)
+    global_batch: int | None = Field(None, ge=1)
+    phases: list[PhaseOptions] | None = None
 
 
 class TrainOptions(_Keys):
@@ -74,6 +85,8 @@ class TrainOptions(_Keys):
     ema_decay: float = Field(0.0, ge=0, lt=1)
     grad_clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
+    global_batch: int | None = Field(None, ge=1)
+    phases: list[PhaseOptions] | None = None
     amp: Literal["bfloat16", "float16"] | None = None
     compile: bool = False
     stages: list[StageOptions] | None = None

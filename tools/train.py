@@ -4,6 +4,8 @@
 The experiment's folder (experiments/<name>) gets options, log, metrics.csv, TensorBoard, weights, states
 to resume from, and pictures. Several processes:
     torchrun --nproc_per_node 4 tools/train.py -opt FILE --launcher pytorch
+What a recipe will do on so many devices, without starting it:
+    python tools/train.py -opt FILE --plan --devices 2
 """
 import argparse
 import sys
@@ -19,6 +21,10 @@ def main(argv=None):
     from k3dn_plugin.options import load_options
     from k3dn_plugin.training import train
     options = load_options(arguments.opt, arguments.set)
+    if arguments.plan:
+        from k3dn_plugin.training.plan_table import plan_text
+        print(plan_text(options, arguments.devices))
+        return 0
     result = train(options, resume=arguments.resume, device=arguments.device, launcher=arguments.launcher,
                    overwrite=arguments.overwrite)
     # The shell's convention for a program that a signal stopped: 130 for Ctrl-C, 143 for SIGTERM.
@@ -37,6 +43,9 @@ def parse(argv):
                         help="start afresh where a run of this name lies (its folder is renamed)")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--plan", action="store_true",
+                        help="print batch, accumulation, iterations, samples and learning rate, and stop")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="for --plan: how many devices")
     return parser.parse_args(argv)
 
 

@@ -2,7 +2,9 @@
 import inspect
 
 from k3dn_plugin.data.loader import build_loader
+from k3dn_plugin.data.sampler import Phase
 from k3dn_plugin.registry import DATASETS
+from k3dn_plugin.training.phases import micro_batches_before, share_stage
 
 
 class Feed:
@@ -33,15 +35,15 @@ class Feed:
 
     def batches(self, stage, iteration):
         """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""
-        loading = stage.dataset
+        loading, phases = stage.dataset, share_stage(stage, self._world.size)
         return build_loader(
-            self._train[stage.index], batch_size=loading.batch_size_per_gpu,
+            self._train[stage.index],
+            phases=[Phase(p.iterations * p.accumulate, p.batch, p.crop_size) for p in phases],
             num_workers=loading.num_worker_per_gpu, prefetch_factor=loading.prefetch_factor,
             pin_memory=loading.pin_memory and self._world.device.type == "cuda",
             # A stage sees another order than the one before it.
-            seed=self._seed + stage.index, start_iteration=iteration * stage.accumulate,
-            total_iterations=stage.total_iter * stage.accumulate, rank=self._world.rank,
-            world_size=self._world.size)
+            seed=self._seed + stage.index, start_iteration=micro_batches_before(phases, iteration),
+            rank=self._world.rank, world_size=self._world.size)
 
     def _seeded(self, spec):
         """`spec` with the run's seed for the samples' random choices, where it gives none itself."""

@@ -9,6 +9,7 @@ from k3dn_plugin import __version__
 from k3dn_plugin.training import randomness
 from k3dn_plugin.training.assembly import Assembly
 from k3dn_plugin.training.guard import check_finite
+from k3dn_plugin.training.phases import phase_at, samples_before, share_stage
 
 logger = logging.getLogger("k3dn_plugin.training")
 
@@ -86,7 +87,7 @@ class Trainer:
     def _step(self, batches):
         """One iteration over `accumulate` micro-batches; their mean gradient is that of the whole batch."""
         began, self.data_seconds, self.validation = time.perf_counter(), 0.0, None
-        parts, count, sums = self.assembly, self.stage.accumulate, {}
+        parts, count, sums = self.assembly, self.phase.accumulate, {}
         for micro in range(count):
             batch, names = self._fetch(batches)
             with self.world.synchronised(parts.model, last=micro == count - 1):
@@ -133,15 +134,21 @@ class Trainer:
         return None
 
     @property
+    def phase(self):
+        """How the batch of the next iteration is shared out (`SharedPhase`)."""
+        return phase_at(share_stage(self.stage, self.world.size), self.iteration - self.stage.start)
+
+    @property
     def batch(self):
-        """Samples that one iteration sees, over all processes and micro-batches."""
-        return self.stage.dataset.batch_size_per_gpu * self.world.size * self.stage.accumulate
+        """Samples that an iteration sees, over all processes and micro-batches."""
+        return self.phase.global_batch
 
     @property
     def samples_seen(self):
         """Samples seen in the whole run."""
-        return sum((min(self.iteration, s.end) - s.start) * s.dataset.batch_size_per_gpu
-                   * self.world.size * s.accumulate for s in self.plan if self.iteration > s.start)
+        return sum(samples_before(share_stage(stage, self.world.size),
+                                  min(self.iteration, stage.end) - stage.start)
+                   for stage in self.plan if self.iteration > stage.start)
 
     def state(self):
         """The training state (`state.py`) at this moment; every process must call it."""

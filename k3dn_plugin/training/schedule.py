@@ -100,16 +100,22 @@ def check_schedule(spec, total_iter, where="train.scheduler"):
 
 def build_schedule(spec, optimizer, *, total_iter, warmup_iter=0, where="train.scheduler"):
     """A `LambdaLR` that is stepped once after every iteration."""
-    rate = check_schedule(spec, total_iter, where)
     lr = float(optimizer.param_groups[0]["lr"])
     if lr <= 0:
         raise OptionError(f"train.optim_g.lr: expected more than 0, found {lr}")
+    rate = _warmed_up(check_schedule(spec, total_iter, where), warmup_iter)
+    return LambdaLR(optimizer, lambda t: rate(lr, t) / lr)
 
-    def factor(t):
-        # As in BasicSR: iteration t + 1 of the warm-up has (t + 1) / warmup_iter of the full rate.
-        return (t + 1) / warmup_iter if t + 1 < warmup_iter else rate(lr, t) / lr
 
-    return LambdaLR(optimizer, factor)
+def learning_rate(stage):
+    """The rate of a `Stage` as a function of the iterations done in it."""
+    rate = _warmed_up(check_schedule(stage.scheduler, stage.total_iter), stage.warmup_iter)
+    return lambda t: rate(float(stage.optim_g["lr"]), t)
+
+
+def _warmed_up(rate, warmup_iter):
+    # As in BasicSR: iteration t + 1 of the warm-up has (t + 1) / warmup_iter of the full rate.
+    return lambda lr, t: lr * (t + 1) / warmup_iter if t + 1 < warmup_iter else rate(lr, t)
 
 
 def _cosine(high, low, done):

@@ -13,6 +13,7 @@ from k3dn_plugin.option_schema import DatasetOptions
 from k3dn_plugin.options import merge
 from k3dn_plugin.training.graph import REBLUR_PREFIX, graph_names, matches
 from k3dn_plugin.training.optim import check_optimizer
+from k3dn_plugin.training.phases import share_stage
 from k3dn_plugin.training.schedule import check_schedule
 
 
@@ -33,6 +34,8 @@ class Stage:
     ema_decay: float = 0.0
     grad_clip: float | None = None
     accumulate: int = 1
+    global_batch: int | None = None
+    phases: tuple = ()
     reblur: dict | None = None
     trainable: list | None = field(default=None)
 
@@ -56,7 +59,7 @@ def plan_stages(options):
     common = dict(network_g=options.network_g, dataset=options.datasets.train, losses=train.losses,
                   optim_g=train.optim_g, scheduler=train.scheduler, warmup_iter=train.warmup_iter,
                   ema_decay=train.ema_decay, grad_clip=train.grad_clip, accumulate=train.accumulate,
-                  reblur=train.reblur)
+                  global_batch=train.global_batch, phases=tuple(train.phases or ()), reblur=train.reblur)
     if not train.stages:
         stages = [Stage(index=0, name="train", start=0, end=train.total_iter, **common)]
     else:
@@ -72,14 +75,25 @@ def plan_stages(options):
         where = f"train.stages[{stage.index}]" if train.stages else "train"
         check_optimizer(stage.optim_g, f"{where}.optim_g")
         check_schedule(stage.scheduler, stage.total_iter, f"{where}.scheduler")
+        _check_batches(stage, where)
     return stages
+
+
+def _check_batches(stage, where):
+    """A batch is stated in one way; phases are as long as their stage."""
+    if stage.accumulate > 1 and (stage.global_batch is not None or stage.phases):
+        raise OptionError(f"{where}.accumulate is {stage.accumulate}, but {where} also has "
+                          f"{'phases' if stage.phases else 'global_batch'}, from which it is computed: leave it out")
+    share_stage(stage, 1)
 
 
 def _overrides(own, common):
     """The fields of `Stage` that a stage's block changes."""
     given = {key: getattr(own, key) for key in own.model_fields_set
              if key in common and key not in ("network_g", "optim_g", "scheduler", "datasets_train")
-             and (getattr(own, key) is not None or key in ("reblur", "grad_clip"))}
+             and (getattr(own, key) is not None or key in ("reblur", "grad_clip", "global_batch"))}
+    if "phases" in given:
+        given["phases"] = tuple(given["phases"])
     for key in ("network_g", "optim_g", "scheduler"):
         if getattr(own, key) is not None:
             given[key] = merge(common[key], getattr(own, key))
