@@ -53,8 +53,15 @@ class Options(OptionKeys):
     _raw: dict = PrivateAttr(default_factory=dict)
 
     def as_dict(self) -> dict:
-        """The resolved options as plain data, defaults included."""
-        return self.model_dump(mode="python")
+        """The resolved options as plain data, defaults included.
+
+        Keys that a stage leaves out stay out: they are those of `train`, which null would replace.
+        """
+        plain = self.model_dump(mode="python")
+        if self.train is not None and self.train.stages:
+            plain["train"]["stages"] = [stage.model_dump(mode="python", exclude_unset=True)
+                                        for stage in self.train.stages]
+        return plain
 
     def hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the resolved options."""

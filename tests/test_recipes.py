@@ -1,8 +1,11 @@
 """Every option file resolves, is checked to its components, and builds the network that it promises."""
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from k3dn_plugin.evaluation.restorer_page import restorer_names
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.training.stages import plan_stages
@@ -36,3 +39,30 @@ def test_the_demo_differs_from_the_full_recipe_in_data_size_and_length_alone():
         assert getattr(full.train, key) == getattr(demo.train, key)
     assert [s.name for s in full.train.stages] == [s.name for s in demo.train.stages]
     assert full.val.protocol == demo.val.protocol
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_stored_options_are_the_same_recipe(name, tmp_path):
+    options = load_options(FOLDER / name)
+    stored = tmp_path / "options.yml"
+    stored.write_text(yaml.safe_dump(json.loads(json.dumps(options.as_dict()))), encoding="utf-8")
+    again = load_options(stored)
+    assert again.hash() == options.hash()
+    assert plan_stages(again) == plan_stages(options)
+
+
+def test_every_restorer_is_trained_on_identical_data():
+    """Recipes differ in the size and number of their crops, in nothing else of the data or its validation."""
+    sections = {}
+    for name in RECIPES:
+        options = load_options(FOLDER / name).as_dict()
+        if name.endswith("_dpdd.yml"):
+            for key in ("crop_size", "batch_size_per_gpu"):
+                options["datasets"]["train"].pop(key)
+            sections[name] = {"datasets": options["datasets"], "val": options["val"]}
+    assert len({json.dumps(section, sort_keys=True) for section in sections.values()}) == 1
+
+
+def test_every_restorer_has_a_recipe():
+    trained = {load_options(FOLDER / name).network_g["type"] for name in RECIPES if name.endswith("_dpdd.yml")}
+    assert trained >= set(restorer_names())
