@@ -8,11 +8,10 @@ from tqdm import tqdm
 from k3dn_plugin.data.images import write_image
 from k3dn_plugin.data.lmdb_store import LmdbStore
 from k3dn_plugin.data.store_writer import StoreWriter
-from k3dn_plugin.errors import OptionError
 from k3dn_plugin.simulation.figure import contact_sheet
 from k3dn_plugin.simulation.pairs import SimulationSettings, load_photographs, simulate_scene
 from k3dn_plugin.simulation.photographs import photographs_in
-from k3dn_plugin.simulation.psf import FAMILIES
+from k3dn_plugin.simulation.settings import check_settings
 
 
 def build_simulated(out, photos, *, count: int, settings: SimulationSettings, seed: int = 0) -> LmdbStore:
@@ -42,19 +41,6 @@ def build_simulated(out, photos, *, count: int, settings: SimulationSettings, se
         store = writer.finish()
     write_contact_sheet(store)
     return store
-
-
-def check_settings(settings, count):
-    """Raise `OptionError` for settings that no scene can have."""
-    unknown = set(settings.families) - set(FAMILIES)
-    if unknown:
-        raise OptionError(f"no PSF family {sorted(unknown)[0]!r}; there are {', '.join(sorted(FAMILIES))}")
-    if count < 1 or min(settings.size) < 32 or settings.max_radius <= 0:
-        raise OptionError("a simulation needs at least one scene, frames of 32 pixels and a positive "
-                          f"max_radius; found {count}, {settings.size}, {settings.max_radius}")
-    if settings.max_radius * 4 > min(settings.size):
-        raise OptionError(f"max_radius {settings.max_radius} is more than a quarter of frames of "
-                          f"{settings.size[0]} x {settings.size[1]}: nothing would be left to see")
 
 
 def write_contact_sheet(store, scenes: int = 4) -> Path:

@@ -16,7 +16,9 @@ from k3dn_plugin.simulation.psf import PsfSettings
 from k3dn_plugin.simulation.sensor import SensorSettings
 
 MAX_RADIUS = 5.0
-TRAIN = SimulationSettings(size=(288, 288), max_radius=MAX_RADIUS)
+# The families are named, so that one more in the package does not change the demo.
+TRAIN = SimulationSettings(size=(288, 288), max_radius=MAX_RADIUS,
+                           families=("butterworth", "half_disc", "soft_disc", "translating_disc"))
 # Where the lens is focused on the held-out scene, as quantiles of its disparity: far, middle, near.
 FOCUS = (0.1, 0.5, 0.9)
 # One lens for the held-out scene that is none of those drawn for training, but like them.

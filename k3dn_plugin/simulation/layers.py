@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.errors import SizeError
-from k3dn_plugin.simulation.psf import PsfSettings, kernel_pair
-
-STEP = 0.5  # pixels of radius between the rungs of the ladder: closer than an eye or a metric can tell
+from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.psf import PsfSettings
+from k3dn_plugin.simulation.spread import FAST_STEP, STEP, spread_part, spread_surface
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,18 @@ class Surface:
     radius: torch.Tensor
 
 
-def render_pair(surfaces, settings: PsfSettings) -> tuple[torch.Tensor, torch.Tensor]:
-    """The left and the right view, (3, H, W) each, of surfaces listed back to front.
+def render_pair(surfaces, settings: PsfSettings, *, place: Place | None = None,
+                fast: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """The left and the right view, (3, H, W) each, of surfaces listed back to front, on the surfaces' device.
 
     The rearmost surface must cover everything. (left + right) / 2 is the combined picture.
+
+    Args:
+        surfaces: `Surface`s of one size.
+        settings: the lens and sensor.
+        place: of the picture in the camera's frame, for lenses that differ over the field; the picture is
+            the frame if None.
+        fast: transform only what a surface covers, on a coarser ladder of radii (`spread.FAST_STEP`).
 
     Raises:
         SizeError: a surface differs in size, or the rearmost leaves holes.
@@ -47,55 +55,14 @@ def render_pair(surfaces, settings: PsfSettings) -> tuple[torch.Tensor, torch.Te
         if surface.colour.shape[-2:] != shape or surface.radius.shape != shape:
             raise SizeError(f"surfaces of one scene must have one size, found {tuple(shape)} and "
                             f"{tuple(surface.colour.shape[-2:])}")
-        spread = spread_surface(surface, settings)
+        if fast or settings.varies:
+            spread = spread_part(surface, settings, place, FAST_STEP if fast else STEP)
+        else:
+            spread = spread_surface(surface, settings)
         views = [light / coverage.clamp(min=1e-6) if views is None else
                  below * (1 - coverage.clamp(max=1)) + light / coverage.clamp(min=1)
                  for (light, coverage), below in zip(spread, views or (None, None))]
     return views[0], views[1]
-
-
-def spread_surface(surface: Surface, settings: PsfSettings):
-    """[(light, coverage)] of a surface in the left and right view: (3, H, W) premultiplied and (1, H, W)."""
-    height, width = surface.radius.shape
-    rungs = ladder(surface.radius)
-    if len(rungs) == 1 and abs(rungs[0]) < 0.5:
-        light = surface.colour * surface.alpha
-        return [(light, surface.alpha), (light, surface.alpha)]
-    reach = 2 + int(2 * max(abs(r) for r in rungs))
-    # Light also comes from outside the picture; reflected borders stand in for it.
-    pad = [min(reach, height - 1), min(reach, width - 1)]
-    def padded(x):
-        return F.pad(x[None], (pad[1], pad[1], pad[0], pad[0]), mode="reflect")[0]
-    radius = padded(surface.radius[None])[0]
-    content = padded(torch.cat([surface.colour * surface.alpha, surface.alpha]))
-    size = content.shape[-2:]
-    sums = [0, 0]
-    for rung in rungs:
-        share = (1 - (radius - rung).abs() / STEP).clamp(min=0) if len(rungs) > 1 else torch.ones_like(radius)
-        if not bool(share.any()):
-            continue
-        spectrum = torch.fft.rfft2(content * share)
-        for view, kernel in enumerate(kernel_pair(rung, settings)):
-            sums[view] = sums[view] + spectrum * transfer(kernel.to(content.device), size)
-    spread = [torch.fft.irfft2(total, s=size)[:, pad[0]:pad[0] + height, pad[1]:pad[1] + width]
-              for total in sums]
-    return [(view[:3].clamp(min=0), view[3:].clamp(min=0)) for view in spread]
-
-
-def ladder(radius: torch.Tensor) -> list[float]:
-    """Radii, `STEP` apart, that hold all of `radius` between them; one where it is constant."""
-    low, high = float(radius.min()), float(radius.max())
-    if high - low < 1e-3:
-        return [(low + high) / 2]
-    first, last = int(low // STEP), int(-(-high // STEP))
-    return [i * STEP for i in range(first, last + 1)]
-
-
-def transfer(kernel: torch.Tensor, size) -> torch.Tensor:
-    """One-sided spectrum of a kernel whose anchor is its middle."""
-    half = kernel.shape[-1] // 2
-    padded = F.pad(kernel, (0, size[1] - kernel.shape[1], 0, size[0] - kernel.shape[0]))
-    return torch.fft.rfft2(padded.roll((-half, -half), (0, 1)))
 
 
 def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness: float = 1.5) -> list[Surface]:

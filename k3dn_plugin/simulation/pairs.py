@@ -1,91 +1,55 @@
-"""One simulated dual-pixel scene, decided by (seed, index) alone."""
-from dataclasses import dataclass
+"""One simulated dual-pixel scene, decided by the numbers that its random source is made from."""
+import dataclasses
 
 import numpy as np
 import torch
 
 from k3dn_plugin.simulation.layers import render_pair, surfaces_from_depth
 from k3dn_plugin.simulation.photographs import load_linear
-from k3dn_plugin.simulation.psf import FAMILIES, PsfSettings
+from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap
+from k3dn_plugin.simulation.radial import distort, margin_needed
 from k3dn_plugin.simulation.scenes import flatten, random_scene
-from k3dn_plugin.simulation.sensor import SensorSettings, expose, to_uint16
+from k3dn_plugin.simulation.sensor import SensorSettings, expose, quantise
+from k3dn_plugin.simulation.settings import (FACTS, SimulationSettings, draw_distortion, draw_place, draw_psf,
+                                             draw_sensor)
 
-FACTS = {
-    "bit_depth": 16, "linear": False, "disparity_axis": "x", "simulated": True,
-    "defocus_unit": "px, signed blur radius: positive where the right view's content lies further right "
-                    "(beyond the focus plane)",
-}
-
-
-def random_source(seed: int, index: int) -> np.random.Generator:
-    """A generator that depends on its arguments alone, whichever process asks."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
+__all__ = ["FACTS", "SimulationSettings", "draw_scene", "load_photographs", "photograph", "random_source",
+           "simulate_from_depth", "simulate_scene"]
 
 
-@dataclass(frozen=True)
-class SimulationSettings:
-    """What simulated scenes are like.
-
-    Attributes:
-        size: (H, W) of the frames.
-        max_radius: largest blur radius in pixels, on either side of the focus.
-        families: PSF families, one drawn a scene.
-        split: range of the split strength (see `PsfSettings`).
-        field_share: share of scenes with the asymmetry of field positions off the axis.
-        shot, read: noise (see `SensorSettings`).
-        flat_share: share of scenes at one distance.
-    """
-
-    size: tuple[int, int] = (320, 320)
-    max_radius: float = 8.0
-    families: tuple[str, ...] = tuple(sorted(FAMILIES))
-    split: tuple[float, float] = (0.5, 1.0)
-    field_share: float = 0.3
-    shot: float = 0.004
-    read: float = 0.001
-    flat_share: float = 0.2
-
-    def as_facts(self) -> dict:
-        """For the store's manifest: a build resumes only with the same settings."""
-        return {**FACTS, "size": list(self.size), "max_radius": self.max_radius, "split": list(self.split),
-                "families": list(self.families), "field_share": self.field_share, "shot": self.shot,
-                "read": self.read, "flat_share": self.flat_share}
-
-
-def draw_psf(settings: SimulationSettings, random: np.random.Generator) -> PsfSettings:
-    """A lens and sensor for one scene."""
-    family = settings.families[int(random.integers(len(settings.families)))]
-    parameters = {}
-    if family == "butterworth":
-        # The settings of the released code.
-        parameters = {"order": int(random.choice([3, 6, 9])), "cutoff": float(random.choice([2.0, 2.5])),
-                      "floor": float(random.choice([0.1, 0.2]))}
-    if family == "soft_disc":
-        parameters = {"softness": float(random.uniform(0.1, 0.4))}
-    off_axis = random.random() < settings.field_share
-    return PsfSettings(family=family, split=float(random.uniform(*settings.split)), parameters=parameters,
-                       tilt=float(random.uniform(-0.4, 0.4)) if off_axis else 0.0,
-                       aspect=float(random.uniform(0.85, 1.18)) if off_axis else 1.0)
-
-
-def draw_sensor(settings: SimulationSettings, random: np.random.Generator) -> SensorSettings:
-    """A read-out for one scene: gains within 2 %, vignetting on a quarter of the scenes."""
-    return SensorSettings(gain=tuple(float(g) for g in random.uniform(0.98, 1.02, 2)),
-                          ramp=float(random.uniform(-0.1, 0.1)) if random.random() < 0.25 else 0.0,
-                          shot=settings.shot, read=settings.read)
+def random_source(*numbers: int) -> np.random.Generator:
+    """A generator that depends on its arguments (seed, index, ...) alone, whichever process asks."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(list(numbers))))
 
 
 def simulate_scene(photos, settings: SimulationSettings, *, seed: int, index: int) -> dict[str, np.ndarray]:
-    """The frames of scene `index`: left, right, center, sharp (H, W, 3) uint16, defocus (H, W) float32.
+    """The frames of scene `index`: left, right, center, sharp (H, W, 3), defocus, disparity (H, W) float32.
 
     Args:
-        photos: (3, H, W) pictures in linear light.
+        photos: (3, H, W) pictures in linear light, or `sources.Photographs`.
+        settings: what scenes are like.
     """
-    random = random_source(seed, index)
-    surfaces = random_scene(photos, settings.size, random, max_radius=settings.max_radius,
-                            flat_share=settings.flat_share)
+    return draw_scene(photos, settings, random_source(seed, index))
+
+
+def draw_scene(photos, settings: SimulationSettings, random: np.random.Generator, *,
+               device: str = "cpu") -> dict[str, np.ndarray]:
+    """The same from a random source; `device` renders."""
+    place, distortion = draw_place(settings, random), draw_distortion(settings, random)
+    margin, size = 0, settings.size
+    if distortion is not None:
+        place = place or Place(size)
+        margin = margin_needed(size, distortion, place)
+        place, size = place.grown(margin), (size[0] + 2 * margin, size[1] + 2 * margin)
+    surfaces = random_scene(photos, size, random, max_radius=settings.max_radius, flat_share=settings.flat_share,
+                            smooth_share=settings.smooth_share, shrink=settings.shrink)
+    surfaces = [dataclasses.replace(s, colour=s.colour.to(device), alpha=s.alpha.to(device),
+                                    radius=s.radius.to(device)) for s in surfaces]
     sharp, radius = flatten(surfaces)
-    return photograph(surfaces, sharp, radius, draw_psf(settings, random), draw_sensor(settings, random), random)
+    return photograph(surfaces, sharp, radius, draw_psf(settings, random), draw_sensor(settings, random), random,
+                      place=place, distortion=distortion, margin=margin, fast=settings.fast,
+                      bit_depth=settings.bit_depth)
 
 
 def simulate_from_depth(image: torch.Tensor, radius: torch.Tensor, psf: PsfSettings, sensor: SensorSettings, *,
@@ -95,12 +59,41 @@ def simulate_from_depth(image: torch.Tensor, radius: torch.Tensor, psf: PsfSetti
     return photograph(surfaces, image, radius, psf, sensor, random_source(seed, index))
 
 
-def photograph(surfaces, sharp, radius, psf, sensor, random) -> dict[str, np.ndarray]:
-    """Render and read out. Each view has its own noise; center is their mean, the truth has neither."""
-    views = [expose(view, side, sensor, random) for side, view in enumerate(render_pair(surfaces, psf))]
-    return {"left": to_uint16(views[0]), "right": to_uint16(views[1]),
-            "center": to_uint16((views[0] + views[1]) / 2), "sharp": to_uint16(sharp),
-            "defocus": radius.numpy().astype(np.float32)}
+def photograph(surfaces, sharp, radius, psf: PsfSettings, sensor: SensorSettings, random: np.random.Generator, *,
+               place: Place | None = None, distortion=None, margin: int = 0, fast: bool = False,
+               bit_depth: int = 16) -> dict[str, np.ndarray]:
+    """Render and read out. Each view has its own noise; center is their mean, the truth has neither.
+
+    Args:
+        surfaces: back to front.
+        sharp, radius: what is seen of them, (3, H, W) and (H, W).
+        psf, sensor: the camera.
+        random: source of the noise.
+        place: of the picture in the frame.
+        distortion: radial coefficients, for views, truth and maps alike.
+        margin: pixels that are cut off every side after the distortion.
+        fast, bit_depth: see `SimulationSettings`.
+    """
+    views = render_pair(surfaces, psf, place=place, fast=fast)
+    gap = _gap(radius, psf, place)
+    if distortion is not None:
+        views = [distort(view, distortion, place=place, margin=margin) for view in views]
+        sharp = distort(sharp, distortion, place=place, margin=margin)
+        radius = distort(radius[None], distortion, place=place, margin=margin, nearest=True)[0]
+        place = place and place.grown(-margin)
+    # The random numbers come from the CPU: the same on every device.
+    views = [expose(view, side, sensor, random, place=place) for side, view in enumerate(views)]
+    radius = radius.cpu().numpy().astype(np.float32)
+    return {"left": quantise(views[0], bit_depth), "right": quantise(views[1], bit_depth),
+            "center": quantise((views[0] + views[1]) / 2, bit_depth), "sharp": quantise(sharp, bit_depth),
+            "defocus": radius, "disparity": radius * np.float32(gap)}
+
+
+def _gap(radius, psf, place):
+    """Disparity over blur radius, at the middle of the picture."""
+    largest = max(float(radius.abs().max()), 2.0)
+    lens = psf if place is None else psf.at(place.middle(radius.shape))
+    return centroid_gap(largest, lens) / largest
 
 
 def load_photographs(paths) -> list[torch.Tensor]:

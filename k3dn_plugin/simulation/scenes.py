@@ -9,21 +9,26 @@ from k3dn_plugin.simulation.photographs import random_tile
 
 
 def random_scene(photos, size, random: np.random.Generator, *, max_radius: float,
-                 flat_share: float = 0.2) -> list[Surface]:
+                 flat_share: float = 0.2, smooth_share: float = 0.0,
+                 shrink: tuple[float, float] = (1.0, 2.0)) -> list[Surface]:
     """Surfaces, back to front, of a scene whose blur radii lie within +-`max_radius` pixels.
 
     Args:
         photos: (3, H, W) pictures in linear light.
         size: (H, W) of the scene.
         flat_share: of scenes that are one photograph at one distance; half of these are in focus.
+        smooth_share: of scenes that are one photograph on a hilly or folded surface.
+        shrink: range of the factor by which photographs are made smaller.
     """
     def tile():
-        return random_tile(photos[int(random.integers(len(photos)))], size, random)
+        return random_tile(photos[int(random.integers(len(photos)))], size, random, shrink=shrink)
 
     solid = torch.ones(1, *size)
     if random.random() < flat_share:
         radius = 0.0 if random.random() < 0.5 else random.uniform(-max_radius, max_radius)
         return [Surface(tile(), solid, torch.full(size, radius))]
+    if smooth_share and random.random() < smooth_share:
+        return [Surface(tile(), solid, relief(size, max_radius, random))]
     # Nearer is smaller r: sorted so that what is laid over is nearer. The background covers most of the
     # picture, so its radius is drawn first: else nearly all blur would be beyond the focus.
     rearmost = random.uniform(-max_radius, max_radius)
@@ -44,6 +49,20 @@ def slanted(size, radius: float, spread: float, random: np.random.Generator) -> 
     y = torch.linspace(-0.5, 0.5, size[0])[:, None]
     x = torch.linspace(-0.5, 0.5, size[1])[None]
     return radius + spread * (x * np.cos(angle) + y * np.sin(angle)).float() / np.sqrt(2)
+
+
+def relief(size, max_radius: float, random: np.random.Generator) -> torch.Tensor:
+    """(H, W) blur radii of hills (smooth noise) or of folds (the nearer of some planes at each pixel)."""
+    low, high = np.sort(random.uniform(-max_radius, max_radius, 2))
+    if random.random() < 0.5:
+        noise = torch.from_numpy(random.standard_normal((1, 1, 3, 4), dtype=np.float32))
+        heights = F.interpolate(noise, size=size, mode="bicubic", align_corners=True)[0, 0]
+    else:
+        planes = [slanted(size, random.uniform(-0.5, 0.5), random.uniform(1, 3), random)
+                  for _ in range(int(random.integers(2, 5)))]
+        heights = torch.stack(planes).amin(0)
+    heights = (heights - heights.min()) / (heights.max() - heights.min()).clamp(min=1e-6)
+    return (low + (high - low) * heights).float()
 
 
 def random_shape(size, random: np.random.Generator) -> torch.Tensor:

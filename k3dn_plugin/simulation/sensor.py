@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from k3dn_plugin.simulation.colour import linear_to_srgb
+from k3dn_plugin.simulation.place import Place
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,17 @@ class SensorSettings:
     read: float = 0.001
 
 
-def expose(view: torch.Tensor, side: int, settings: SensorSettings, random: np.random.Generator):
+def expose(view: torch.Tensor, side: int, settings: SensorSettings, random: np.random.Generator, *,
+           place: Place | None = None):
     """(3, H, W) linear light of one view (`side` 0 left, 1 right) with gain, vignetting and its own noise."""
-    columns = torch.linspace(-1, 1, view.shape[-1])
+    width = view.shape[-1]
+    columns = (torch.linspace(-1, 1, width) if place is None else place.across(width).float()).to(view.device)
     light = view * settings.gain[side] * (1 + (settings.ramp if side else -settings.ramp) * columns)
-    noise = torch.from_numpy(random.standard_normal(tuple(view.shape), dtype=np.float32))
+    noise = torch.from_numpy(random.standard_normal(tuple(view.shape), dtype=np.float32)).to(view.device)
     return light + noise * (settings.shot ** 2 * light.clamp(min=0) + settings.read ** 2).sqrt()
 
 
-def to_uint16(linear: torch.Tensor) -> np.ndarray:
-    """(3, H, W) linear light -> (H, W, 3) sRGB in uint16."""
-    return (linear_to_srgb(linear) * 65535).round().permute(1, 2, 0).numpy().astype(np.uint16)
+def quantise(linear: torch.Tensor, bit_depth: int = 16) -> np.ndarray:
+    """(3, H, W) linear light -> (H, W, 3) sRGB in uint16 or uint8."""
+    top, dtype = (65535, np.uint16) if bit_depth == 16 else (255, np.uint8)
+    return (linear_to_srgb(linear) * top).round().permute(1, 2, 0).cpu().numpy().astype(dtype)

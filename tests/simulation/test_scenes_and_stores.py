@@ -15,7 +15,7 @@ from k3dn_plugin.simulation.colour import linear_to_srgb, srgb_to_linear
 from k3dn_plugin.simulation.demo import load_motorcycle
 from k3dn_plugin.simulation.figure import kernel_sheet
 from k3dn_plugin.simulation.pairs import SimulationSettings, simulate_scene
-from k3dn_plugin.simulation.sensor import SensorSettings, expose, to_uint16
+from k3dn_plugin.simulation.sensor import SensorSettings, expose, quantise
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = SimulationSettings(size=(48, 56), max_radius=3.0)
@@ -55,7 +55,7 @@ def test_frames_are_what_the_store_promises():
         frames = simulate_scene(pictures(), SETTINGS, seed=0, index=index)
         assert {v: f.dtype for v, f in frames.items()} == {
             "left": np.uint16, "right": np.uint16, "center": np.uint16, "sharp": np.uint16,
-            "defocus": np.float32}
+            "defocus": np.float32, "disparity": np.float32}
         assert np.abs(frames["defocus"]).max() <= 3.0 + 1.5
         # More than 8 bits are used.
         assert (frames["left"] % 257 != 0).mean() > 0.9
@@ -69,7 +69,7 @@ def test_noise_is_independent_and_grows_with_light():
     left, right = (expose(bright, side, settings, random) for side in (0, 1))
     assert float(left.std()) == pytest.approx((0.05 ** 2 * 0.81 + 0.01 ** 2) ** 0.5, rel=0.1)
     assert abs(float(torch.corrcoef(torch.stack([left.flatten(), right.flatten()]))[0, 1])) < 0.05
-    assert to_uint16(torch.tensor([-1.0, 0.5, 2.0]).expand(3, 3, 3)).max() == 65535
+    assert quantise(torch.tensor([-1.0, 0.5, 2.0]).expand(3, 3, 3)).max() == 65535
 
 
 def test_a_store_is_built_once_and_again_alike(photos, tmp_path):

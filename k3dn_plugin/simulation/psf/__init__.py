@@ -1,5 +1,8 @@
 """Point spread functions of the two views, one family a file."""
-from k3dn_plugin.simulation.psf import butterworth, half_disc, soft_disc, translating_disc  # noqa: F401
-from k3dn_plugin.simulation.psf.base import FAMILIES, KernelPair, PsfSettings, kernel_pair
+from k3dn_plugin.simulation.psf import (butterworth, half_disc, rectangle, soft_disc,  # noqa: F401
+                                        translating_disc)
+from k3dn_plugin.simulation.psf.base import (FAMILIES, MEASURED, KernelPair, PsfSettings, centroid_gap, check_psf,
+                                             kernel_pair, kernel_reach)
 
-__all__ = ["FAMILIES", "KernelPair", "PsfSettings", "kernel_pair"]
+__all__ = ["FAMILIES", "MEASURED", "KernelPair", "PsfSettings", "centroid_gap", "check_psf", "kernel_pair",
+           "kernel_reach"]

@@ -1,11 +1,13 @@
 """What the PSF families share: a family says how the left view sees a point beyond the focus; the rest follows.
 
-The right view's kernel is the mirror image, the other side of focus swaps the views, and the kernel of the
-combined picture is the mean of both. A real pixel separates the views less than an ideal one: a share of
-each view's light is that of the whole aperture.
+On the optical axis the right view's kernel is the mirror image, the other side of focus swaps the views, and
+the kernel of the combined picture is the mean of both. A real pixel separates the views less than an ideal
+one: a share of each view's light is that of the whole aperture. Away from the axis the pupil is cut from one
+side, so the mirror holds about the axis and not at each pixel: k_left(u, v) = mirror of k_right(-u, v) for a
+place (u, v) of the field, from -1 at the left or upper edge of the frame to 1.
 """
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ import torch
 from k3dn_plugin.errors import OptionError
 
 FAMILIES: dict[str, Callable] = {}
+MEASURED = "measured"  # the family that comes from a folder of kernels instead of a formula
 SAMPLES = 6  # per pixel and axis; even, so that none lies on the line between the halves
 
 
@@ -35,10 +38,13 @@ class PsfSettings:
         family: name in `FAMILIES`.
         split: share of the ideal separation between the views, 0 (none) to 1. Real sensors: 0.35 to 1
             in terms of the half disc, whose centroid gap is 0.42 of its diameter.
-        tilt: weight of one side of the aperture against the other, the same in both views, as vignetting
-            gives away from the optical axis; -1 to 1.
+        tilt: weight of one side of the kernels against the other, the same in both views, wherever in the
+            field and on whichever side of focus; -1 to 1.
         aspect: height of the aperture over its width (cat's eye).
-        parameters: of the family.
+        parameters: of the family; of "measured" (`psf/measured.py`) the `folder` and perhaps the `grid`.
+        field_tilt: what `tilt` becomes at the right edge of the field, growing from nothing on the optical axis to
+            its opposite at the left edge; turned round on the other side of focus, as a cut pupil is. -1 to 1.
+        position: (u, v), the place in the field.
     """
 
     family: str = "half_disc"
@@ -46,6 +52,17 @@ class PsfSettings:
     tilt: float = 0.0
     aspect: float = 1.0
     parameters: dict = field(default_factory=dict)
+    field_tilt: float = 0.0
+    position: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the kernels differ from place to place."""
+        return bool(self.field_tilt) or self.family == MEASURED
+
+    def at(self, position: tuple[float, float]) -> "PsfSettings":
+        """The same lens at another place (u, v) of the field."""
+        return replace(self, position=position)
 
 
 class KernelPair(NamedTuple):
@@ -71,12 +88,9 @@ def kernel_pair(radius: float, settings: PsfSettings, *, size: int | None = None
     Raises:
         OptionError: the family is unknown, a setting is out of range, or `size` is too small.
     """
-    if settings.family not in FAMILIES:
-        raise OptionError(f"no PSF family {settings.family!r}; there are {', '.join(sorted(FAMILIES))}")
-    if not 0 <= settings.split <= 1 or not -1 <= settings.tilt <= 1 or not 0.5 <= settings.aspect <= 2:
-        raise OptionError(f"PSF settings out of range (split 0..1, tilt -1..1, aspect 0.5..2): {settings}")
+    check_psf(settings)
     magnitude = abs(radius)
-    reach = int(magnitude * max(1.0, settings.aspect) + 0.5) + 1
+    reach = kernel_reach(radius, settings)
     side = size or 2 * reach + 1
     if side < 2 * reach + 1 or side % 2 == 0:
         raise OptionError(f"a blur radius of {radius:.2f} needs an odd kernel of at least {2 * reach + 1} "
@@ -87,19 +101,64 @@ def kernel_pair(radius: float, settings: PsfSettings, *, size: int | None = None
         return KernelPair(point, point)
     offsets = (torch.arange(side * SAMPLES, dtype=torch.float64) + 0.5) / SAMPLES - side / 2
     y, x = torch.meshgrid(offsets / settings.aspect, offsets, indexing="ij")
-    density = FAMILIES[settings.family](x, y, magnitude, settings.parameters)
-    left = density.reshape(side, SAMPLES, side, SAMPLES).mean((1, 3))
-    left = left / left.sum()
+    if settings.family == MEASURED:
+        return _measured_pair(x, y, radius, settings, side)
+    left = _per_pixel(FAMILIES[settings.family](x, y, magnitude, settings.parameters), side)
     right = left.flip(1)
     whole = (left + right) / 2
     pair = [settings.split * view + (1 - settings.split) * whole for view in (left, right)]
-    if settings.tilt:
+    slope = settings.tilt + (settings.field_tilt * settings.position[0] if radius > 0 else
+                             -settings.field_tilt * settings.position[0])
+    if slope:
         pixel = torch.arange(side, dtype=torch.float64) - side // 2
-        weight = (1 + settings.tilt * pixel / reach)[None]
+        weight = (1 + slope * pixel / reach)[None].clamp(min=0)
         pair = [view * weight / (view * weight).sum() for view in pair]
     if radius < 0:
         pair.reverse()
     return KernelPair(*(view.float() for view in pair))
+
+
+def kernel_reach(radius: float, settings: PsfSettings) -> int:
+    """Pixels from the middle of a kernel to its border."""
+    # Measured light does not end at the radius of its spread.
+    spill = 1.5 if settings.family == MEASURED else max(1.0, settings.aspect)
+    return int(abs(radius) * spill + 0.5) + 1
+
+
+def check_psf(settings: PsfSettings):
+    """Raise `OptionError` for a family that there is not, or a setting out of range."""
+    if settings.family not in FAMILIES and settings.family != MEASURED:
+        raise OptionError(f"no PSF family {settings.family!r}; there are {', '.join([*sorted(FAMILIES), MEASURED])}")
+    if not 0 <= settings.split <= 1 or not -1 <= settings.tilt <= 1 or not 0.5 <= settings.aspect <= 2 \
+            or not -1 <= settings.field_tilt <= 1:
+        raise OptionError("PSF settings out of range (split 0..1, tilt -1..1, aspect 0.5..2, field_tilt -1..1): "
+                          f"{settings}")
+    if settings.family == MEASURED and "folder" not in settings.parameters:
+        raise OptionError("the family 'measured' needs the folder of its kernels (parameters: folder)")
+
+
+def centroid_gap(radius: float, settings: PsfSettings) -> float:
+    """Pixels by which the right view's light lies right of the left view's: the disparity at a blur radius."""
+    pair = kernel_pair(radius, settings)
+    pixel = torch.arange(pair.left.shape[1]) - pair.left.shape[1] // 2
+    return float(((pair.right - pair.left) * pixel).sum())
+
+
+def _measured_pair(x, y, radius, settings, side):
+    from k3dn_plugin.simulation.psf.measured import load_bank
+    bank = load_bank(str(settings.parameters["folder"]), tuple(settings.parameters.get("grid", (6, 8))))
+    left, right = (_per_pixel(d, side) for d in bank.density(x, y, abs(radius), settings.position))
+    whole = (left + right) / 2
+    pair = [settings.split * view + (1 - settings.split) * whole for view in (left, right)]
+    if radius < 0:
+        pair = [view.flip((0, 1)) for view in pair]
+    return KernelPair(*(view.float() for view in pair))
+
+
+def _per_pixel(density, side):
+    """The density's share of each pixel, of unit sum."""
+    kernel = density.reshape(side, SAMPLES, side, SAMPLES).mean((1, 3))
+    return kernel / kernel.sum()
 
 
 def disc(x, y, radius):

@@ -1,0 +1,204 @@
+"""What scenes are made from: photographs, the sharp frames of a store, and pictures with depth.
+
+All are read when they are needed, by the process that needs them, and the last ones stay in memory.
+"""
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from k3dn_plugin.data.images import FULL_SCALE, read_image
+from k3dn_plugin.data.stores import open_store
+from k3dn_plugin.errors import DataError
+from k3dn_plugin.simulation.colour import srgb_to_linear
+from k3dn_plugin.simulation.depth_files import SUFFIXES, read_depth
+from k3dn_plugin.simulation.layers import fill_holes
+from k3dn_plugin.simulation.photographs import ENDINGS, bundled_photographs, photographs_in
+
+MEMORY = 2 ** 29  # bytes of decoded pictures that a process keeps
+COLOUR_FOLDERS = ("rgb", "image", "images", "color", "RGBLeft")
+DEPTH_FOLDERS = ("depth", "depths", "disparity", "DepthLeft")
+
+
+class Photograph:
+    """Pixels in the curve of their file; a slice `[:, rows, columns]` of it is (3, H, W) linear light."""
+
+    def __init__(self, shape, read, linear: bool = False):
+        self.shape, self._read, self._linear = (3, *shape), read, linear
+
+    def __getitem__(self, place):
+        _, rows, columns = place
+        piece = self._read(rows, columns)
+        piece = np.broadcast_to(piece, (*piece.shape[:2], 3)) if piece.shape[2] == 1 else piece
+        if piece.dtype == np.float32:
+            light = torch.from_numpy(np.ascontiguousarray(piece.transpose(2, 0, 1)))
+            return light if self._linear else srgb_to_linear(light)
+        return torch.from_numpy(np.ascontiguousarray(_curve(piece.dtype.name, self._linear)[piece].transpose(2, 0, 1)))
+
+    def pixels(self) -> np.ndarray:
+        """(H, W, 3) as the file has them."""
+        return self._read(slice(None), slice(None))
+
+
+class Photographs:
+    """A folder of photographs, a list of files or the sharp frames of a store, as a sequence of `Photograph`.
+
+    Args:
+        source: the folder, store or list; None takes scikit-image's photographs.
+
+    Raises:
+        DataError: nothing of the kind is there.
+    """
+
+    def __init__(self, source=None):
+        self.store = None
+        self._cache = _Cache()
+        if source is None:
+            self.names = bundled_photographs()
+        elif isinstance(source, (list, tuple)):
+            self.names = [Path(p) for p in source]
+        elif Path(source).suffix == ".lmdb":
+            self.store = open_store(source)
+            self.names = [n for n in self.store.names if "sharp" in self.store.scene(n).views]
+            if not self.names:
+                raise DataError(f"{source}: no scene of this store has a sharp frame to make scenes from")
+        else:
+            self.names = photographs_in(source)
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        name = self.names[index]
+        if self.store is None:
+            image = self._cache.get(name, lambda: read_image(name, gray=True))
+            return Photograph(image.shape[:2], lambda rows, columns: image[rows, columns])
+        facts = self.store.manifest.facts
+        return Photograph(self.store.scene(name).size,
+                          lambda rows, columns: self.store.read(name, "sharp", rows, columns), facts["linear"])
+
+
+class RgbdPicture(NamedTuple):
+    """A sharp picture and (H, W) float32 depth in metres, or disparity, given everywhere."""
+
+    name: str
+    photograph: Photograph
+    depth: torch.Tensor
+
+
+class RgbdFolder:
+    """Pictures with depth, as a sequence of `RgbdPicture`.
+
+    Args:
+        source: a folder with one folder of pictures (rgb, image, images, color, RGBLeft) and one of depth
+            (depth, depths, disparity, DepthLeft); or the folder of pictures, with `depth`.
+        depth: the folder of depth files, of the same names.
+        scale: what its numbers are divided by (`read_depth`).
+        encoding: "plain" or "synthia"; SYNTHIA-SF's folder names say so themselves.
+
+    Raises:
+        DataError: a folder is missing or empty; a picture has no depth, or depth no picture.
+    """
+
+    def __init__(self, source, depth=None, *, scale: float | None = None, encoding: str = "plain"):
+        rgb, depth = (Path(source), Path(depth)) if depth is not None else _two_folders(Path(source))
+        self.scale, self.encoding = scale, "synthia" if depth.name == "DepthLeft" else encoding
+        self._files = _paired(rgb, depth)
+        self._cache = _Cache()
+        self.names = [name for name, _, _ in self._files]
+
+    def __len__(self):
+        return len(self._files)
+
+    def __getitem__(self, index) -> RgbdPicture:
+        name, rgb, depth = self._files[index]
+        image, known = self._cache.get(name, lambda: self._load(rgb, depth))
+        return RgbdPicture(name, Photograph(image.shape[:2], lambda rows, columns: image[rows, columns]), known)
+
+    def _load(self, rgb, path):
+        image = read_image(rgb, gray=True)
+        if image.shape[2] == 1 and image.dtype == np.uint16:
+            raise DataError(f"{rgb}: expected a photograph, found one channel of 16 bits, as depth has. Are the "
+                            "folders of photographs and of depth exchanged?")
+        depth = read_depth(path, scale=self.scale, encoding=self.encoding)
+        if depth.shape != image.shape[:2]:
+            raise DataError(f"{path}: depth of {depth.shape} pixels for a picture of {image.shape[:2]} ({rgb}); "
+                            "they must agree")
+        known = np.isfinite(depth)
+        if known.mean() < 0.25:
+            raise DataError(f"{path}: depth is known in {known.mean():.0%} of the pixels only; at least a quarter "
+                            "is needed. Is it the right file, and of the right encoding?")
+        filled = fill_holes(torch.from_numpy(np.where(known, depth, 0).astype(np.float32))[None],
+                            torch.from_numpy(known[None].astype(np.float32)))[0]
+        return image, filled
+
+
+class _Cache:
+    """The last values by key, up to `MEMORY` bytes; not sent to other processes."""
+
+    def __init__(self):
+        self._kept, self._bytes = OrderedDict(), 0
+
+    def __reduce__(self):
+        return _Cache, ()
+
+    def get(self, key, load):
+        if key not in self._kept:
+            self._kept[key] = load()
+            self._bytes += _size(self._kept[key])
+            while self._bytes > MEMORY and len(self._kept) > 1:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
+def _size(value):
+    return sum(map(_size, value)) if isinstance(value, tuple) else value.nbytes
+
+
+_curves = {}
+
+
+def _curve(dtype, linear):
+    """Linear light of every number of an integer dtype."""
+    if (dtype, linear) not in _curves:
+        top = FULL_SCALE[dtype]
+        values = torch.from_numpy(np.arange(top + 1, dtype=np.float32) / np.float32(top))
+        _curves[dtype, linear] = (values if linear else srgb_to_linear(values)).numpy()
+    return _curves[dtype, linear]
+
+
+def _two_folders(source):
+    found = [[source / n for n in names if (source / n).is_dir()] for names in (COLOUR_FOLDERS, DEPTH_FOLDERS)]
+    if not all(found):
+        raise DataError(f"{source}: expected a folder of pictures ({', '.join(COLOUR_FOLDERS)}) and one of depth "
+                        f"({', '.join(DEPTH_FOLDERS)}), found {', '.join(str(f[0].name) for f in found if f) or 'neither'}"
+                        ". Or give both folders")
+    return found[0][0], found[1][0]
+
+
+def _paired(rgb, depth):
+    """(name, picture, depth file), sorted."""
+    files = []
+    for folder, endings, what in ((rgb, ENDINGS, "pictures"), (depth, SUFFIXES, "depth files")):
+        found = {}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower() in endings:
+                if path.stem in found:
+                    raise DataError(f"{folder}: two files are called {path.stem}: {found[path.stem].name} and "
+                                    f"{path.name}; leave one")
+                found[path.stem] = path
+        if not found:
+            raise DataError(f"{folder}: expected {what} ({', '.join(sorted(endings))}), found "
+                            f"{'none in it' if folder.is_dir() else 'no such folder'}")
+        files.append(found)
+    pictures, depths = files
+    missing = sorted(set(pictures) - set(depths)), sorted(set(depths) - set(pictures))
+    if any(missing):
+        lines = [f"{len(names)} {what}, e.g. {names[0]}" for names, what in
+                 zip(missing, (f"pictures have no depth in {depth}", f"depth files have no picture in {rgb}"))
+                 if names]
+        raise DataError(f"{rgb}: pictures and depth must have the same names: {'; '.join(lines)}")
+    return [(name, pictures[name], depths[name]) for name in sorted(pictures)]

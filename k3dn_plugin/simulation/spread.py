@@ -1,0 +1,199 @@
+"""How a surface's light spreads over the views: shared out over a ladder of blur radii, each with its kernels."""
+import bisect
+
+import torch
+import torch.nn.functional as F
+
+from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.psf import MEASURED, PsfSettings, kernel_pair, kernel_reach
+
+STEP = 0.5       # pixels of radius between the rungs of the ladder: closer than an eye or a metric can tell
+FAST_STEP = 1.0
+# Lengths that Fourier transforms are quick for.
+_LENGTHS = sorted(2 ** a * 3 ** b * 5 ** c for a in range(1, 14) for b in range(5) for c in range(4))
+
+
+def spread_surface(surface, settings: PsfSettings):
+    """[(light, coverage)] of a surface in the left and right view: (3, H, W) premultiplied and (1, H, W)."""
+    height, width = surface.radius.shape
+    rungs = ladder(surface.radius)
+    if len(rungs) == 1 and abs(rungs[0]) < 0.5:
+        light = surface.colour * surface.alpha
+        return [(light, surface.alpha), (light, surface.alpha)]
+    reach = 2 + int(2 * max(abs(r) for r in rungs))
+    # Light also comes from outside the picture; reflected borders stand in for it.
+    pad = [min(reach, height - 1), min(reach, width - 1)]
+    radius = _padded(surface.radius[None], pad)[0]
+    content = _padded(torch.cat([surface.colour * surface.alpha, surface.alpha]), pad)
+    size = content.shape[-2:]
+    sums = [0, 0]
+    for rung in rungs:
+        share = (1 - (radius - rung).abs() / STEP).clamp(min=0) if len(rungs) > 1 else torch.ones_like(radius)
+        if not bool(share.any()):
+            continue
+        spectrum = torch.fft.rfft2(content * share)
+        for view, kernel in enumerate(kernel_pair(rung, settings)):
+            sums[view] = sums[view] + spectrum * transfer(kernel.to(content.device), size)
+    spread = [torch.fft.irfft2(total, s=size)[:, pad[0]:pad[0] + height, pad[1]:pad[1] + width]
+              for total in sums]
+    return [(view[:3].clamp(min=0), view[3:].clamp(min=0)) for view in spread]
+
+
+def spread_part(surface, settings: PsfSettings, place: Place | None = None, step: float = FAST_STEP):
+    """The same as `spread_surface`, quicker, and for kernels that differ from place to place.
+
+    Quicker: only the covered part is transformed, on a coarser ladder. From place to place: the light of each
+    pixel is shared out over the nearest of a few nodes of the field, as it is over the rungs.
+
+    Args:
+        surface: a `Surface`.
+        settings: the lens and sensor.
+        place: of the picture in the frame; the picture is the frame if None.
+        step: pixels of radius between the rungs.
+    """
+    size = tuple(surface.radius.shape)
+    rungs = ladder(surface.radius, step)
+    if len(rungs) == 1 and abs(rungs[0]) < 0.5:
+        light = surface.colour * surface.alpha
+        return [(light, surface.alpha), (light, surface.alpha)]
+    reach = kernel_reach(max(rungs, key=abs), settings)
+    pad = [min(reach, s - 1) for s in size]
+    # The coverage of a whole flat surface stays 1.
+    solid = len(rungs) == 1 and float(surface.alpha.min()) >= 1
+    content = surface.colour if solid else torch.cat([surface.colour * surface.alpha, surface.alpha])
+    content = _padded(content, pad)
+    radius = _padded(surface.radius[None], pad)[0]
+    spans = [(0, s) for s in content.shape[-2:]] if solid else _covered(content[3])
+    if spans is None:
+        empty = torch.zeros_like(content[:, :size[0], :size[1]])
+        return [(empty[:3], empty[3:])] * 2
+    (top, bottom), (first, last) = spans
+    content, radius = content[:, top:bottom, first:last], radius[top:bottom, first:last]
+    cuts = [_transform_cut(span, s, p, reach) for span, s, p in zip(spans, size, pad)]
+    lengths = [cut[0] for cut in cuts]
+    nodes = [(weight if weight is None else weight.to(content)[..., top:bottom, first:last], lens)
+             for weight, lens in field_nodes(settings, place or Place(size), size, pad)]
+    sums = 0
+    for number, rung in enumerate(rungs):
+        share = _share(radius, rungs, number)
+        if share is not None and not bool(share.any()):
+            continue
+        for weight, lens in nodes:
+            part = content if share is None else content * share
+            part = part if weight is None else part * weight
+            kernels = torch.stack(kernel_pair(rung, lens)).to(content.device)
+            edge = reach - kernels.shape[-1] // 2
+            kernels = F.pad(kernels, (edge,) * 4)
+            sums = sums + torch.fft.rfft2(part, s=lengths) * torch.fft.rfft2(kernels, s=lengths)[:, None]
+    spread = torch.fft.irfft2(sums, s=lengths)
+    canvas = spread.new_zeros(2, len(content), *size)
+    (_, rows, to_rows), (_, columns, to_columns) = cuts
+    canvas[..., to_rows, to_columns] = spread[..., rows, columns]
+    canvas = canvas.clamp(min=0)
+    return [(view[:3], torch.ones_like(view[:1]) if solid else view[3:]) for view in canvas]
+
+
+def field_nodes(settings: PsfSettings, place: Place, size, pad) -> list[tuple[torch.Tensor | None, PsfSettings]]:
+    """Places of the field with the share that each pixel's light has in them, and the lens there.
+
+    The shares, (H + 2 pad, W + 2 pad), are None where one lens serves all; else they add up to 1.
+    """
+    if not settings.varies:
+        return [(None, settings)]
+    across, down = place.across(size[1]), place.down(size[0])
+    if settings.family == MEASURED:
+        rows, columns = settings.parameters.get("grid", (6, 8))
+        us, vs = _cells(across, columns), _cells(down, rows)
+    else:
+        us, vs = torch.linspace(float(across[0]), float(across[-1]), 2 + round(2 * float(across[-1] - across[0]))), [
+            float(down.mean())]
+    across, down = (F.pad(c[None, None], (p, p), mode="replicate")[0, 0]
+                    for c, p in ((across, pad[1]), (down, pad[0])))
+    nodes = []
+    for v, in_rows in zip(vs, _hats(down, vs)):
+        for u, in_columns in zip(us, _hats(across, us)):
+            nodes.append((in_rows[:, None] * in_columns, settings.at((float(u), float(v)))))
+    return nodes
+
+
+def ladder(radius: torch.Tensor, step: float = STEP) -> list[float]:
+    """Radii, `step` apart, that hold all of `radius` between them; one where it is constant."""
+    low, high = float(radius.min()), float(radius.max())
+    if high - low < 1e-3:
+        return [(low + high) / 2]
+    first, last = int(low // step), int(-(-high // step))
+    rungs = [i * step for i in range(first, last + 1)]
+    # Next to the focus a coarse ladder would show: half of a point and half of a disc are no smaller disc.
+    between = [r for r in (-STEP, STEP) if r not in rungs and rungs[0] < r < rungs[-1]]
+    return sorted(rungs + between)
+
+
+def transfer(kernel: torch.Tensor, size) -> torch.Tensor:
+    """One-sided spectrum of a kernel whose anchor is its middle."""
+    half = kernel.shape[-1] // 2
+    padded = F.pad(kernel, (0, size[1] - kernel.shape[1], 0, size[0] - kernel.shape[0]))
+    return torch.fft.rfft2(padded.roll((-half, -half), (0, 1)))
+
+
+def _padded(x, pad):
+    return F.pad(x[None], (pad[1], pad[1], pad[0], pad[0]), mode="reflect")[0]
+
+
+def _share(radius, rungs, number):
+    """The share of rung `number` in light of each radius: linear between rungs; None where there is one."""
+    if len(rungs) == 1:
+        return None
+    rung = rungs[number]
+    below = (radius - rungs[number - 1]) / (rung - rungs[number - 1]) if number else None
+    above = (rungs[number + 1] - radius) / (rungs[number + 1] - rung) if number + 1 < len(rungs) else None
+    share = above if below is None else below if above is None else torch.minimum(below, above)
+    return share.clamp(0, 1)
+
+
+def _covered(alpha):
+    """((top, bottom), (first, last)) of what is covered at all, or None."""
+    spans = []
+    for axis in (1, 0):
+        found = torch.nonzero(alpha.amax(axis) > 1e-3)[:, 0]
+        if not len(found):
+            return None
+        spans.append((int(found[0]), int(found[-1]) + 1))
+    return spans
+
+
+def _transform_cut(span, size, pad, reach):
+    """(length of the transform, slice of its result, slice of the picture) along one axis.
+
+    A full convolution of `span` is `reach` longer on either side; where what wraps round only meets pixels
+    outside the picture, the transform may be shorter than that.
+    """
+    start = span[0] - reach                          # of the full convolution, in the padded picture
+    low, high = max(pad, start), min(pad + size, span[1] + reach)
+    full = span[1] - span[0] + 2 * reach
+    length = max(high - start, full - (low - start))
+    length = _LENGTHS[bisect.bisect_left(_LENGTHS, length)]
+    return length, slice(low - start, high - start), slice(low - pad, high - pad)
+
+
+def _cells(coordinates, count):
+    """Middles of those of `count` equal cells of [-1, 1] that coordinates lie in or next to."""
+    middles = (torch.arange(count, dtype=torch.float64) + 0.5) * 2 / count - 1
+    reach = 2 / count
+    near = (middles > coordinates[0] - reach) & (middles < coordinates[-1] + reach)
+    return middles[near]
+
+
+def _hats(coordinates, nodes):
+    """The share of each coordinate that each of some ascending nodes has: linear between, constant outside."""
+    nodes = torch.as_tensor(nodes, dtype=torch.float64)
+    if len(nodes) == 1:
+        return torch.ones(1, len(coordinates), dtype=torch.float64)
+    gaps = nodes.diff()
+    place = coordinates.clamp(nodes[0], nodes[-1])
+    right = torch.searchsorted(nodes, place, right=True).clamp(1, len(nodes) - 1)
+    share = (place - nodes[right - 1]) / gaps[right - 1]
+    hats = torch.zeros(len(nodes), len(coordinates), dtype=torch.float64)
+    index = torch.arange(len(coordinates))
+    hats[right, index] = share
+    hats[right - 1, index] = 1 - share
+    return hats
