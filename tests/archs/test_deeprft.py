@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from k3dn_plugin.archs.deeprft_arch import DeepRFT, DeepRFTDual, DOConv, real_inverse, windows
+from k3dn_plugin.archs.deeprft_arch import DeepRFT, DeepRFTDual, windows
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.modules.kernels.fourier_residual import DOConv, real_inverse
 from k3dn_plugin.zoo.official import official_format
 
 TINY = DeepRFT.tiny_arguments

@@ -1,9 +1,9 @@
 """Plain convolutions in the place of the deblur module: what an ablation compares with."""
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
+from k3dn_plugin.modules.deblur.steering import Steering
+from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.modules.layers import ResidualBlocks
 from k3dn_plugin.registry import MODULES
 
@@ -22,11 +22,9 @@ class ConvDeblur(nn.Module):
 
     def __init__(self, *, channels: int, vector_size: int, blocks: int = 8):
         super().__init__()
-        self.from_disparity = nn.Linear(vector_size, channels)
+        self.from_disparity = Steering(vector_size, channels)
         self.blocks = ResidualBlocks(channels, blocks)
 
     def forward(self, features: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
         """(B, C, H, W) features and their disparity -> (B, C, H, W)."""
-        check_images(features, disparity)
-        steering = DisparityFeature(self.from_disparity(disparity.vectors), disparity.grid).as_map()
-        return self.blocks(features + F.interpolate(steering, size=features.shape[-2:], mode="nearest"))
+        return self.blocks(features + self.from_disparity(features, disparity))
