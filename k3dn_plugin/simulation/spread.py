@@ -72,7 +72,7 @@ def spread_part(surface, settings: PsfSettings, place: Place | None = None, step
     cuts = [_transform_cut(span, s, p, reach) for span, s, p in zip(spans, size, pad)]
     lengths = [cut[0] for cut in cuts]
     nodes = [(weight if weight is None else weight.to(content)[..., top:bottom, first:last], lens)
-             for weight, lens in field_nodes(settings, place or Place(size), size, pad)]
+             for weight, lens in field_nodes(settings, place or Place(size), size, pad, coarse=step > STEP)]
     sums = 0
     for number, rung in enumerate(rungs):
         share = _share(radius, rungs, number)
@@ -93,14 +93,18 @@ def spread_part(surface, settings: PsfSettings, place: Place | None = None, step
     return [(view[:3], torch.ones_like(view[:1]) if solid else view[3:]) for view in canvas]
 
 
-def field_nodes(settings: PsfSettings, place: Place, size, pad) -> list[tuple[torch.Tensor | None, PsfSettings]]:
+def field_nodes(settings: PsfSettings, place: Place, size, pad,
+                coarse: bool = False) -> list[tuple[torch.Tensor | None, PsfSettings]]:
     """Places of the field with the share that each pixel's light has in them, and the lens there.
 
-    The shares, (H + 2 pad, W + 2 pad), are None where one lens serves all; else they add up to 1.
+    The shares, (H + 2 pad, W + 2 pad), are None where one lens serves all; else they add up to 1. `coarse`
+    takes one lens for a picture that is less than a quarter of the frame, either way.
     """
     if not settings.varies:
         return [(None, settings)]
     across, down = place.across(size[1]), place.down(size[0])
+    if coarse and max(across[-1] - across[0], down[-1] - down[0]) < 0.5:
+        return [(None, settings.at(place.middle(size)))]
     if settings.family == MEASURED:
         rows, columns = settings.parameters.get("grid", (6, 8))
         us, vs = _cells(across, columns), _cells(down, rows)

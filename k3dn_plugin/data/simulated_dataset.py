@@ -1,0 +1,150 @@
+"""`SimulatedDualPixelDataset`: dual-pixel pairs made while they are asked for, from photographs or RGB-D."""
+import functools
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from k3dn_plugin.data.card import DatasetCard
+from k3dn_plugin.data.images import FULL_SCALE
+from k3dn_plugin.data.sample import SampleIndex
+from k3dn_plugin.errors import DataError, DependencyError, OptionError
+from k3dn_plugin.registry import DATASETS
+
+
+@DATASETS.register_module()
+class SimulatedDualPixelDataset(Dataset):
+    """Samples (`data/sample.py`) with `disparity` and `defocus`, another scene for every epoch and index.
+
+        dataset = SimulatedDualPixelDataset(photos="my/photographs", length=1000, crop_size=256, max_radius=12)
+        dataset[SampleIndex(epoch=0, index=5)]["lq"]      # (6, 256, 256), the same whoever asks
+
+    A scene depends on (seed, epoch, index) alone. Its layers, lens, sensor and place in the frame are drawn
+    from the ranges below; scenes are mirrored as they are drawn, so there is no augmentation to choose. As
+    with stored data, a plain integer draws the epoch from torch's global generator.
+
+    Args:
+        photos: folder of sharp photographs, or a store, whose sharp frames are taken; None takes those of
+            scikit-image. With `depth`, a folder of pictures, or one that holds both (`simulation/sources.py`).
+        depth: folder of depth files for `photos`, "inside" if `photos` holds both; None makes depth up.
+        depth_kind: "depth" in metres or "disparity".
+        depth_scale: what the numbers of depth files are divided by; None: 1000 for PNG and TIFF, else 1.
+        length: samples an epoch.
+        crop_size: (rows, columns), or one number for both.
+        max_radius: largest blur radius in pixels.
+        mode: "layered", or the published simulators "rdpd" and "dddnet" (with depth in metres alone).
+        families: PSF families to draw from, all of them if None.
+        bank: folder of measured kernels, for the family "measured".
+        split: range of the share of the ideal separation between the views.
+        frame: (rows, columns) of the imagined frame that crops lie in: kernels are uneven, views vignetted
+            and crops distorted according to their place; None puts every crop on the axis.
+        field_tilt: range of that unevenness at the frame's edge.
+        field_share: share of scenes with uneven apertures besides.
+        distortion_share: share of scenes with radial distortion.
+        flat_share, smooth_share: shares of scenes at one distance, and on one hilly or folded surface.
+        shrink: range of the factor by which photographs are made smaller, against their own blur.
+        shot, read: noise of photons and of reading, of full scale.
+        bit_depth: of the numbers that a sample's are rounded to.
+        seed: of the random choices.
+        device: where scenes are rendered, e.g. "cuda"; with a GPU, load without workers. Samples are on the
+            CPU.
+
+    Raises:
+        DataError: photographs or depth are missing, or do not belong together.
+        OptionError: a setting is out of range or contradicts another.
+    """
+
+    def __init__(self, *, photos: str | None = None, depth: str | None = None,
+                 depth_kind: Literal["depth", "disparity"] = "depth", depth_scale: float | None = None,
+                 length: int = 1000, crop_size: int | tuple[int, int] = 256, max_radius: float = 12.0,
+                 mode: Literal["layered", "rdpd", "dddnet"] = "layered",
+                 families: tuple[str, ...] | None = None, bank: str | None = None,
+                 split: tuple[float, float] = (0.35, 1.0), frame: tuple[int, int] | None = (1120, 1680),
+                 field_tilt: tuple[float, float] = (0.0, 0.8), field_share: float = 0.3,
+                 distortion_share: float = 0.1, flat_share: float = 0.2, smooth_share: float = 0.15,
+                 shrink: tuple[float, float] = (1.0, 2.0), shot: float = 0.004, read: float = 0.001,
+                 bit_depth: Literal[8, 16] = 16, seed: int = 0, device: str = "cpu"):
+        from k3dn_plugin.simulation.psf import FAMILIES, MEASURED
+        from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd
+        from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
+        from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
+        families = tuple(families or sorted(FAMILIES) + [MEASURED] * (bank is not None))
+        self.seed, self.length, self.device = seed, length, device
+        self.settings = SimulationSettings(
+            size=(crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size),
+            max_radius=max_radius, mode=mode, families=families, bank=bank, split=tuple(split),
+            frame=frame and tuple(frame), field_tilt=tuple(field_tilt), field_share=field_share,
+            distortion_share=distortion_share, flat_share=flat_share, smooth_share=smooth_share,
+            shrink=tuple(shrink), shot=shot, read=read, bit_depth=bit_depth, fast=True)
+        check_settings(self.settings, length)
+        self._rgbd = RgbdSettings(kind=depth_kind)
+        check_rgbd(self.settings, self._rgbd)
+        if depth is None and (mode != "layered" or depth_scale is not None):
+            raise OptionError(f"mode {mode} and depth_scale need pictures with depth: give `depth` (a folder, or "
+                              "\"inside\")")
+        if depth is not None and photos is None:
+            raise OptionError("depth: give `photos` too, the folder of the pictures that it belongs to")
+        _check_device(device)
+        self._photos = Photographs(photos) if depth is None else RgbdFolder(
+            photos, None if depth == "inside" else depth, scale=depth_scale)
+        self._has_depth = depth is not None
+
+    @functools.cached_property
+    def card(self) -> DatasetCard:
+        """What this data set says of itself."""
+        facts = {**self.settings.as_facts(), "seed": self.seed, "pictures": len(self._photos)}
+        return DatasetCard(
+            name="simulated", bit_depth=self.settings.bit_depth, linear=False, disparity_axis="x", center="mean",
+            truth=True, maps={m: facts[f"{m}_unit"] for m in ("disparity", "defocus")}, augment="none",
+            facts=facts)
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if not isinstance(index, SampleIndex):
+            index = SampleIndex(int(torch.randint(2**31, ())), int(index))
+        place = index.index + len(self) if index.index < 0 else index.index
+        if not 0 <= place < len(self):
+            raise IndexError(f"simulated data set: sample {index.index} of {len(self)}")
+        frames = self._simulate(index.epoch, place, index.crop_size)
+        lq = torch.from_numpy(np.concatenate([_floats(frames["left"]), _floats(frames["right"])]))
+        return {"lq": lq, "name": f"simulated_{index.epoch}_{place:06d}", "center": (lq[:3] + lq[3:]) / 2,
+                "gt": torch.from_numpy(_floats(frames["sharp"])),
+                **{m: torch.from_numpy(frames[m])[None] for m in ("disparity", "defocus")}}
+
+    def _simulate(self, epoch, index, crop_size):
+        from k3dn_plugin.simulation.pairs import draw_scene, random_source
+        from k3dn_plugin.simulation.rgbd import draw_rgbd_scene
+        settings = self._sized(crop_size)
+        random = random_source(self.seed, epoch, index)
+        if not self._has_depth:
+            return draw_scene(self._photos, settings, random, device=self.device)
+        picture = self._photos[int(random.integers(len(self._photos)))]
+        return draw_rgbd_scene(picture, settings, self._rgbd, random, device=self.device)
+
+    def _sized(self, crop_size):
+        """The settings for the crops of a schedule."""
+        if crop_size is None or tuple(crop_size) == self.settings.size:
+            return self.settings
+        from dataclasses import replace
+
+        from k3dn_plugin.simulation.settings import check_settings
+        settings = replace(self.settings, size=tuple(crop_size))
+        try:
+            check_settings(settings)
+        except OptionError as error:
+            raise DataError(f"a simulated scene cannot have {crop_size} pixels: {error}") from None
+        return settings
+
+
+def _floats(frame):
+    """(H, W, 3) stored numbers as (3, H, W) floats in [0, 1]."""
+    return np.divide(np.ascontiguousarray(frame.transpose(2, 0, 1)), np.float32(FULL_SCALE[frame.dtype.name]),
+                     dtype=np.float32)
+
+
+def _check_device(device):
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise DependencyError(f"device {device!r}: PyTorch sees no GPU here; set device: cpu")
