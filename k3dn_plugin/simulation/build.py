@@ -8,18 +8,23 @@ from tqdm import tqdm
 from k3dn_plugin.data.images import write_image
 from k3dn_plugin.data.lmdb_store import LmdbStore
 from k3dn_plugin.data.store_writer import StoreWriter
+from k3dn_plugin.errors import OptionError
 from k3dn_plugin.simulation.figure import contact_sheet
-from k3dn_plugin.simulation.pairs import SimulationSettings, load_photographs, simulate_scene
-from k3dn_plugin.simulation.photographs import photographs_in
-from k3dn_plugin.simulation.settings import check_settings
+from k3dn_plugin.simulation.pairs import random_source, simulate_scene
+from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd, draw_rgbd_scene
+from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
+from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
 
 
-def build_simulated(out, photos, *, count: int, settings: SimulationSettings, seed: int = 0) -> LmdbStore:
+def build_simulated(out, photos, *, count: int, settings: SimulationSettings, seed: int = 0,
+                    device: str = "cpu") -> LmdbStore:
     """A store of `count` scenes from photographs, and a picture of a few of them beside it.
 
     Args:
         out: the store's folder; if it is there already it is left as it is.
-        photos: files, or a folder of them.
+        photos: files, a folder of them, or a store whose sharp frames are taken.
+        count, settings, seed: how many, what they are like, and which.
+        device: where they are rendered.
 
     Raises:
         OptionError: a setting is out of range.
@@ -30,14 +35,48 @@ def build_simulated(out, photos, *, count: int, settings: SimulationSettings, se
     if out.exists():
         return LmdbStore(out)
     check_settings(settings, count)
-    paths = photographs_in(photos) if isinstance(photos, (str, Path)) else list(photos)
-    facts = {**settings.as_facts(), "seed": seed, "photographs": [Path(p).name for p in paths]}
+    if settings.mode != "layered":
+        raise OptionError(f"mode {settings.mode} needs pictures with depth")
+    pictures = Photographs(photos)
+    facts = {**settings.as_facts(), "seed": seed, "photographs": [Path(p).name for p in pictures.names]}
+    names = [f"scene_{index:05d}" for index in range(count)]
+    return _build(out, names, facts, lambda index: simulate_scene(pictures, settings, seed=seed, index=index,
+                                                                  device=device))
+
+
+def build_from_depth(out, pictures: RgbdFolder, *, settings: SimulationSettings, rgbd: RgbdSettings | None = None,
+                     count: int | None = None, whole: bool = True, seed: int = 0, device: str = "cpu") -> LmdbStore:
+    """A store of scenes from pictures with depth, each picture in turn, with another lens every time.
+
+    Args:
+        out: the store's folder; if it is there already it is left as it is.
+        pictures: the sources.
+        settings: lens, sensor and mode.
+        rgbd: how depth becomes blur.
+        count: scenes; one a picture if None.
+        whole: whole pictures, else crops of `settings.size`.
+        seed, device: as above.
+
+    Raises:
+        OptionError, DataError, StorageError: as above; or a picture and its depth do not belong together.
+    """
+    out, rgbd = Path(out), rgbd or RgbdSettings()
+    if out.exists():
+        return LmdbStore(out)
+    count = len(pictures) if count is None else count
+    check_settings(settings, count)
+    check_rgbd(settings, rgbd)
+    facts = {**settings.as_facts(), **rgbd.as_facts(), "seed": seed, "whole": whole, "pictures": pictures.names}
+    names = [f"{pictures.names[i % len(pictures)]}_{i // len(pictures):02d}" for i in range(count)]
+    return _build(out, names, facts, lambda index: draw_rgbd_scene(
+        pictures[index % len(pictures)], settings, rgbd, random_source(seed, index), whole=whole, device=device))
+
+
+def _build(out, names, facts, simulate):
     with StoreWriter(out, dataset="simulated", facts=facts) as writer:
-        names = [f"scene_{index:05d}" for index in range(count)]
         left_to_do = [i for i, name in enumerate(names) if name not in writer]
-        pictures = load_photographs(paths) if left_to_do else []
         for index in progress(left_to_do, f"simulating {out.name}"):
-            writer.add(names[index], simulate_scene(pictures, settings, seed=seed, index=index))
+            writer.add(names[index], simulate(index))
         store = writer.finish()
     write_contact_sheet(store)
     return store

@@ -23,19 +23,22 @@ def random_source(*numbers: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(list(numbers))))
 
 
-def simulate_scene(photos, settings: SimulationSettings, *, seed: int, index: int) -> dict[str, np.ndarray]:
+def simulate_scene(photos, settings: SimulationSettings, *, seed: int, index: int,
+                   device: str = "cpu") -> dict[str, np.ndarray]:
     """The frames of scene `index`: left, right, center, sharp (H, W, 3), defocus, disparity (H, W) float32.
 
     Args:
         photos: (3, H, W) pictures in linear light, or `sources.Photographs`.
         settings: what scenes are like.
+        seed, index: decide the scene.
+        device: where it is rendered.
     """
-    return draw_scene(photos, settings, random_source(seed, index))
+    return draw_scene(photos, settings, random_source(seed, index), device=device)
 
 
 def draw_scene(photos, settings: SimulationSettings, random: np.random.Generator, *,
                device: str = "cpu") -> dict[str, np.ndarray]:
-    """The same from a random source; `device` renders."""
+    """The same from a random source."""
     place, distortion = draw_place(settings, random), draw_distortion(settings, random)
     margin, size = 0, settings.size
     if distortion is not None:

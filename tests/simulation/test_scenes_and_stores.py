@@ -86,7 +86,7 @@ def test_an_interrupted_build_goes_on(photos, tmp_path, monkeypatch):
     whole = build_simulated(tmp_path / "whole.lmdb", photos, count=4, settings=SETTINGS)
     made = []
 
-    def counted(pictures, settings, *, seed, index):
+    def counted(pictures, settings, *, seed, index, device):
         made.append(index)
         if len(made) == 3:
             raise KeyboardInterrupt
