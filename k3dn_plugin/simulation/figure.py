@@ -11,11 +11,11 @@ def contact_sheet(rows, height: int = 220) -> np.ndarray:
     """One picture, (H, W, 3) uint8: a row a scene with left, right, sharp and the blur radius in colour.
 
     Args:
-        rows: mappings of `left`, `right`, `sharp` (H, W, 3) uint16 and `defocus` (H, W).
+        rows: mappings of `left`, `right`, `sharp` (H, W, 3) uint8 or uint16 and `defocus` (H, W).
     """
     lines = []
     for row in rows:
-        pictures = [(row[view] >> 8).astype(np.uint8) for view in ("left", "right", "sharp")]
+        pictures = [eight_bits(row[view]) for view in ("left", "right", "sharp")]
         pictures.append(colour_of_radius(row["defocus"]))
         width = round(pictures[0].shape[1] * height / pictures[0].shape[0])
         pictures = [cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pictures]
@@ -24,6 +24,11 @@ def contact_sheet(rows, height: int = 220) -> np.ndarray:
     lines = [np.pad(line, ((0, 0), (0, widest - line.shape[1]), (0, 0)), constant_values=255)
              for line in lines]
     return _join(lines, 0)
+
+
+def eight_bits(image: np.ndarray) -> np.ndarray:
+    """uint8 of uint8 or uint16."""
+    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
 
 
 def colour_of_radius(radius: np.ndarray, largest: float | None = None) -> np.ndarray:

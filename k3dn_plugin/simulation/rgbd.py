@@ -16,6 +16,7 @@ from k3dn_plugin.simulation.settings import SimulationSettings, draw_distortion,
 from k3dn_plugin.simulation.sources import RgbdPicture
 
 KINDS = ("depth", "disparity")
+REACH = 48  # pixels, more than half of the published simulators' largest kernels
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,24 @@ def _published(picture, rows, columns, settings, random):
     """A camera and a setting of a published simulator; its views are 8-bit."""
     pixels = _eight_bits(picture.photograph.pixels())
     depth = picture.depth.numpy().astype(np.float64)
+    distortion = None
     if settings.mode == "rdpd":
         camera = rdpd.CAMERAS[int(random.integers(len(rdpd.CAMERAS)))]
         psf = rdpd.PSF_BANK[int(random.integers(len(rdpd.PSF_BANK)))]
-        frames = rdpd.render_rdpd(pixels, depth, camera, psf)
+        distortion = draw_distortion(settings, random) and camera.distortion
         lens = PsfSettings(family="butterworth", split=1.0, parameters={
             "order": psf.order, "cutoff": psf.cutoff, "floor": psf.floor})
         gap = centroid_gap(8.0, lens) / 8
-        distortion = draw_distortion(settings, random) and camera.distortion
     else:
         camera = dddnet.CAMERAS[int(random.integers(len(dddnet.CAMERAS)))]
-        frames = dddnet.render_dddnet(pixels, dddnet.dddnet_disparity(depth, camera))
+        depth = dddnet.dddnet_disparity(depth, camera)
         # Two squares side by side: their distance is the side.
-        gap, distortion = 1.0, None
+        gap = 1.0
+    if distortion is None:
+        # What lies further away than the largest kernel reaches need not be blurred.
+        pixels, depth, rows, columns = _surroundings(pixels, depth, rows, columns)
+    frames = rdpd.render_rdpd(pixels, depth, camera, psf) if settings.mode == "rdpd" else \
+        dddnet.render_dddnet(pixels, depth)
     frames["sharp"] = pixels
     if distortion is not None:
         frames = {view: _distorted(frame, distortion) for view, frame in frames.items()}
@@ -118,6 +124,16 @@ def _published(picture, rows, columns, settings, random):
         frames = {view: frame.astype(np.uint16) * np.uint16(257) if frame.dtype == np.uint8 else frame
                   for view, frame in frames.items()}
     return frames
+
+
+def _surroundings(pixels, depth, rows, columns):
+    """The crop with `REACH` pixels around it, and where it lies in that."""
+    around, inside = [], []
+    for part, whole in zip((rows, columns), depth.shape):
+        first = max(part.start - REACH, 0)
+        around.append(slice(first, min(part.stop + REACH, whole)))
+        inside.append(slice(part.start - first, part.stop - first))
+    return pixels[tuple(around)], depth[tuple(around)], *inside
 
 
 def _eight_bits(image):

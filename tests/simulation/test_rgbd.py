@@ -1,0 +1,258 @@
+"""Pictures with depth: files, folders, what is wrong with them, and the scenes made of them."""
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from k3dn_plugin.data.lmdb_store import LmdbStore
+from k3dn_plugin.errors import DataError, OptionError, SizeError
+from k3dn_plugin.simulation import dddnet
+from k3dn_plugin.simulation.build import build_from_depth, build_simulated
+from k3dn_plugin.simulation.depth_files import read_depth, read_pfm
+from k3dn_plugin.simulation.pairs import random_source
+from k3dn_plugin.simulation.rgbd import RgbdSettings, _published, check_rgbd, draw_rgbd_scene
+from k3dn_plugin.simulation.settings import SimulationSettings
+from k3dn_plugin.simulation.sources import RgbdFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (96, 120)
+SETTINGS = SimulationSettings(size=(64, 72), max_radius=4.0, families=("half_disc",))
+
+
+def picture(seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 15, 3), dtype=np.uint8)
+    return cv2.resize(coarse, SIZE[::-1])
+
+
+def depth(near=1.0, far=4.0):
+    values = np.full(SIZE, far, np.float32)
+    values[20:70, 30:80] = near
+    return values
+
+
+def write_pfm(path, values, order="<"):
+    header = f"Pf\n{values.shape[1]} {values.shape[0]}\n{-1.0 if order == '<' else 1.0}\n"
+    path.write_bytes(header.encode() + values[::-1].astype(order + "f4").tobytes())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "nyu"
+    for name in ("rgb", "depth"):
+        (root / name).mkdir(parents=True)
+    for i in range(2):
+        cv2.imwrite(str(root / "rgb" / f"room_{i}.png"), picture(i))
+        cv2.imwrite(str(root / "depth" / f"room_{i}.png"), (1000 * depth(1.0 + i)).astype(np.uint16))
+    return root
+
+
+class TestFiles:
+    def test_all_formats_give_the_same_depth(self, tmp_path):
+        values = depth()
+        cv2.imwrite(str(tmp_path / "a.png"), (1000 * values).astype(np.uint16))
+        np.save(tmp_path / "a.npy", values)
+        write_pfm(tmp_path / "a.pfm", values)
+        write_pfm(tmp_path / "b.pfm", values, ">")
+        for name in ("a.png", "a.npy", "a.pfm", "b.pfm"):
+            np.testing.assert_allclose(read_depth(tmp_path / name), values)
+        np.testing.assert_allclose(read_depth(tmp_path / "a.png", scale=5000), values / 5)
+
+    def test_opencv_reads_the_same_pfm(self, tmp_path):
+        # Numbers whose first byte is a white space: the header ends after one of them, not after all.
+        values = np.frombuffer(struct.pack("<I", 0x3F800A0A) * (SIZE[0] * SIZE[1]), "<f4").reshape(SIZE)
+        values = values + np.arange(SIZE[0], dtype=np.float32)[:, None]
+        cv2.imwrite(str(tmp_path / "a.pfm"), values)
+        np.testing.assert_array_equal(read_pfm(tmp_path / "a.pfm"), values)
+
+    def test_unknown_depth_is_nan_in_files_and_filled_in_pictures(self, folder):
+        values = (1000 * depth()).astype(np.uint16)
+        values[:10] = 0
+        cv2.imwrite(str(folder / "depth" / "room_0.png"), values)
+        assert np.isnan(read_depth(folder / "depth" / "room_0.png")[:10]).all()
+        filled = RgbdFolder(folder)[0].depth.numpy()
+        assert np.isfinite(filled).all() and np.allclose(filled[:10], 4, atol=0.2)
+
+    def test_synthias_colours(self, tmp_path):
+        code = int(12.5 / 1000 * (256 ** 3 - 1))
+        colours = np.full((4, 5, 3), (code >> 16, code >> 8 & 255, code & 255), np.uint8)  # B, G, R
+        cv2.imwrite(str(tmp_path / "a.png"), colours)
+        np.testing.assert_allclose(read_depth(tmp_path / "a.png", encoding="synthia"), 12.5, rtol=1e-5)
+
+    @pytest.mark.parametrize("data, message", [(b"PF\n2 2\n-1\n" + bytes(48), "not a gray PFM"),
+                                               (b"Pf\n2 2\n-1\n" + bytes(12), "cut off: 2 x 2 .* 3 are there"),
+                                               (b"Pf\nx 2\n-1\n", "not a gray PFM"), (b"", "not a gray PFM")])
+    def test_damaged_pfm(self, tmp_path, data, message):
+        (tmp_path / "a.pfm").write_bytes(data)
+        with pytest.raises(DataError, match=message):
+            read_pfm(tmp_path / "a.pfm")
+
+    def test_other_damage(self, tmp_path):
+        np.save(tmp_path / "a.npy", np.zeros((4, 5, 3)))
+        with pytest.raises(DataError, match="expected an .H, W. array"):
+            read_depth(tmp_path / "a.npy")
+        (tmp_path / "b.npy").write_bytes(b"\x93NUMPY")
+        with pytest.raises(DataError, match="b.npy"):
+            read_depth(tmp_path / "b.npy")
+        with pytest.raises(DataError, match="there is no image"):
+            read_depth(tmp_path / "none.png")
+
+
+class TestFolders:
+    def test_folders_are_found_or_given(self, folder):
+        assert RgbdFolder(folder).names == ["room_0", "room_1"]
+        assert len(RgbdFolder(folder / "rgb", folder / "depth")) == 2
+        picture_0 = RgbdFolder(folder)[0]
+        assert picture_0.photograph.shape == (3, *SIZE) and picture_0.depth.shape == SIZE
+
+    def test_missing_depth_is_named(self, folder):
+        (folder / "depth" / "room_1.png").unlink()
+        with pytest.raises(DataError, match="1 pictures have no depth in .*e.g. room_1"):
+            RgbdFolder(folder)
+
+    def test_missing_pictures_are_named(self, folder):
+        (folder / "rgb" / "room_0.png").unlink()
+        with pytest.raises(DataError, match="1 depth files have no picture in .*e.g. room_0"):
+            RgbdFolder(folder)
+
+    def test_exchanged_folders_are_told(self, folder):
+        exchanged = RgbdFolder(folder / "depth", folder / "rgb")
+        with pytest.raises(DataError, match="exchanged"):
+            exchanged[0]
+        with pytest.raises(DataError, match="expected depth, .*found 3 channels of uint8.*exchanged"):
+            read_depth(folder / "rgb" / "room_0.png")
+
+    def test_other_sizes_and_empty_maps_are_told(self, folder):
+        cv2.imwrite(str(folder / "depth" / "room_0.png"), np.full((50, 60), 1000, np.uint16))
+        cv2.imwrite(str(folder / "depth" / "room_1.png"), np.zeros(SIZE, np.uint16))
+        pictures = RgbdFolder(folder)
+        with pytest.raises(DataError, match=r"room_0.png: depth of \(50, 60\) pixels"):
+            pictures[0]
+        with pytest.raises(DataError, match="room_1.png: depth is known in 0%"):
+            pictures[1]
+
+    def test_no_folders(self, tmp_path):
+        with pytest.raises(DataError, match="expected a folder of pictures .*found neither"):
+            RgbdFolder(tmp_path)
+        with pytest.raises(DataError, match="no such folder"):
+            RgbdFolder(tmp_path / "a", tmp_path / "b")
+
+    def test_twice_the_same_name(self, folder):
+        cv2.imwrite(str(folder / "rgb" / "room_0.jpg"), picture())
+        with pytest.raises(DataError, match="two files are called room_0"):
+            RgbdFolder(folder)
+
+
+class TestScenes:
+    def test_focus_decides_the_sign(self, folder):
+        picture_0 = RgbdFolder(folder)[0]
+        for focus, signs in ((1.0, {0, 1}), (4.0, {-1, 0}), (2.0, {-1, 1})):
+            frames = draw_rgbd_scene(picture_0, SETTINGS, RgbdSettings(focus=focus), random_source(0), whole=True)
+            assert set(np.sign(np.round(frames["defocus"], 3)).astype(int).ravel()) == signs
+            assert np.abs(frames["defocus"]).max() <= 4
+            np.testing.assert_allclose(np.sign(frames["disparity"]), np.sign(frames["defocus"]))
+
+    def test_a_lens_gives_its_own_radii(self, folder):
+        frames = draw_rgbd_scene(RgbdFolder(folder)[0], SETTINGS,
+                                 RgbdSettings(lens=(5.0, 4.0, 0.005), focus=1.0), random_source(0), whole=True)
+        far = 5 / 4 / 2 * (5 * 1000 / 995) / 1000 * 3 / 4 / 0.005
+        assert float(frames["defocus"].max()) == pytest.approx(far, rel=1e-4)
+        sharp = frames["defocus"] == 0
+        assert np.abs(frames["left"][sharp].astype(int) - frames["sharp"][sharp]).mean() < 1200
+
+    @pytest.mark.parametrize("mode", ["layered", "rdpd", "dddnet"])
+    def test_every_mode_fills_a_store(self, folder, tmp_path, mode):
+        settings = SimulationSettings(size=(64, 72), max_radius=4.0, mode=mode, bit_depth=8)
+        store = build_from_depth(tmp_path / "a.lmdb", RgbdFolder(folder), settings=settings, count=3)
+        assert store.names == ("room_0_00", "room_0_01", "room_1_00") and (tmp_path / "a.png").is_file()
+        frames = {v: store.read("room_0_00", v) for v in ("left", "right", "center", "sharp", "defocus", "disparity")}
+        assert frames["left"].shape == (*SIZE, 3) and frames["left"].dtype == np.uint8
+        assert (frames["left"] != frames["right"]).any()
+
+    def test_published_modes_keep_the_sharp_picture(self, folder):
+        for mode in ("rdpd", "dddnet"):
+            settings = SimulationSettings(size=(64, 72), mode=mode, bit_depth=8)
+            frames = draw_rgbd_scene(RgbdFolder(folder)[0], settings, RgbdSettings(), random_source(0), whole=True)
+            np.testing.assert_array_equal(frames["sharp"][..., ::-1], picture())
+
+    @pytest.mark.parametrize("mode", ["rdpd", "dddnet"])
+    def test_a_crop_of_a_published_mode_is_that_of_the_whole(self, folder, mode):
+        settings = SimulationSettings(size=(32, 40), mode=mode, bit_depth=8)
+        picture_0 = RgbdFolder(folder)[0]
+        crop = draw_rgbd_scene(picture_0, settings, RgbdSettings(), random_source(4))
+        random = random_source(4)
+        top, left = random.integers(96 - 32 + 1), random.integers(120 - 40 + 1)
+        whole = _published(picture_0, slice(0, 96), slice(0, 120), settings, random)
+        for view, frame in crop.items():
+            difference = whole[view][top:top + 32, left:left + 40].astype(float) - frame
+            assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.01
+
+    def test_contradictions_are_told(self, folder, tmp_path):
+        with pytest.raises(OptionError, match="need depth in metres"):
+            check_rgbd(SETTINGS, RgbdSettings(kind="disparity", focus=2.0))
+        with pytest.raises(OptionError, match="kind of depth map"):
+            check_rgbd(SETTINGS, RgbdSettings(kind="height"))
+        with pytest.raises(DataError, match="room_0: a picture of 96 x 120 is smaller than .* 128 x 128"):
+            draw_rgbd_scene(RgbdFolder(folder)[0], SimulationSettings(size=(128, 128)), RgbdSettings(),
+                            random_source(0))
+        with pytest.raises(OptionError, match="mode rdpd needs pictures with depth"):
+            build_simulated(tmp_path / "b.lmdb", folder / "rgb", count=1,
+                            settings=SimulationSettings(size=(64, 72), max_radius=4, mode="rdpd"))
+
+
+class TestDddnet:
+    def test_views_are_means_of_splatted_squares(self):
+        draw = np.random.default_rng(0)
+        image = draw.integers(0, 256, (12, 14, 3), dtype=np.uint8)
+        disparity = np.zeros((12, 14))
+        disparity[:, 5:9], disparity[6:, 10:] = 4.2, -3.0
+        frames = dddnet.render_dddnet(image, disparity)
+        for view, direction in (("left", 1), ("right", -1)):
+            total, count = np.zeros((12, 14, 3)), np.zeros((12, 14, 1))
+            for row in range(12):
+                for column in range(14):
+                    h = int((abs(disparity[row, column]) + 0.5) // 2)
+                    way = direction * (1 if disparity[row, column] >= 0 else -1)
+                    for r in range(row, min(row + h, 11) + 1):
+                        for c in range(column, column + way * (h + 1), way):
+                            if 0 <= c < 14:
+                                total[r, c] += image[row, column]
+                                count[r, c] += 1
+            expected = np.where(count > 0, total / np.maximum(count, 1), image)
+            assert np.abs(frames[view] - expected).max() <= 0.5 + 1e-6
+
+    def test_the_farthest_point_is_in_focus_and_near_is_negative(self):
+        disparity = dddnet.dddnet_disparity(depth().astype(np.float64), dddnet.CAMERAS[-1])
+        assert abs(disparity[0, 0]) < 0.1 and disparity[40, 50] > 3
+        frames = dddnet.render_dddnet(picture(), disparity)
+        assert frames["defocus"].min() < 0 and frames["defocus"].max() == 0
+
+    def test_wrong_input(self):
+        with pytest.raises(SizeError, match="must agree"):
+            dddnet.render_dddnet(picture(), np.zeros((4, 5)))
+        with pytest.raises(DataError, match="uint8"):
+            dddnet.render_dddnet(picture().astype(np.float32), np.zeros(SIZE))
+        with pytest.raises(DataError, match="everywhere"):
+            dddnet.render_dddnet(picture(), np.full(SIZE, np.nan))
+
+
+def tool(*arguments):
+    return subprocess.run([sys.executable, str(ROOT / "tools" / "simulate.py"), *map(str, arguments)],
+                          capture_output=True, text=True)
+
+
+def test_the_tool_takes_pictures_with_depth(folder, tmp_path):
+    done = tool("--rgbd", folder, "--out", tmp_path / "a.lmdb", "--max-radius", 4, "--bits", 8)
+    assert done.returncode == 0, done.stderr
+    assert "2 scenes" in done.stdout and LmdbStore(tmp_path / "a.lmdb").manifest.facts["bit_depth"] == 8
+    done = tool("--rgbd", folder / "rgb", "--depth", folder / "depth", "--out", tmp_path / "b.lmdb", "--mode", "rdpd",
+                "--count", 3)
+    assert done.returncode == 0, done.stderr
+    assert len(LmdbStore(tmp_path / "b.lmdb").names) == 3
+    (folder / "depth" / "room_0.png").unlink()
+    failed = tool("--rgbd", folder, "--out", tmp_path / "c.lmdb")
+    assert failed.returncode == 2 and "no depth" in failed.stderr and failed.stderr.startswith("error:")
+    assert not list(tmp_path.glob("c.lmdb*"))
