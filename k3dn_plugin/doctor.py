@@ -42,8 +42,8 @@ def examine() -> list[Finding]:
     return [*findings, _device(), _basicsr(), *_registries(), *_room()]
 
 
-def report(findings) -> str:
-    """The findings as lines, the mends below those that need one."""
+def report(findings, well="all that is needed works") -> str:
+    """The findings as lines, the mends below those that need one; at the end `well`, if there is none."""
     marks = {"ok": "ok     ", "note": "note   ", "missing": "MISSING", "broken": "BROKEN "}
     lines = []
     for finding in findings:
@@ -51,7 +51,7 @@ def report(findings) -> str:
         if finding.mend:
             lines.append(f"{'':33}mend: {finding.mend}")
     harmful = [f.what for f in findings if f.harmful]
-    lines.append(f"{len(harmful)} to mend: {', '.join(harmful)}" if harmful else "all that is needed works")
+    lines.append(f"{len(harmful)} to mend: {', '.join(harmful)}" if harmful else well)
     return "\n".join(lines)
 
 

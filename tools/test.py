@@ -17,6 +17,7 @@ from k3dn_plugin.cli import run_tool  # noqa: E402
 def main(argv=None):
     arguments = parse(argv)
     from k3dn_plugin.errors import OptionError
+    from k3dn_plugin.evaluation.baseline import DO_NOTHING
     from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset, trained_weights, usual_protocol
     from k3dn_plugin.options import load_options
     from k3dn_plugin.registry import PROTOCOLS
@@ -34,7 +35,8 @@ def main(argv=None):
     if arguments.metrics:
         spec["extra_metrics"] = arguments.metrics.split(",")
     protocol = PROTOCOLS.build(spec)
-    name = options.name if options else read_weights(weights).provenance.get("run") or Path(weights).stem
+    name = options.name if options else DO_NOTHING if str(weights) == DO_NOTHING else (
+        read_weights(weights).provenance.get("run") or Path(weights).stem)
     out_dir = Path(arguments.out) if arguments.out else Path("results") / name / protocol.name
     print(f"scoring {weights} on {len(dataset)} images by {protocol.name}; results in {out_dir}", flush=True)
     result = evaluate_weights(
@@ -66,7 +68,8 @@ def parse(argv):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", metavar="FILE", help="option file of the run")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change an option")
-    parser.add_argument("--weights", metavar="FILE", help="weights (.safetensors); default: the run's best")
+    parser.add_argument("--weights", metavar="FILE", help="weights, ours or a published checkpoint; default: the run's best; "
+                             "`center` scores the blurred center view as it is")
     parser.add_argument("--data", metavar="STORE", help="prepared store; default: the recipe's datasets.val")
     parser.add_argument("--protocol", metavar="NAME", help="default: the recipe's val.protocol; without a recipe, dpdd16 for 16-bit data")
     parser.add_argument("--metrics", metavar="NAMES", help="further metrics, separated by commas")

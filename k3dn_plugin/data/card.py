@@ -16,7 +16,7 @@ class DatasetCard:
         disparity_axis: along which the views are shifted.
         center: whether `center` is a captured combined view or the mean of left and right.
         truth: whether samples have `gt`.
-        maps: which of "disparity" and "defocus" samples have, with their units.
+        maps: which of "disparity", "defocus" and "depth" samples have, with their units.
         augment: the augmentation that samples go through.
         licence, source: of the data.
         facts: everything the store's manifest says.

@@ -38,6 +38,18 @@ def measure_disparity(left: np.ndarray, right: np.ndarray, *, tile: int = TILE) 
         Shifts, positive where the right view's content lies further right (or down); None where too few
         tiles can be told apart from noise. A shift is good to about a third of a pixel.
     """
+    shifts = [(x, y) for _, _, x, y in tile_shifts(left, right, tile=tile)]
+    if len(shifts) < LEAST_TILES:
+        return None
+    columns, rows = (tuple(map(float, np.percentile(axis, (5, 50, 95)))) for axis in np.transpose(shifts))
+    return MeasuredDisparity(columns, rows, len(shifts))
+
+
+def tile_shifts(left: np.ndarray, right: np.ndarray, *, tile: int = TILE) -> list[tuple[int, int, float, float]]:
+    """`(row, column, shift along the columns, along the rows)` of each tile that has texture enough to tell.
+
+    Row and column are those of the tile's top left pixel; see `measure_disparity` for signs.
+    """
     import cv2
     left, right = (frame.mean(-1).astype(np.float32) for frame in (left, right))
     tile = min(tile, *left.shape)
@@ -51,8 +63,5 @@ def measure_disparity(left: np.ndarray, right: np.ndarray, *, tile: int = TILE) 
                 continue
             shift, response = cv2.phaseCorrelate(one, other, window)
             if response > LEAST_RESPONSE:
-                shifts.append(shift)
-    if len(shifts) < LEAST_TILES:
-        return None
-    columns, rows = (tuple(map(float, np.percentile(axis, (5, 50, 95)))) for axis in np.transpose(shifts))
-    return MeasuredDisparity(columns, rows, len(shifts))
+                shifts.append((row, column, *shift))
+    return shifts

@@ -75,7 +75,7 @@ class LmdbStore:
                             f"It holds {len(self)} scenes") from None
 
     def has(self, name: str, view: str) -> bool:
-        """Whether the scene has this view ("left", "right", "center", "sharp", "disparity", "defocus")."""
+        """Whether the scene has this view ("left", "sharp", "disparity", ...)."""
         return view in self.scene(name).views
 
     def read(self, name: str, view: str, rows: slice | None = None,
@@ -90,10 +90,11 @@ class LmdbStore:
             raise DataError(f"{self.path}: scene {name!r} has no view {view!r}, only "
                             f"{', '.join(self.scene(name).views)}")
         with self._environment.begin() as transaction:
-            value = transaction.get(frame_key(name, view))
+            key = record.stored_as.encode() if record.stored_as else frame_key(name, view)
+            value = transaction.get(key)
             if value is None or len(value) != record.nbytes:
                 found = "is missing" if value is None else f"has {len(value)} bytes, not {record.nbytes}"
-                raise DataError(f"{self.path}: the key {frame_key(name, view).decode()!r} {found}, though "
+                raise DataError(f"{self.path}: the key {key.decode()!r} {found}, though "
                                 "the manifest lists it: the database is damaged. Delete the folder and "
                                 + ways_on(self.path))
             frame = np.frombuffer(value, record.disk_dtype).reshape(record.shape)

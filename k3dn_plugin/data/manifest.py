@@ -19,7 +19,7 @@ MANIFEST_KEY = b"manifest"
 SCENE_PREFIX = b"scene/"
 
 VIEWS = ("left", "right", "center", "sharp")
-MAPS = ("disparity", "defocus")
+MAPS = ("disparity", "defocus", "depth")
 DTYPES = ("uint8", "uint16", "float32")
 
 # Facts that a preparer may leave out.
@@ -31,6 +31,9 @@ DEFAULT_FACTS = {
     "disparity_axis": "x",     # along which the views are shifted
     "disparity_unit": "px, column in the right view minus column in the left",
     "defocus_unit": "px, signed blur radius: negative nearer than focus, positive beyond",
+    "usual_shift": None,       # "positive" or "negative", where most content of the set lies on one side of focus
+    "depth_unit": "metres",
+    "single_image": False,     # one image stands for all views
     "licence": "",
     "source": "",
     "crop_sets": {},           # name -> {"size": [rows, columns], ...}; the origins stand with the scenes
@@ -44,13 +47,17 @@ def frame_key(name: str, view: str) -> bytes:
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One stored frame: C-order numbers of `dtype`, (H, W, channels) or (H, W)."""
+    """One stored frame: C-order numbers of `dtype`, (H, W, channels) or (H, W).
+
+    A frame that stands in the store already is not stored again: `stored_as` then names the key.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     sha256: str
     source: str | None = None
     source_sha256: str | None = None
+    stored_as: str | None = None
 
     @property
     def disk_dtype(self) -> np.dtype:

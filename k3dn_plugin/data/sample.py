@@ -8,6 +8,7 @@
 | `name`      | the scene                                                                          |
 | `disparity` | (1, H, W) float32, where there is one: column in the right view minus in the left   |
 | `defocus`   | (1, H, W) float32, where there is one: signed blur radius, units in the data set's card |
+| `depth`     | (1, H, W) float32, where there is one, in the card's unit; NaN where it is not known |
 
 A batch has the same keys, tensors stacked on a new first axis and `name` a list.
 """
@@ -20,7 +21,7 @@ from torch.utils.data import default_collate
 from k3dn_plugin.errors import DataError
 
 IMAGE_KEYS = ("lq", "center", "gt")
-MAP_KEYS = ("disparity", "defocus")
+MAP_KEYS = ("disparity", "defocus", "depth")
 
 
 class SampleIndex(NamedTuple):

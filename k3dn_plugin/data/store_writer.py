@@ -57,7 +57,7 @@ class StoreWriter:
         if self.path.exists():
             raise DataError(f"{self.path} exists already. Delete it to make it anew, or choose another "
                             "path")
-        self._lock = self._environment = None
+        self._lock = self._environment = self._known = None
         try:
             self._open()
         except BaseException:
@@ -90,7 +90,7 @@ class StoreWriter:
         Args:
             name: any text without a slash at its ends, unique in the store.
             frames: by view ("left", "right", "center", "sharp": (H, W, channels) uint8, uint16 or
-                float32; "disparity", "defocus": (H, W) float32), all of one height and width.
+                float32; "disparity", "defocus", "depth": (H, W) float32), all of one height and width.
             sources: the file of each view, for the record.
             tags: what is known of this scene, JSON values, e.g. `{"place": "indoor"}`.
             crops: by crop set, the origins `[row, column]` that its filter keeps here.
@@ -102,14 +102,28 @@ class StoreWriter:
         if name in self:
             raise DataError(f"{self.path}: the scene {name!r} is added twice; scene names must differ")
         _check(self.path, name, frames)
-        sources = dict(sources or {})
-        records = {view: FrameRecord(tuple(frame.shape), frame.dtype.name, frame_hash(frame),
-                                     self._relative(sources.get(view)), file_hash(sources.get(view)))
-                   for view, frame in frames.items()}
+        sources, records, values, new = dict(sources or {}), {}, {}, {}
+        for view, frame in frames.items():
+            content, key = (frame_hash(frame), tuple(frame.shape), frame.dtype.name), frame_key(name, view)
+            there = self._contents().get(content) or new.get(content)
+            if there is None:
+                new[content] = key.decode()
+                values[key] = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")).data
+            records[view] = FrameRecord(tuple(frame.shape), frame.dtype.name, content[0],
+                                        self._relative(sources.get(view)), file_hash(sources.get(view)),
+                                        stored_as=there)
         scene = SceneRecord(name, records, dict(tags or {}), {k: list(v) for k, v in (crops or {}).items()})
-        values = {frame_key(name, view): np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")).data
-                  for view, frame in frames.items()}
         self._commit({**values, SCENE_PREFIX + name.encode(): scene.as_json().encode()})
+        self._known.update(new)
+
+    def _contents(self):
+        """Key by content of every frame in the store so far: many inputs may share one truth."""
+        if self._known is None:
+            with self._environment.begin() as transaction:
+                self._known = {(frame.sha256, frame.shape, frame.dtype): frame_key(scene.name, view).decode()
+                               for scene in _scenes(transaction) for view, frame in scene.views.items()
+                               if not frame.stored_as}
+        return self._known
 
     def finish(self) -> LmdbStore:
         """Write the manifest, give the store its name and open it.

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 from k3dn_plugin.errors import CheckpointError, OptionError
+from k3dn_plugin.evaluation.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.evaluation.evaluate import evaluate
 from k3dn_plugin.registry import DATASETS
 from k3dn_plugin.signatures import check_arguments
@@ -15,7 +16,7 @@ def evaluate_weights(weights, dataset, protocol, *, out_dir, fresh=False, **sett
     results of others that lie in `out_dir` are moved into a folder of their own there.
 
     Args:
-        weights: a weights file of ours.
+        weights: a weights file, ours or a published one; "center" for the blurred center view as it is.
         fresh: compute every image, also those whose rows are there.
         settings: of `evaluate`.
 
@@ -26,8 +27,11 @@ def evaluate_weights(weights, dataset, protocol, *, out_dir, fresh=False, **sett
         CheckpointError: the weights file is missing, damaged or of another program.
         DataError, OptionError, StorageError: as `evaluate`.
     """
-    restorer = restorer_from_weights(weights)
-    known = {"file": str(weights), **read_weights(weights).provenance}
+    if str(weights) == DO_NOTHING:
+        restorer, known = CenterView().eval(), {"origin": "none: the center view as it is"}
+    else:
+        restorer = restorer_from_weights(weights)
+        known = {"file": str(weights), **read_weights(weights).provenance}
     result = evaluate(restorer, dataset, protocol, out_dir=out_dir, resume=not fresh, weights=known,
                       **settings)
     result.write(out_dir)

@@ -48,3 +48,93 @@ def pairs(root, names=("one", "two"), views=("left", "right", "center", "sharp")
         for view, frame in written[name].items():
             write_image(root / view / f"{name}.png", frame)
     return written
+
+
+def pixel4(root, names=("001", "002")):
+    """Xin et al.'s layout at its real size; `(raw left, raw right, truth)` by scene."""
+    draw, written = np.random.default_rng(0), {}
+    rows, columns = np.mgrid[:1512, :2016]
+    texture = draw.integers(1009, 9000, (126, 168), np.uint16).repeat(12, 0).repeat(12, 1)
+    for number, name in enumerate(names):
+        left = texture + np.uint16(10 * number)
+        right = np.roll(left, 3, 1)
+        truth = draw.integers(0, 65536, (1008, 1344), np.uint16)
+        write_image(root / f"{name}_left.png", left)
+        write_image(root / f"{name}_right.png", right)
+        write_image(root / "gt_all_in_focus_im" / f"{name}_gt.png", truth)
+        write_image(root / "gt_defocus_map" / f"{name}_gt.png", (truth >> 8).astype(np.uint8))
+        written[name] = left, right, truth
+    for view, slope in (("left", 1), ("right", -1)):
+        sheet = 4000 + slope * (columns - 1008) // 2 + rows // 8
+        write_image(root / "calibration" / f"white_sheet_{view}.png", sheet.astype(np.uint16))
+    return written
+
+
+def dpd_disp(root, names=("005", "006")):
+    """Punnappurath et al.'s layout."""
+    written = {}
+    for number, name in enumerate(names):
+        views = written[name] = frames(number, dtype=np.uint8)
+        for ending, view in (("L.jpg", "left"), ("R.jpg", "right"), ("B.jpg", "center")):
+            write_image(root / f"{name}_{ending}", views[view])
+        depth = views["sharp"][..., 0].copy()
+        depth[:3] = 0
+        write_image(root / f"{name}_D.tif", depth)
+        (root / f"{name}_D.tif").rename(root / f"{name}_D.TIF")
+    return written
+
+
+def realdof(root, names=("01", "02")):
+    """RealDOF's layout."""
+    written = {}
+    for number, name in enumerate(names):
+        written[name] = frames(number, dtype=np.uint8)
+        write_image(root / "source" / f"{name}.png", written[name]["center"])
+        write_image(root / "target" / f"{name}.png", written[name]["sharp"])
+    return written
+
+
+def lfdof(root):
+    """LFDOF's layout: two inputs a scene."""
+    for split, scenes in (("train", ("IMG_1275", "IMG_1278")), ("test", ("IMG_2162",))):
+        for number, scene in enumerate(scenes):
+            views = frames(number, dtype=np.uint8)
+            folder = root / f"{split}_data"
+            write_image(folder / "ground_truth" / f"{scene}.png", views["sharp"])
+            for aperture, view in enumerate(("left", "right")):
+                write_image(folder / "input" / scene / f"{scene}_ap{aperture + 1}_00.png", views[view])
+
+
+def cuhk(root):
+    """A flat folder, one portrait."""
+    for number, size in enumerate((SIZE, SIZE[::-1])):
+        write_image(root / f"out_of_focus{number:04d}.jpg", frames(number, size, np.uint8)["sharp"])
+
+
+def dddsyn(root):
+    """DDDNet's simulated NYU pairs."""
+    for folder, names in (("training", ("0001", "0002")), ("testing", ("6001",)), ("testing1", ("6001",))):
+        for number, name in enumerate(names):
+            views = frames(number, dtype=np.uint8)
+            for place, view in (("dp/{}_l.png", "left"), ("dp/{}_r.png", "right"), ("gt/{}_m.png", "sharp")):
+                write_image(root / "NYU" / folder / place.format(name), views[view])
+            write_pfm(root / "NYU" / folder / "disp" / f"{name}_dm.pfm",
+                      np.arange(SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE))
+
+
+def write_pfm(path, values, order="<"):
+    """Rows from the bottom up, as PFM has them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"Pf\n{values.shape[1]} {values.shape[0]}\n{-1.0 if order == '<' else 1.0}\n".encode()
+    path.write_bytes(head + np.ascontiguousarray(values[::-1]).astype(f"{order}f4").tobytes())
+
+
+def rdpd(root):
+    """RDPD's synthetic sequences."""
+    for split in ("train", "test"):
+        for sequence in ("seq_001", "seq_002"):
+            for frame in range(3):
+                views = frames(frame, dtype=np.uint8)
+                for place, view in (("l/source", "left"), ("r/source", "right"), ("c/source", "center"),
+                                    ("c/target", "sharp")):
+                    write_image(root / f"{split}_{place}" / sequence / f"{frame:06d}.png", views[view])

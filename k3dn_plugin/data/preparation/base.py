@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from k3dn_plugin.data.crop_sets import PatchFilter
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.manifest import nearest
 from k3dn_plugin.errors import DataError
@@ -52,6 +53,10 @@ class Preparer(ABC):
     bits: ClassVar[int | None] = None
     facts: ClassVar[dict] = {}
 
+    def crop_sets(self, split: str) -> dict[str, PatchFilter]:
+        """The published patch filters of a split, by name; their origins are stored with each scene."""
+        return {}
+
     @abstractmethod
     def find(self, source: Path) -> list[Split]:
         """The splits below `source`, every scene with its files; reads names only.
@@ -66,7 +71,8 @@ class Preparer(ABC):
         Raises:
             DataError: a file is missing, damaged or of another depth; views differ in size or are the same.
         """
-        frames = {view: read_image(path, bits=bits, gray=True) for view, path in scene.files.items()}
+        images = {path: read_image(path, bits=bits, gray=True) for path in set(scene.files.values())}
+        frames = {view: images[path] for view, path in scene.files.items()}
         check_frames(scene, frames)
         height, width = frames["left"].shape[:2]
         if height > width and not keep_portrait:
@@ -89,7 +95,8 @@ def check_frames(scene: SceneFiles, frames: dict[str, np.ndarray]):
             raise DataError(f"scene {scene.name}: {scene.files[view]} is {_size(frame.shape)}, "
                             f"{scene.files['left']} is {_size(reference)}; all views of a scene must have "
                             "one size")
-    if np.array_equal(frames["left"], frames["right"]):
+    # One file for both is meant so: a single image stands for the pair.
+    if scene.files["left"] != scene.files["right"] and np.array_equal(frames["left"], frames["right"]):
         raise DataError(f"scene {scene.name}: {scene.files['left']} and {scene.files['right']} are the same "
                         "picture; expected the two dual-pixel views. One was copied over the other: restore "
                         "the original")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from k3dn_plugin.data.contact_sheet import write_contact_sheet
 from k3dn_plugin.data.disparity_check import measure_disparity
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.lmdb_store import LmdbStore
@@ -36,10 +37,14 @@ class PreparedSplit:
                  f"{', '.join(views)}; {self.store.manifest.facts['bit_depth']} bits; "
                  + ", ".join(f"{h} x {w}" for h, w in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
                  + " (rows x columns)" + (f"; {turned} of them portrait, turned" if turned else "")]
+        sheet = sheet_path(self.store.path)
+        lines += [f"  contact sheet: {sheet}"] if sheet.exists() else []
         return "\n".join(lines + self._shifts() + [f"  note: {note}" for note in self.split.notes])
 
     def _shifts(self) -> list[str]:
         """What the shift between the views of some scenes says: their sign, and whether the axis is right."""
+        if self.store.manifest.facts["single_image"]:
+            return []
         names = self.store.names[::max(len(self.store) // 2, 1)][:3]
         found = [measure_disparity(self.store.read(n, "left"), self.store.read(n, "right")) for n in names]
         found = [measured for measured in found if measured is not None]
@@ -93,7 +98,9 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
                             "choose another --out")
         return PreparedSplit(split, store, was_there=True)
     bits = bits or preparer.bits or _depth(split.scenes[0])
-    facts = {**preparer.facts, "bit_depth": bits, "split": split.name, **split.facts}
+    filters = preparer.crop_sets(split.name)
+    facts = {**preparer.facts, "bit_depth": bits, "split": split.name,
+             "crop_sets": {name: each.facts() for name, each in filters.items()}, **split.facts}
     with StoreWriter(path, dataset=preparer.name, facts=facts, source_root=source) as writer:
         strange = sorted(set(writer.names) - wanted)
         if strange:
@@ -101,27 +108,39 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
                             f"not in {source}. Delete that folder to start anew")
         todo = [scene for scene in split.scenes if scene.name not in writer]
         faults = []
-        read = _read_ahead(preparer, todo, bits, keep_portrait)
-        for scene, frames in _bar(read, split, len(todo), progress):
-            if isinstance(frames, DataError):
-                faults.append(frames)
+        read = _read_ahead(lambda scene: _load(preparer, scene, bits, keep_portrait, filters), todo)
+        for scene, loaded in _bar(read, split, len(todo), progress):
+            if isinstance(loaded, DataError):
+                faults.append(loaded)
                 if len(faults) == MOST_FAULTS:
                     break
             else:
-                writer.add(scene.name, frames, sources=scene.files, tags=scene.tags)
+                frames, crops = loaded
+                writer.add(scene.name, frames, sources=scene.files, tags=scene.tags, crops=crops)
                 _note_content(split, scene, frames)
         if faults:
             raise DataError(_tell(faults, split, len(writer)))
-        return PreparedSplit(split, writer.finish())
+        store = writer.finish()
+    write_contact_sheet(store, sheet_path(store.path))
+    return PreparedSplit(split, store)
 
 
-def _read_ahead(preparer, scenes, bits, keep_portrait) -> Iterator[tuple[SceneFiles, dict | DataError]]:
-    """`(scene, frames or error)` in order, a few scenes being decoded while one is stored."""
-    def load(scene):
-        try:
-            return preparer.load(scene, bits, keep_portrait)
-        except DataError as error:
-            return error
+def sheet_path(path: Path) -> Path:
+    """Where the contact sheet of the store at `path` goes: beside it."""
+    return path.with_name(f"{path.stem}_contact_sheet.png")
+
+
+def _load(preparer, scene, bits, keep_portrait, filters):
+    """`(frames, crop origins by filter)` of a scene, or the error that its files deserve."""
+    try:
+        frames = preparer.load(scene, bits, keep_portrait)
+    except DataError as error:
+        return error
+    return frames, {name: each.origins(frames["sharp"]) for name, each in filters.items()}
+
+
+def _read_ahead(load, scenes) -> Iterator[tuple[SceneFiles, tuple | DataError]]:
+    """`(scene, what load gives)` in order, a few scenes being decoded while one is stored."""
     with ThreadPoolExecutor(_READ_AHEAD) as pool:
         waiting = deque()
         for scene in scenes:

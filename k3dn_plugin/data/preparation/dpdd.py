@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from k3dn_plugin.data.crop_sets import PUBLISHED
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, register_preparer
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.errors import DataError
@@ -42,8 +43,11 @@ class DPDD(Preparer):
             "The archive is linked from github.com/Abdullah-Abuolaim/defocus-deblurring-dual-pixel")
     bits = 16
     facts = {"source": "Abuolaim and Brown, Defocus Deblurring Using Dual-Pixel Data, ECCV 2020",
-             "licence": "not stated by the authors", "linear": False, "disparity_axis": "x",
+             "licence": "not stated by the authors", "linear": False, "disparity_axis": "x", "usual_shift": "negative",
              "orientation": "landscape; portrait frames turned 90 degrees counter-clockwise, as DPDNet does"}
+
+    def crop_sets(self, split):
+        return PUBLISHED.get(split, {})
 
     def find(self, source: Path) -> list[Split]:
         found = []

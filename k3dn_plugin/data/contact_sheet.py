@@ -1,0 +1,91 @@
+"""A picture of some scenes of a store: what was prepared, at a glance."""
+from pathlib import Path
+
+import numpy as np
+
+from k3dn_plugin.data.disparity_check import TILE, tile_shifts
+from k3dn_plugin.data.images import FULL_SCALE, to_float, write_image
+
+SCENES = 4
+WIDTH = 320          # of a panel, in pixels
+FULL_COLOUR = 4.0    # pixels of shift that have the full colour
+POSITIVE, NEGATIVE = np.array([0.9, 0.25, 0.2]), np.array([0.2, 0.4, 0.95])
+TITLES = {"left": "left", "right": "right", "sharp": "truth"}
+
+
+def write_contact_sheet(store, path) -> Path:
+    """Write `contact_sheet(store)` as a PNG file.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    write_image(path, contact_sheet(store))
+    return Path(path)
+
+
+def contact_sheet(store, scenes: int = SCENES) -> np.ndarray:
+    """(H, W, 3) uint8: a row a scene with left view, right view, truth where there is one, and the shift.
+
+    The last panel colours the tiles whose shift could be measured: red where the right view's content lies
+    further right, blue where it lies further left, grey where it cannot be told.
+    """
+    names = store.names[::max(len(store) // scenes, 1)][:scenes]
+    rows = [_row(store, name) for name in names]
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    return np.concatenate(rows)
+
+
+def _row(store, name):
+    facts, scene = store.manifest.facts, store.scene(name)
+    frames = {view: store.read(name, view) for view in TITLES if view in scene.views}
+    panels = [_titled(_displayed(frame, view, facts), f"{name}  {TITLES[view]}") for view, frame in frames.items()]
+    shifts = [] if facts["single_image"] else tile_shifts(frames["left"], frames["right"])
+    panels.append(_titled(_coloured(frames["left"], shifts, facts), _shift_title(shifts)))
+    return np.concatenate(panels, axis=1)
+
+
+def _displayed(frame, view, facts):
+    """A small picture in [0, 1] of a stored frame."""
+    import cv2
+    black, scale = (value.get(view) if isinstance(value, dict) else value
+                    for value in (facts["black_level"], facts["full_scale"]))
+    small = cv2.resize(frame, _small(frame), interpolation=cv2.INTER_AREA)
+    if small.ndim == 2:
+        small = small[..., None]
+    image = to_float(small, black_level=black or 0, full_scale=scale or FULL_SCALE[frame.dtype.name])
+    if facts["linear"]:
+        image = np.clip(image / max(np.percentile(image, 99), 1e-6), 0, 1) ** (1 / 2.2)
+    return np.broadcast_to(np.clip(image, 0, 1), (*image.shape[:2], 3))
+
+
+def _coloured(frame, shifts, facts):
+    grey = 0.3 + 0.4 * _displayed(frame, "left", facts).mean(-1, keepdims=True).repeat(3, -1)
+    scale = grey.shape[0] / frame.shape[0]
+    side = min(TILE, *frame.shape[:2])
+    for row, column, shift, _ in shifts:
+        strength = min(abs(shift) / FULL_COLOUR, 1)
+        place = np.s_[int(row * scale):int((row + side) * scale), int(column * scale):int((column + side) * scale)]
+        grey[place] = (1 - strength) * grey[place] + strength * (POSITIVE if shift > 0 else NEGATIVE)
+    return grey
+
+
+def _shift_title(shifts):
+    if not shifts:
+        return "shift: not to be told"
+    low, high = np.percentile([shift for _, _, shift, _ in shifts], (5, 95))
+    return f"right against left {low:+.1f} to {high:+.1f} px"
+
+
+def _titled(image, title):
+    """The panel with its title in a strip above, and a white margin."""
+    import cv2
+    picture = np.ascontiguousarray((255 * image + 0.5).astype(np.uint8))
+    strip = np.full((22, picture.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, title[:48], (2, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.pad(np.concatenate([strip, picture]), ((2, 2), (2, 2), (0, 0)), constant_values=255)
+
+
+def _small(frame):
+    height, width = frame.shape[:2]
+    return WIDTH, max(round(height * WIDTH / width), 1)

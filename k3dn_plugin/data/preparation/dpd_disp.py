@@ -1,0 +1,60 @@
+"""DPD-disp of Punnappurath et al. (ICCP 2020): pairs with depth, without a sharp truth."""
+from pathlib import Path
+
+import numpy as np
+
+from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, register_preparer
+from k3dn_plugin.data.preparation.files import match_views
+from k3dn_plugin.data.preparation.single_images import how_many
+from k3dn_plugin.errors import DataError
+
+ENDINGS = {"left": "_L", "right": "_R", "center": "_B", "depth": "_D"}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+
+@register_preparer
+class DPDDisp(Preparer):
+    """100 evaluation scenes; depth maps are 8-bit, 0 where nothing is known."""
+
+    name = "dpd_disp"
+    title = "DPD-disp (Punnappurath et al., ICCP 2020): 100 pairs with depth, no sharp truth"
+    tree = ("  SOURCE/NNN_L.jpg    left view      SOURCE/NNN_R.jpg    right view\n"
+            "  SOURCE/NNN_B.jpg    combined       SOURCE/NNN_D.TIF    depth")
+    facts = {"source": "Punnappurath et al., Modeling Defocus-Disparity in Dual-Pixel Sensors, ICCP 2020",
+             "licence": "see its repository",
+             "depth_unit": "8-bit levels, larger being farther, up to an affine map; NaN where not known"}
+
+    def find(self, source: Path) -> list[Split]:
+        files = {view: _files(source, ending) for view, ending in ENDINGS.items()}
+        if not any(files.values()):
+            raise self.missing(source)
+        empty = next((view for view, found in files.items() if not found), None)
+        if empty:
+            raise DataError(f"{source}: expected the {empty} images (NNN{ENDINGS[empty]}), found none")
+        names = match_views(files)
+        scenes = [SceneFiles(name, {view: files[view][name] for view in files}) for name in names]
+        return [Split("test", scenes, notes=[
+            "no sharp images: this set judges disparity, and scores that need no truth",
+            *how_many(len(names), 100, "scenes")])]
+
+    def load(self, scene, bits, keep_portrait=False):
+        frames = {view: read_image(scene.files[view], bits=bits, gray=True) for view in ("left", "right", "center")}
+        depth = read_image(scene.files["depth"], gray=True)
+        check_frames(scene, {**frames, "depth": np.broadcast_to(depth[..., :1], frames["left"].shape)}
+                     if depth.shape[:2] == frames["left"].shape[:2] else {**frames, "depth": depth})
+        values = depth[..., 0].astype(np.float32)
+        values[values == 0] = np.nan
+        return {**frames, "depth": values}
+
+
+def _files(source, ending):
+    found = {}
+    for path in sorted(source.iterdir()) if source.is_dir() else ():
+        if path.stem.endswith(ending) and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            scene = path.stem.removesuffix(ending)
+            if scene in found:
+                raise DataError(f"{source}: {found[scene].name} and {path.name} are both the {ending} image of "
+                                f"scene {scene}; keep one")
+            found[scene] = path
+    return found

@@ -1,0 +1,112 @@
+"""Defocus sets of single images: RealDOF, LFDOF and CUHK. One image stands for both views and the center."""
+from pathlib import Path
+
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, register_preparer
+from k3dn_plugin.data.preparation.files import list_view, match_views
+from k3dn_plugin.errors import DataError
+
+NOTE = "single images: left, right and center view are one picture, without disparity"
+
+
+def one_image(name, path, sharp=None, tags=None):
+    """A scene whose views are all the file `path`."""
+    files = {"left": path, "right": path, "center": path}
+    return SceneFiles(name, files if sharp is None else {**files, "sharp": sharp}, dict(tags or {}))
+
+
+def how_many(found, official, what):
+    """What to say of a copy that is not the published one's size."""
+    if found == official:
+        return []
+    return [f"{'incomplete' if found < official else 'more than published'}: {found} of the {official} official "
+            f"{what}"]
+
+
+@register_preparer
+class RealDOF(Preparer):
+    """RealDOF of IFAN: 50 pairs of one camera position."""
+
+    name = "realdof"
+    title = "RealDOF (IFAN): 50 pairs of single images, test only"
+    tree = ("  SOURCE/source/01.png ... 50.png    defocused\n"
+            "  SOURCE/target/01.png ... 50.png    all in focus")
+    facts = {"source": "Lee et al., IFAN, CVPR 2021", "licence": "see its project page", "single_image": True}
+
+    def find(self, source: Path) -> list[Split]:
+        root = next((r for r in (source, source / "RealDOF") if (r / "source").is_dir()), None)
+        if root is None:
+            raise self.missing(source)
+        files = {"center": list_view(root / "source", "center"), "sharp": list_view(root / "target", "sharp")}
+        names = match_views(files)
+        scenes = [one_image(name, files["center"][name], files["sharp"][name]) for name in names]
+        return [Split("test", scenes, notes=[NOTE, *how_many(len(names), 50, "scenes")])]
+
+
+@register_preparer
+class LFDOF(Preparer):
+    """LFDOF: several focus settings and apertures of each light-field scene share one truth."""
+
+    name = "lfdof"
+    title = "LFDOF (Ruan et al., TCI 2021): refocused light fields, 8 bits, 688 x 1008"
+    tree = ("  SOURCE/{train,test}_data/input/SCENE/SCENE_apA_NN.png    defocused, several a scene\n"
+            "  SOURCE/{train,test}_data/ground_truth/SCENE.png          all in focus")
+    bits = 8
+    facts = {"source": "Ruan et al., AIFNet, IEEE TCI 2021", "licence": "see its project page",
+             "single_image": True}
+    official = {"train": (11261, 790), "test": (725, 50)}
+
+    def find(self, source: Path) -> list[Split]:
+        root = next((r for r in (source, source / "LFDOF")
+                     if any((r / f"{split}_data").is_dir() for split in self.official)), None)
+        if root is None:
+            raise self.missing(source)
+        splits = [self._split(split, root / f"{split}_data") for split in self.official
+                  if (root / f"{split}_data").is_dir()]
+        shared = set.intersection(*({scene.tags["scene"] for scene in split.scenes} for split in splits)) \
+            if len(splits) > 1 else set()
+        if shared:
+            raise DataError(f"{root}: scene {min(shared)} is in the training and in the test data; its images "
+                            "share one truth, so scores would be of training data. Move it to one of them")
+        return splits
+
+    def _split(self, name, folder):
+        truths = list_view(folder / "ground_truth", "sharp")
+        inputs = folder / "input"
+        places = sorted(p for p in inputs.iterdir() if p.is_dir()) if inputs.is_dir() else []
+        if not places:
+            raise DataError(f"{inputs}: expected one folder a scene with its defocused images; found none")
+        scenes = []
+        for place in places:
+            if place.name not in truths:
+                raise DataError(f"scene {place.name}: no truth {folder / 'ground_truth' / place.name}.png goes "
+                                f"with its images in {place}. Add it, or remove the scene")
+            for stem, path in list_view(place, "center").items():
+                if not stem.startswith(place.name):
+                    raise DataError(f"{path}: by its name not an image of scene {place.name}, in whose folder "
+                                    "it lies; move it to its own scene")
+                scenes.append(one_image(stem, path, truths[place.name], {"scene": place.name}))
+        images, count = self.official[name]
+        return Split(name, scenes, notes=[NOTE, *how_many(len(scenes), images, "images"),
+                                          *how_many(len(places), count, "scenes")])
+
+
+@register_preparer
+class CUHK(Preparer):
+    """CUHK's blur detection images, which have no sharp truth."""
+
+    name = "cuhk"
+    title = "CUHK blur detection: photographs from the web, no truth"
+    tree = "  SOURCE/NAME.jpg    (flat; masks, if any, elsewhere)"
+    facts = {"source": "Shi et al., Discriminative Blur Detection Features, CVPR 2014",
+             "licence": "see its project page", "single_image": True}
+
+    def find(self, source: Path) -> list[Split]:
+        if not any(p.is_file() for p in source.iterdir()):
+            raise self.missing(source)
+        files = list_view(source, "center")
+        return [Split("test", [one_image(name, path) for name, path in files.items()],
+                      notes=[NOTE, "no sharp images: scores that need none, and pictures, are all there is"])]
+
+    def load(self, scene, bits, keep_portrait=False):
+        # Without disparity there is no axis to turn to.
+        return super().load(scene, bits, True)
