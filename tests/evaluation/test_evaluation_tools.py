@@ -300,3 +300,15 @@ def test_tools_run_as_programs(pair, tmp_path):
     assert read_image(tmp_path / "o.png", bits=16).shape == (100, 120, 3)
     done = subprocess.run([sys.executable, TOOLS / "test.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: what shall be scored?")
+
+
+def test_doing_nothing_is_scored_without_weights(tiny_store, tmp_path):
+    from k3dn_plugin.data.dual_pixel_dataset import DualPixelDataset
+    from k3dn_plugin.evaluation.baseline import DO_NOTHING
+    from k3dn_plugin.evaluation.run import evaluate_weights
+    from k3dn_plugin.registry import PROTOCOLS
+    dataset = DualPixelDataset(store=str(tiny_store))
+    result = evaluate_weights(DO_NOTHING, dataset, PROTOCOLS.build({"type": "dpdd16"}), out_dir=tmp_path)
+    for row, sample in zip(result.rows, (dataset[i] for i in range(len(dataset)))):
+        error = float(((sample["center"] - sample["gt"]).double() ** 2).mean())
+        assert row.scores["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-4)
