@@ -20,7 +20,8 @@ def main(argv=None):
     source.add_argument("--rgbd", help="folder with rgb and depth; or the folder of pictures, with --depth")
     source.add_argument("--demo", action="store_true",
                         help="make the demo's train.lmdb and val.lmdb below --out instead")
-    parser.add_argument("--out", required=True, help="the store to make, e.g. datasets/mine/train.lmdb")
+    source.add_argument("--figure", metavar="FILE", help="draw kernels of every family and example pairs instead")
+    parser.add_argument("--out", help="the store to make, e.g. datasets/mine/train.lmdb")
     parser.add_argument("--count", type=int, help="scenes to make (default 100; with --rgbd one a picture)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"),
                         help="of the frames (default 512 512; with --rgbd whole pictures)")
@@ -52,7 +53,12 @@ def main(argv=None):
                        help="a real lens instead of radii up to --max-radius")
     depth.add_argument("--focus", type=float, metavar="METRES", help="distance in focus (default: drawn)")
     arguments = parser.parse_args(argv)
-
+    if arguments.figure:
+        from k3dn_plugin.simulation.overview import write_overview
+        print(f"written to {write_overview(arguments.figure, bank=arguments.bank)}")
+        return 0
+    if arguments.out is None:
+        parser.error("give --out, the store to make")
     for store in make(arguments):
         print(f"{store.path}: {len(store.names)} scenes; picture: {store.path.with_suffix('.png')}")
     return 0

@@ -1,4 +1,5 @@
 """`SimulatedDualPixelDataset`: dual-pixel pairs made while they are asked for, from photographs or RGB-D."""
+import contextlib
 import functools
 from typing import Literal
 
@@ -119,10 +120,11 @@ class SimulatedDualPixelDataset(Dataset):
         from k3dn_plugin.simulation.rgbd import draw_rgbd_scene
         settings = self._sized(crop_size)
         random = random_source(self.seed, epoch, index)
-        if not self._has_depth:
-            return draw_scene(self._photos, settings, random, device=self.device)
-        picture = self._photos[int(random.integers(len(self._photos)))]
-        return draw_rgbd_scene(picture, settings, self._rgbd, random, device=self.device)
+        with one_thread():
+            if not self._has_depth:
+                return draw_scene(self._photos, settings, random, device=self.device)
+            picture = self._photos[int(random.integers(len(self._photos)))]
+            return draw_rgbd_scene(picture, settings, self._rgbd, random, device=self.device)
 
     def _sized(self, crop_size):
         """The settings for the crops of a schedule."""
@@ -137,6 +139,18 @@ class SimulatedDualPixelDataset(Dataset):
         except OptionError as error:
             raise DataError(f"a simulated scene cannot have {crop_size} pixels: {error}") from None
         return settings
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Keep torch to one thread: Fourier transforms on several give other last bits, and a sample must not depend
+    on whether a worker (one thread) or the main process (several) makes it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _floats(frame):

@@ -5,6 +5,7 @@ spread by its kernel. Surfaces cover what lies behind them by their *blurred* co
 lets the background through at its rim, and a sharp one stays sharp over a blurred background. All in linear
 light.
 """
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +66,8 @@ def render_pair(surfaces, settings: PsfSettings, *, place: Place | None = None,
     return views[0], views[1]
 
 
-def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness: float = 1.5) -> list[Surface]:
+def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness: float = 1.5,
+                        aligned: bool = False) -> list[Surface]:
     """Cut an RGB-D picture into surfaces, back to front.
 
     Each slab of `thickness` pixels of radius also stretches behind whatever is nearer, with colours filled in
@@ -74,8 +76,13 @@ def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness:
     Args:
         image: (3, H, W) in linear light.
         radius: (H, W) signed blur radius, larger farther away on either side of the focus.
+        thickness: of a slab, in pixels of radius.
+        aligned: cut at multiples of `thickness`, where a ladder of radii has its rungs: fewer of them, for the
+            fast renderer.
     """
     low, high = float(radius.min()), float(radius.max())
+    if aligned:
+        low, high = math.floor(low / thickness) * thickness, math.ceil(high / thickness) * thickness
     count = max(1, round((high - low) / thickness))
     edges = [high - (high - low) * i / count for i in range(count + 1)]
     surfaces = []

@@ -74,7 +74,9 @@ def draw_rgbd_scene(picture: RgbdPicture, settings: SimulationSettings, rgbd: Rg
     distortion = draw_distortion(settings, random) if whole else None
     psf, sensor = draw_psf(settings, random), draw_sensor(settings, random)
     image, radius = image.to(device), radius.to(device)
-    return photograph(surfaces_from_depth(image, radius), image, radius, psf, sensor, random,
+    surfaces = surfaces_from_depth(image, radius, thickness=2.0, aligned=True) if settings.fast else \
+        surfaces_from_depth(image, radius)
+    return photograph(surfaces, image, radius, psf, sensor, random,
                       place=Place(frame, (top, left)), distortion=distortion, fast=settings.fast,
                       bit_depth=settings.bit_depth)
 

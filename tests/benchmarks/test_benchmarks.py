@@ -32,6 +32,16 @@ def test_a_restorer_is_measured(script, arguments, tmp_path):
     assert row["torch"] and row["device"] and "DRBNet" in printed
 
 
+def test_simulators_are_measured(tmp_path):
+    path = tmp_path / "out.csv"
+    code, printed, errors = run("simulation.py", "--rounds", 1, "--seconds", 0.01, "--csv", path)
+    assert code == 0, errors
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["ratio"]) == 1 and all(float(row["samples_per_second"]) > 0 for row in rows)
+    assert rows[0]["torch"] and rows[0]["device"] and "layered, fast" in printed
+
+
 def test_an_unknown_restorer_is_told(tmp_path):
     code, _, errors = run("restorers.py", "--only", "Nobody", "--csv", tmp_path / "out.csv")
     assert code == 2 and "no restorer is called Nobody" in errors and not list(tmp_path.iterdir())

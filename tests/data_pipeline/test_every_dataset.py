@@ -118,6 +118,19 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(dataset, spec):
     assert not any(torch.equal(first["gt"], image) for image in changed)
 
 
+def test_a_sample_does_not_depend_on_the_number_of_threads(dataset):
+    threads = torch.get_num_threads()
+    try:
+        samples = []
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            samples.append([dataset[SampleIndex(0, i)] for i in range(3)])
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert all(same(one, other) for one, other in zip(*samples))
+
+
 def test_a_plain_index_draws_the_epoch_from_torchs_generator(dataset):
     torch.manual_seed(5)
     samples = [dataset[1] for _ in range(3)]

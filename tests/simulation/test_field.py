@@ -134,7 +134,7 @@ class TestQuickRenderer:
         plain = render_pair(flat, PsfSettings(), fast=True)
         aside = render_pair(flat, settings, place=Place((600, 720), (270, 648)), fast=True)
         torch.testing.assert_close(on_axis[0], plain[0], rtol=0, atol=1e-5)
-        expected = render_pair(flat, PsfSettings(tilt=0.8 * 0.9), fast=True)
+        expected = render_pair(flat, PsfSettings(tilt=-0.8 * 0.9), fast=True)
         torch.testing.assert_close(aside[0], expected[0], rtol=0, atol=1e-5)
 
 

@@ -16,6 +16,7 @@ from k3dn_plugin.simulation.demo import load_motorcycle
 from k3dn_plugin.simulation.figure import kernel_sheet
 from k3dn_plugin.simulation.pairs import SimulationSettings, simulate_scene
 from k3dn_plugin.simulation.sensor import SensorSettings, expose, quantise
+from k3dn_plugin.simulation.settings import check_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = SimulationSettings(size=(48, 56), max_radius=3.0)
@@ -135,3 +136,39 @@ def test_the_held_out_scene_has_depth_everywhere():
 def test_figures_are_pictures():
     sheet = kernel_sheet(radii=(-3, 3))
     assert sheet.dtype == np.uint8 and sheet.shape[2] == 3 and sheet.std() > 10
+
+
+def test_the_documentations_picture_is_drawn(tmp_path):
+    from k3dn_plugin.simulation.overview import kernel_rows, write_overview
+    from k3dn_plugin.simulation.psf import FAMILIES
+    assert set(FAMILIES) < set(kernel_rows())
+    path = write_overview(tmp_path / "a.jpg")
+    assert cv2.imread(str(path)).std() > 10 and path.stat().st_size < 400_000
+
+
+def test_settings_out_of_range_are_told():
+    for change, message in (({"split": (0.9, 0.2)}, "split: expected a range"), ({"shot": -1.0}, "negative"),
+                            ({"flat_share": 2.0}, "flat_share: expected a share"), ({"mode": "raytraced"}, "a mode of"),
+                            ({"families": ("measured",)}, "needs the folder"), ({"frame": (10, 10)}, "must hold")):
+        with pytest.raises(OptionError, match=message):
+            check_settings(SimulationSettings(**{"size": (64, 64), **change}))
+
+
+def test_every_new_part_is_in_the_scene_and_decided_by_the_index():
+    settings = SimulationSettings(size=(48, 56), max_radius=3.0, frame=(300, 400), distortion_share=1.0,
+                                  smooth_share=1.0, flat_share=0.0, bit_depth=8, fast=True)
+    first, again = (simulate_scene(pictures(), settings, seed=3, index=5) for _ in range(2))
+    assert all((first[view] == again[view]).all() for view in first)
+    assert first["left"].shape == (48, 56, 3) and first["left"].dtype == np.uint8
+    # Nothing came from outside the picture.
+    assert min(int(first[v].max(2).min()) for v in ("left", "right", "sharp")) > 0
+    np.testing.assert_allclose(np.sign(first["disparity"]), np.sign(first["defocus"]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_renders_the_same():
+    settings = SimulationSettings(size=(64, 72), max_radius=4.0, frame=(300, 400), fast=True)
+    for index in range(4):
+        here, there = (simulate_scene(pictures(), settings, seed=3, index=index, device=d) for d in ("cpu", "cuda"))
+        for view in ("left", "right"):
+            assert np.abs(here[view].astype(int) - there[view]).max() <= 8

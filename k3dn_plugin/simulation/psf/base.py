@@ -42,8 +42,9 @@ class PsfSettings:
             field and on whichever side of focus; -1 to 1.
         aspect: height of the aperture over its width (cat's eye).
         parameters: of the family; of "measured" (`psf/measured.py`) the `folder` and perhaps the `grid`.
-        field_tilt: what `tilt` becomes at the right edge of the field, growing from nothing on the optical axis to
-            its opposite at the left edge; turned round on the other side of focus, as a cut pupil is. -1 to 1.
+        field_tilt: by how much `tilt` changes from the optical axis to the edge of the field. Positive, light
+            beyond the focus leans towards the axis (measured on a Pixel 4: about 0.8), nearer than it away from
+            it, as a pupil that is cut from one side makes it. -1 to 1.
         position: (u, v), the place in the field.
     """
 
@@ -107,8 +108,9 @@ def kernel_pair(radius: float, settings: PsfSettings, *, size: int | None = None
     right = left.flip(1)
     whole = (left + right) / 2
     pair = [settings.split * view + (1 - settings.split) * whole for view in (left, right)]
-    slope = settings.tilt + (settings.field_tilt * settings.position[0] if radius > 0 else
-                             -settings.field_tilt * settings.position[0])
+    # Beyond the focus light leans towards the axis, as measured on a Pixel 4.
+    lean = settings.field_tilt * settings.position[0]
+    slope = settings.tilt - lean if radius > 0 else settings.tilt + lean
     if slope:
         pixel = torch.arange(side, dtype=torch.float64) - side // 2
         weight = (1 + slope * pixel / reach)[None].clamp(min=0)

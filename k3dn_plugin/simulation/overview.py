@@ -1,0 +1,118 @@
+"""The picture of the documentation: kernels of every family, and pairs from every renderer.
+
+    python tools/simulate.py --figure docs/simulation.jpg
+"""
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from k3dn_plugin.atomic import atomic_write
+from k3dn_plugin.simulation import dddnet, rdpd
+from k3dn_plugin.simulation.demo import load_motorcycle
+from k3dn_plugin.simulation.figure import colour_of_radius, eight_bits
+from k3dn_plugin.simulation.layers import surfaces_from_depth
+from k3dn_plugin.simulation.optics import blur_radius_from_disparity
+from k3dn_plugin.simulation.pairs import photograph, random_source, simulate_scene
+from k3dn_plugin.simulation.psf import FAMILIES, MEASURED, PsfSettings, kernel_pair
+from k3dn_plugin.simulation.sensor import SensorSettings, quantise
+from k3dn_plugin.simulation.settings import SimulationSettings
+from k3dn_plugin.simulation.sources import Photographs
+
+RADII = (-10.0, -5.0, -2.0, 2.0, 5.0, 10.0)
+FIELD = (-0.9, 0.0, 0.9)
+CROP = (slice(130, 370), slice(150, 510))  # of the motorcycle scene
+
+
+def write_overview(path, *, bank: str | None = None) -> Path:
+    """Draw the picture; `bank`, a folder of measured kernels, adds a row of them."""
+    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    kernels, pairs = kernel_rows(bank), pair_rows()
+    figure = pyplot.Figure(figsize=(11, 1.0 * len(kernels) + 1.3 * len(pairs) + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(len(kernels), 1.3 * len(pairs)))
+    columns = [f"r = {r:+g} px" for r in RADII] + [f"r = +10, u = {u:+g}" for u in FIELD]
+    _draw(upper, kernels, columns, "Kernels of the left view (red) and of the right view (cyan)")
+    _draw(lower, pairs, ["left", "right", "left red, right cyan", "sharp", "blur radius: near, in focus, far"],
+          "Pairs")
+    content = io.BytesIO()
+    figure.savefig(content, format=Path(path).suffix[1:], dpi=100, pil_kwargs={"quality": 80})
+    with atomic_write(path) as file:
+        file.write(content.getvalue())
+    return Path(path)
+
+
+def kernel_rows(bank=None) -> dict[str, list[np.ndarray]]:
+    """By family, a picture for each of `RADII` on the axis, then of one radius over the field."""
+    rows = {}
+    families = [*sorted(FAMILIES), *([MEASURED] if bank else [])]
+    for family in families:
+        lens = PsfSettings(family=family, split=1.0, field_tilt=0.8,
+                           parameters={"folder": bank} if family == MEASURED else {})
+        rows[family] = [_overlay(kernel_pair(r, lens)) for r in RADII] + [
+            _overlay(kernel_pair(RADII[-1], lens.at((u, 0.0)))) for u in FIELD]
+    rows["rdpd (as released)"] = [
+        _overlay(_released(int(r))) for r in RADII] + [np.ones((3, 3, 3))] * len(FIELD)
+    return rows
+
+
+def pair_rows() -> dict[str, list[np.ndarray]]:
+    """By renderer: left, right, both in one, sharp, blur radius; (H, W, 3) uint8."""
+    settings = SimulationSettings(size=(240, 360), max_radius=9.0, flat_share=0.0, families=("half_disc",))
+    image, disparity = load_motorcycle()
+    radius = blur_radius_from_disparity(disparity, in_focus=float(np.quantile(disparity.numpy(), 0.5)), max_radius=8.0)
+    made = photograph(surfaces_from_depth(image, radius), image, radius, PsfSettings(split=1.0), SensorSettings(),
+                      random_source(0))
+    pixels, depth = quantise(image, 8), _metres(disparity)
+    released = {**rdpd.render_rdpd(pixels, 2.5 * depth, rdpd.CAMERAS[2], rdpd.PSF_BANK[0]), "sharp": pixels}
+    splatted = {**dddnet.render_dddnet(pixels, dddnet.dddnet_disparity(depth, dddnet.CAMERAS[-1])), "sharp": pixels}
+    scenes = {
+        "photographs,\nlayered": simulate_scene(Photographs(), settings, seed=4, index=17),
+        "with depth,\nlayered": _cut(made), "with depth,\nmode: rdpd": _cut(released),
+        "with depth,\nmode: dddnet": _cut(splatted),
+    }
+    rows = {}
+    for name, frames in scenes.items():
+        left, right, sharp = (eight_bits(frames[view]) for view in ("left", "right", "sharp"))
+        both = np.dstack([left.mean(2), right.mean(2), right.mean(2)]).astype(np.uint8)
+        rows[name] = [left, right, both, sharp, colour_of_radius(frames["defocus"])]
+    return rows
+
+
+def _cut(frames):
+    return {view: frame[CROP] for view, frame in frames.items()}
+
+
+def _metres(disparity: torch.Tensor):
+    """Depths of 2 to 12 metres for a stereo disparity."""
+    nearness = (disparity - disparity.min()) / (disparity.max() - disparity.min())
+    return (1 / (1 / 12 + nearness * (1 / 2 - 1 / 12))).double().numpy()
+
+
+def _released(radius):
+    """RDPD's kernels, which are for correlation, turned to show how a point spreads."""
+    kernels = rdpd.rdpd_kernels(radius, rdpd.PSF_BANK[0])
+    pair = kernels.left[::-1, ::-1].copy(), kernels.right[::-1, ::-1].copy()
+    return [torch.from_numpy(k) for k in (pair if radius > 0 else pair[::-1])]
+
+
+def _overlay(pair) -> np.ndarray:
+    left, right = (k.numpy() / max(float(k.max()) for k in pair) for k in pair)
+    return np.dstack([left, right, right]) ** 0.7
+
+
+def _draw(panel, rows, columns, title):
+    panel.suptitle(title, fontsize=10)
+    axes = panel.subplots(len(rows), len(columns))
+    for (name, pictures), line in zip(rows.items(), axes):
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        for axis, picture in zip(line, pictures):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for side in axis.spines.values():
+                side.set_visible(False)
+    for axis, text in zip(axes[0], columns):
+        axis.set_title(text, fontsize=8)
