@@ -1,0 +1,74 @@
+"""Who is compared: trained weights, recipes to be trained, or doing nothing."""
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from k3dn_plugin.errors import OptionError
+from k3dn_plugin.evaluation.baseline import DO_NOTHING
+from k3dn_plugin.evaluation.run import trained_weights
+from k3dn_plugin.options import load_options
+
+ORIGINS = {"trained": "trained here", "official": "official weights", "given": "given weights",
+           "nothing": "center view"}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row of the comparison.
+
+    Attributes:
+        label: its name in tables; unique.
+        recipe: the option file, or None for given weights.
+        weights: the weights file, or None for a recipe that is still to be trained.
+        overrides: `--set` texts on top of the recipe.
+    """
+
+    label: str
+    recipe: Path | None = None
+    weights: Path | str | None = None
+    overrides: tuple[str, ...] = field(default=())
+
+
+def contestants_of(entries, *, train: bool, overrides=()) -> list[Contestant]:
+    """The contestants that a user named: option files, weights files, `center`, each perhaps `LABEL=...`.
+
+    Args:
+        entries: as on the command line.
+        train: whether option files are to be trained; else their trained weights are scored.
+        overrides: `--set` texts for every option file.
+
+    Raises:
+        OptionError: an entry is neither, or two have one label.
+        CheckpointError: a recipe has not been trained, and is not to be.
+    """
+    found = [_contestant(entry, train, tuple(overrides)) for entry in entries]
+    labels = [one.label for one in found]
+    double = next((label for label in labels if labels.count(label) > 1), None)
+    if double:
+        raise OptionError(f"two contestants are called {double!r}; name them apart: LABEL=FILE")
+    if not found:
+        raise OptionError("nothing to compare: give option files (.yml), weights files, or `center`")
+    return found
+
+
+def _contestant(entry, train, overrides):
+    label, equals, path = entry.partition("=")
+    if not equals or not re.fullmatch(r"[\w. -]+", label):
+        label, path = "", entry
+    if path == DO_NOTHING:
+        return Contestant(label or "blurred input", weights=DO_NOTHING)
+    path = Path(path)
+    if path.suffix in (".yml", ".yaml"):
+        options = load_options(path, overrides)
+        label = label or options.name
+        if train:
+            return Contestant(label, recipe=path, overrides=overrides)
+        return Contestant(label, recipe=path, weights=trained_weights(options), overrides=overrides)
+    if not path.exists():
+        raise OptionError(f"{entry}: no such file; expected an option file (.yml), a weights file, or `center`")
+    return Contestant(label or path.stem, weights=path)
+
+
+def file_name(label: str) -> str:
+    """A label as the name of a file or folder."""
+    return re.sub(r"[^\w.-]+", "_", label)

@@ -1,0 +1,53 @@
+"""One piece of work of a comparison, in a process of its own: `python -m k3dn_plugin.comparison.worker SPEC`.
+
+SPEC is a JSON file: {"work": "train" | "score", ...}. What is done is kept, so a killed worker's piece goes on
+where it stopped when it is started again; `done.json` beside the results says that it is finished.
+"""
+import json
+import sys
+from pathlib import Path
+
+from k3dn_plugin.cli import run_tool
+
+
+def main(argv=None):
+    spec = json.loads(Path((argv or sys.argv[1:])[0]).read_text(encoding="utf-8"))
+    {"train": train_one, "score": score_one}[spec["work"]](spec)
+
+
+def train_one(spec):
+    """Train `recipe`, resuming; `done` gets what the report says of training."""
+    from k3dn_plugin.evaluation.results import write_json
+    from k3dn_plugin.options import load_options
+    from k3dn_plugin.training import train
+    options = load_options(spec["recipe"])
+    result = train(options, resume="auto", device=spec["device"])
+    if not result.finished:
+        raise SystemExit(128 + result.stopped_by)
+    write_json(spec["done"], {
+        "weights": str(result.best_weights or result.last_weights), "iterations": result.iterations,
+        "samples_seen": result.samples_seen, "training_seconds": result.seconds,
+        "samples_per_second": result.samples_seen / max(result.seconds, 1e-9), "history": result.history})
+
+
+def score_one(spec):
+    """Score `weights`, resuming, and keep pictures of some scenes; `done` gets the summary."""
+    from k3dn_plugin.comparison.pictures import save_scene_pictures
+    from k3dn_plugin.evaluation.results import write_json
+    from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset
+    from k3dn_plugin.options import load_options
+    from k3dn_plugin.registry import PROTOCOLS
+    options = load_options(spec["recipe"]) if spec.get("recipe") else None  # for its custom imports
+    dataset = scored_dataset(None, spec["data"])
+    protocol = PROTOCOLS.build({"type": spec["protocol"], "extra_metrics": tuple(spec["metrics"])})
+    folder = Path(spec["folder"])
+    result = evaluate_weights(
+        spec["weights"], dataset, protocol, out_dir=folder, device=spec["device"],
+        max_memory_gb=spec["max_memory_gb"], diagnostics=spec["diagnostics"])
+    save_scene_pictures(spec["weights"], dataset, protocol, spec["scenes"], folder / "scenes",
+                        device=spec["device"], max_memory_gb=spec["max_memory_gb"])
+    write_json(spec["done"], {**result.summary(), "recipe": options.name if options else None})
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_tool(main))
