@@ -20,7 +20,8 @@ def main(argv=None):
     source.add_argument("--rgbd", help="folder with rgb and depth; or the folder of pictures, with --depth")
     source.add_argument("--demo", action="store_true",
                         help="make the demo's train.lmdb and val.lmdb below --out instead")
-    source.add_argument("--figure", metavar="FILE", help="draw kernels of every family and example pairs instead")
+    source.add_argument("--figure", metavar="FILE",
+                        help="draw kernels of every family and example pairs instead")
     parser.add_argument("--out", help="the store to make, e.g. datasets/mine/train.lmdb")
     parser.add_argument("--count", type=int, help="scenes to make (default 100; with --rgbd one a picture)")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"),
@@ -81,9 +82,11 @@ def make(arguments):
         split=tuple(arguments.split), frame=arguments.frame and tuple(arguments.frame),
         distortion_share=arguments.distortion)
     if arguments.rgbd is None:
-        return [build_simulated(arguments.out, arguments.photos, count=100 if arguments.count is None else arguments.count,
-                                settings=settings, seed=arguments.seed, device=arguments.device)]
-    pictures = RgbdFolder(arguments.rgbd, arguments.depth, scale=arguments.depth_scale, encoding=arguments.encoding)
+        count = 100 if arguments.count is None else arguments.count
+        return [build_simulated(arguments.out, arguments.photos, count=count, settings=settings,
+                                seed=arguments.seed, device=arguments.device)]
+    pictures = RgbdFolder(arguments.rgbd, arguments.depth, scale=arguments.depth_scale,
+                          encoding=arguments.encoding)
     rgbd = RgbdSettings(kind=arguments.depth_kind, lens=arguments.lens and tuple(arguments.lens),
                         focus=arguments.focus)
     return [build_from_depth(arguments.out, pictures, settings=settings, rgbd=rgbd, count=arguments.count,

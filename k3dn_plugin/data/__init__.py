@@ -10,6 +10,7 @@
 | `basicsr_store.py`      | the same for BasicSR's LMDB layout                                           |
 | `augmentation.py`       | flips that are valid for dual-pixel pairs, and the eight blind symmetries    |
 | `dual_pixel_dataset.py` | `DualPixelDataset`: a store as a data set                                    |
+| `simulated_dataset.py`  | `SimulatedDualPixelDataset`: pairs made while they are asked for             |
 | `disparity_check.py`    | how far, and along which axis, the views of a pair are shifted               |
 | `sampler.py`            | which samples an iteration sees, from any iteration on                       |
 | `loader.py`             | `build_loader`                                                               |

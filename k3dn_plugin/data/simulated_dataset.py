@@ -32,6 +32,7 @@ class SimulatedDualPixelDataset(Dataset):
         depth_kind: "depth" in metres or "disparity".
         depth_scale: what the numbers of depth files are divided by; None: 1000 for PNG and TIFF, else 1.
         length: samples an epoch.
+        fixed: the same scenes in every epoch, as for validation.
         crop_size: (rows, columns), or one number for both.
         max_radius: largest blur radius in pixels.
         mode: "layered", or the published simulators "rdpd" and "dddnet" (with depth in metres alone).
@@ -58,7 +59,8 @@ class SimulatedDualPixelDataset(Dataset):
 
     def __init__(self, *, photos: str | None = None, depth: str | None = None,
                  depth_kind: Literal["depth", "disparity"] = "depth", depth_scale: float | None = None,
-                 length: int = 1000, crop_size: int | tuple[int, int] = 256, max_radius: float = 12.0,
+                 length: int = 1000, fixed: bool = False, crop_size: int | tuple[int, int] = 256,
+                 max_radius: float = 12.0,
                  mode: Literal["layered", "rdpd", "dddnet"] = "layered",
                  families: tuple[str, ...] | None = None, bank: str | None = None,
                  split: tuple[float, float] = (0.35, 1.0), frame: tuple[int, int] | None = (1120, 1680),
@@ -71,7 +73,7 @@ class SimulatedDualPixelDataset(Dataset):
         from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
         from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
         families = tuple(families or sorted(FAMILIES) + [MEASURED] * (bank is not None))
-        self.seed, self.length, self.device = seed, length, device
+        self.seed, self.length, self.fixed, self.device = seed, length, fixed, device
         self.settings = SimulationSettings(
             size=(crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size),
             max_radius=max_radius, mode=mode, families=families, bank=bank, split=tuple(split),
@@ -82,8 +84,8 @@ class SimulatedDualPixelDataset(Dataset):
         self._rgbd = RgbdSettings(kind=depth_kind)
         check_rgbd(self.settings, self._rgbd)
         if depth is None and (mode != "layered" or depth_scale is not None):
-            raise OptionError(f"mode {mode} and depth_scale need pictures with depth: give `depth` (a folder, or "
-                              "\"inside\")")
+            raise OptionError(f"mode {mode} and depth_scale need pictures with depth: give `depth` (a folder, "
+                              "or \"inside\")")
         if depth is not None and photos is None:
             raise OptionError("depth: give `photos` too, the folder of the pictures that it belongs to")
         _check_device(device)
@@ -94,24 +96,25 @@ class SimulatedDualPixelDataset(Dataset):
     @functools.cached_property
     def card(self) -> DatasetCard:
         """What this data set says of itself."""
-        facts = {**self.settings.as_facts(), "seed": self.seed, "pictures": len(self._photos)}
+        facts = {**self.settings.as_facts(), "seed": self.seed, "fixed": self.fixed, "pictures": len(self._photos)}
         return DatasetCard(
-            name="simulated", bit_depth=self.settings.bit_depth, linear=False, disparity_axis="x", center="mean",
-            truth=True, maps={m: facts[f"{m}_unit"] for m in ("disparity", "defocus")}, augment="none",
-            facts=facts)
+            name="simulated", bit_depth=self.settings.bit_depth, linear=False, disparity_axis="x",
+            center="mean", truth=True, maps={m: facts[f"{m}_unit"] for m in ("disparity", "defocus")},
+            augment="none", facts=facts)
 
     def __len__(self):
         return self.length
 
     def __getitem__(self, index):
         if not isinstance(index, SampleIndex):
-            index = SampleIndex(int(torch.randint(2**31, ())), int(index))
+            index = SampleIndex(0 if self.fixed else int(torch.randint(2**31, ())), int(index))
         place = index.index + len(self) if index.index < 0 else index.index
         if not 0 <= place < len(self):
             raise IndexError(f"simulated data set: sample {index.index} of {len(self)}")
-        frames = self._simulate(index.epoch, place, index.crop_size)
+        epoch = 0 if self.fixed else index.epoch
+        frames = self._simulate(epoch, place, index.crop_size)
         lq = torch.from_numpy(np.concatenate([_floats(frames["left"]), _floats(frames["right"])]))
-        return {"lq": lq, "name": f"simulated_{index.epoch}_{place:06d}", "center": (lq[:3] + lq[3:]) / 2,
+        return {"lq": lq, "name": f"simulated_{epoch}_{place:06d}", "center": (lq[:3] + lq[3:]) / 2,
                 "gt": torch.from_numpy(_floats(frames["sharp"])),
                 **{m: torch.from_numpy(frames[m])[None] for m in ("disparity", "defocus")}}
 
@@ -143,8 +146,8 @@ class SimulatedDualPixelDataset(Dataset):
 
 @contextlib.contextmanager
 def one_thread():
-    """Keep torch to one thread: Fourier transforms on several give other last bits, and a sample must not depend
-    on whether a worker (one thread) or the main process (several) makes it."""
+    """Keep torch to one thread: Fourier transforms on several give other last bits, and a sample must not
+    depend on whether a worker (one thread) or the main process (several) makes it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

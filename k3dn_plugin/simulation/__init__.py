@@ -1,7 +1,21 @@
-"""Dual-pixel pairs from photographs: optics, point spread functions, layers, scenes, sensor.
+"""Dual-pixel pairs from photographs, with depth made up or given (docs/simulation.md).
 
 Signs, everywhere in this package: a blur radius r in pixels is negative nearer than the focus plane and
 positive beyond it; for r > 0 the light of a point falls to the left of it in the left view and to the right in
 the right view, as measured on real Canon pairs. Images are (..., 3, H, W), in linear light unless said
 otherwise.
+
+| file                                     | what                                                          |
+|------------------------------------------|---------------------------------------------------------------|
+| `photographs.py`, `sources.py`           | what scenes are made from                                     |
+| `depth_files.py`                         | depth in PNG, TIFF, PFM, .npy                                 |
+| `scenes.py`                              | random scenes with depth                                      |
+| `optics.py`, `place.py`                  | from distance to blur; where a picture lies in the frame      |
+| `psf/`                                   | kernels of the two views, one family a file                   |
+| `layers.py`, `spread.py`                 | occlusion-aware rendering                                     |
+| `radial.py`, `sensor.py`, `colour.py`    | distortion; gain, vignetting, noise; the sRGB curve           |
+| `settings.py`, `pairs.py`, `rgbd.py`     | what is drawn for a scene; its frames, without and with depth |
+| `rdpd.py`, `dddnet.py`                   | the published simulators                                      |
+| `build.py`, `demo.py`                    | stores of scenes                                              |
+| `figure.py`, `overview.py`               | pictures                                                      |
 """

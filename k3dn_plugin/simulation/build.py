@@ -44,8 +44,9 @@ def build_simulated(out, photos, *, count: int, settings: SimulationSettings, se
                                                                   device=device))
 
 
-def build_from_depth(out, pictures: RgbdFolder, *, settings: SimulationSettings, rgbd: RgbdSettings | None = None,
-                     count: int | None = None, whole: bool = True, seed: int = 0, device: str = "cpu") -> LmdbStore:
+def build_from_depth(out, pictures: RgbdFolder, *, settings: SimulationSettings,
+                     rgbd: RgbdSettings | None = None, count: int | None = None, whole: bool = True,
+                     seed: int = 0, device: str = "cpu") -> LmdbStore:
     """A store of scenes from pictures with depth, each picture in turn, with another lens every time.
 
     Args:
@@ -66,10 +67,12 @@ def build_from_depth(out, pictures: RgbdFolder, *, settings: SimulationSettings,
     count = len(pictures) if count is None else count
     check_settings(settings, count)
     check_rgbd(settings, rgbd)
-    facts = {**settings.as_facts(), **rgbd.as_facts(), "seed": seed, "whole": whole, "pictures": pictures.names}
+    facts = {**settings.as_facts(), **rgbd.as_facts(), "seed": seed, "whole": whole,
+             "pictures": pictures.names}
     names = [f"{pictures.names[i % len(pictures)]}_{i // len(pictures):02d}" for i in range(count)]
     return _build(out, names, facts, lambda index: draw_rgbd_scene(
-        pictures[index % len(pictures)], settings, rgbd, random_source(seed, index), whole=whole, device=device))
+        pictures[index % len(pictures)], settings, rgbd, random_source(seed, index), whole=whole,
+        device=device))
 
 
 def _build(out, names, facts, simulate):

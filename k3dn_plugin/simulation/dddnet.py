@@ -55,7 +55,8 @@ def render_dddnet(image: np.ndarray, disparity: np.ndarray, *, largest: float = 
     if image.dtype != np.uint8 or image.ndim != 3:
         raise DataError(f"mode dddnet works on (H, W, 3) uint8, found {image.shape} of {image.dtype}")
     if image.shape[:2] != disparity.shape:
-        raise SizeError(f"the image has {image.shape[:2]} pixels, its disparity {disparity.shape}; they must agree")
+        raise SizeError(f"the image has {image.shape[:2]} pixels, its disparity {disparity.shape}; they must "
+                        "agree")
     if not np.isfinite(disparity).all():
         raise DataError("disparity must be given everywhere; fill missing values first")
     disparity = np.clip(disparity, -largest, largest)
@@ -71,7 +72,7 @@ def render_dddnet(image: np.ndarray, disparity: np.ndarray, *, largest: float = 
                                         normalize=False, borderType=cv2.BORDER_CONSTANT)
     views = {view: total[..., :3] / np.maximum(total[..., 3:], 1) for view, total in sums.items()}
     # Where nothing falls (the first rows and columns of near things) the picture itself stands in.
-    views = {view: np.where(sums[view][..., 3:] > 0.5, image_of, image / 255) for view, image_of in views.items()}
+    views = {view: np.where(sums[view][..., 3:] > 0.5, mean, image / 255) for view, mean in views.items()}
     views["center"] = (views["left"] + views["right"]) / 2
     return {**{view: np.round(255 * v).astype(np.uint8) for view, v in views.items()},
             "defocus": -side.astype(np.float32)}

@@ -35,9 +35,9 @@ def read_depth(path, *, scale: float | None = None, encoding: str = "plain") -> 
         image = read_image(path, gray=True)
         if image.shape[2] != 1 or (image.dtype != np.uint16 and scale is None):
             raise DataError(f"{path}: expected depth, (H, W) of 16 bits, found {image.shape[2]} channel"
-                            f"{'s' * (image.shape[2] > 1)} of {image.dtype}. Are the folders of photographs and of "
-                            "depth exchanged? (8-bit depth needs a scale; SYNTHIA-SF's colours need the encoding "
-                            "'synthia')")
+                            f"{'s' * (image.shape[2] > 1)} of {image.dtype}. Are the folders of photographs and "
+                            "of depth exchanged? (8-bit depth needs a scale; SYNTHIA-SF's colours need the "
+                            "encoding 'synthia')")
         depth, usual = image[..., 0], MILLIMETRES
     depth = depth.astype(np.float32) / np.float32(scale or usual)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))

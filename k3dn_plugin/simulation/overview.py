@@ -62,12 +62,14 @@ def pair_rows() -> dict[str, list[np.ndarray]]:
     """By renderer: left, right, both in one, sharp, blur radius; (H, W, 3) uint8."""
     settings = SimulationSettings(size=(240, 360), max_radius=9.0, flat_share=0.0, families=("half_disc",))
     image, disparity = load_motorcycle()
-    radius = blur_radius_from_disparity(disparity, in_focus=float(np.quantile(disparity.numpy(), 0.5)), max_radius=8.0)
-    made = photograph(surfaces_from_depth(image, radius), image, radius, PsfSettings(split=1.0), SensorSettings(),
-                      random_source(0))
+    middle = float(np.quantile(disparity.numpy(), 0.5))
+    radius = blur_radius_from_disparity(disparity, in_focus=middle, max_radius=8.0)
+    made = photograph(surfaces_from_depth(image, radius), image, radius, PsfSettings(split=1.0),
+                      SensorSettings(), random_source(0))
     pixels, depth = quantise(image, 8), _metres(disparity)
     released = {**rdpd.render_rdpd(pixels, 2.5 * depth, rdpd.CAMERAS[2], rdpd.PSF_BANK[0]), "sharp": pixels}
-    splatted = {**dddnet.render_dddnet(pixels, dddnet.dddnet_disparity(depth, dddnet.CAMERAS[-1])), "sharp": pixels}
+    shifts = dddnet.dddnet_disparity(depth, dddnet.CAMERAS[-1])
+    splatted = {**dddnet.render_dddnet(pixels, shifts), "sharp": pixels}
     scenes = {
         "photographs,\nlayered": simulate_scene(Photographs(), settings, seed=4, index=17),
         "with depth,\nlayered": _cut(made), "with depth,\nmode: rdpd": _cut(released),

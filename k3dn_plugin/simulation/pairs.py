@@ -45,14 +45,14 @@ def draw_scene(photos, settings: SimulationSettings, random: np.random.Generator
         place = place or Place(size)
         margin = margin_needed(size, distortion, place)
         place, size = place.grown(margin), (size[0] + 2 * margin, size[1] + 2 * margin)
-    surfaces = random_scene(photos, size, random, max_radius=settings.max_radius, flat_share=settings.flat_share,
-                            smooth_share=settings.smooth_share, shrink=settings.shrink)
+    surfaces = random_scene(photos, size, random, max_radius=settings.max_radius, shrink=settings.shrink,
+                            flat_share=settings.flat_share, smooth_share=settings.smooth_share)
     surfaces = [dataclasses.replace(s, colour=s.colour.to(device), alpha=s.alpha.to(device),
                                     radius=s.radius.to(device)) for s in surfaces]
     sharp, radius = flatten(surfaces)
-    return photograph(surfaces, sharp, radius, draw_psf(settings, random), draw_sensor(settings, random), random,
-                      place=place, distortion=distortion, margin=margin, fast=settings.fast,
-                      bit_depth=settings.bit_depth)
+    psf, sensor = draw_psf(settings, random), draw_sensor(settings, random)
+    return photograph(surfaces, sharp, radius, psf, sensor, random, place=place, distortion=distortion,
+                      margin=margin, fast=settings.fast, bit_depth=settings.bit_depth)
 
 
 def simulate_from_depth(image: torch.Tensor, radius: torch.Tensor, psf: PsfSettings, sensor: SensorSettings, *,
@@ -62,9 +62,9 @@ def simulate_from_depth(image: torch.Tensor, radius: torch.Tensor, psf: PsfSetti
     return photograph(surfaces, image, radius, psf, sensor, random_source(seed, index))
 
 
-def photograph(surfaces, sharp, radius, psf: PsfSettings, sensor: SensorSettings, random: np.random.Generator, *,
-               place: Place | None = None, distortion=None, margin: int = 0, fast: bool = False,
-               bit_depth: int = 16) -> dict[str, np.ndarray]:
+def photograph(surfaces, sharp, radius, psf: PsfSettings, sensor: SensorSettings,
+               random: np.random.Generator, *, place: Place | None = None, distortion=None, margin: int = 0,
+               fast: bool = False, bit_depth: int = 16) -> dict[str, np.ndarray]:
     """Render and read out. Each view has its own noise; center is their mean, the truth has neither.
 
     Args:

@@ -111,7 +111,8 @@ def _smoothed(kernel, side):
     return cv2.GaussianBlur(np.pad(kernel, width // 2), (width, width), sigma)
 
 
-def render_rdpd(image: np.ndarray, depth: np.ndarray, camera: RdpdCamera, psf: RdpdPsf) -> dict[str, np.ndarray]:
+def render_rdpd(image: np.ndarray, depth: np.ndarray, camera: RdpdCamera,
+                psf: RdpdPsf) -> dict[str, np.ndarray]:
     """`left`, `right`, `center` (H, W, 3) uint8 and `defocus` (H, W) float32, the kernels' signed radius.
 
     Without the radial distortion (`radial.distort`). OpenCV 4 gives the published values to the last bit;

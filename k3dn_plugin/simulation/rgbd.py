@@ -45,14 +45,15 @@ def check_rgbd(settings: SimulationSettings, rgbd: RgbdSettings):
     if rgbd.kind not in KINDS:
         raise OptionError(f"expected a kind of depth map of {', '.join(KINDS)}, found {rgbd.kind!r}")
     if rgbd.kind == "disparity" and (rgbd.lens or rgbd.focus or settings.mode != "layered"):
-        raise OptionError("a lens, a focus distance and the modes rdpd and dddnet need depth in metres; the maps "
-                          "are said to be disparity")
+        raise OptionError("a lens, a focus distance and the modes rdpd and dddnet need depth in metres; the "
+                          "maps are said to be disparity")
     if rgbd.lens is not None and (min(rgbd.lens) <= 0 or len(rgbd.lens) != 3):
         raise OptionError(f"lens: expected focal length, f-number and pixel pitch above 0, found {rgbd.lens}")
 
 
 def draw_rgbd_scene(picture: RgbdPicture, settings: SimulationSettings, rgbd: RgbdSettings,
-                    random: np.random.Generator, *, whole: bool = False, device: str = "cpu") -> dict[str, np.ndarray]:
+                    random: np.random.Generator, *, whole: bool = False,
+                    device: str = "cpu") -> dict[str, np.ndarray]:
     """The frames of a crop of `settings.size` somewhere in a picture, or of all of it (`whole`).
 
     The picture is the camera's frame: the axis meets its middle.
@@ -63,8 +64,8 @@ def draw_rgbd_scene(picture: RgbdPicture, settings: SimulationSettings, rgbd: Rg
     frame = tuple(picture.photograph.shape[1:])
     size = frame if whole else settings.size
     if size[0] > frame[0] or size[1] > frame[1]:
-        raise DataError(f"{picture.name}: a picture of {frame[0]} x {frame[1]} is smaller than the frames to make, "
-                        f"{size[0]} x {size[1]} (rows x columns). Set a smaller size")
+        raise DataError(f"{picture.name}: a picture of {frame[0]} x {frame[1]} is smaller than the frames to "
+                        f"make, {size[0]} x {size[1]} (rows x columns). Set a smaller size")
     top, left = (int(random.integers(f - s + 1)) for f, s in zip(frame, size))
     rows, columns = slice(top, top + size[0]), slice(left, left + size[1])
     if settings.mode != "layered":
@@ -88,7 +89,8 @@ def _radii(depth, settings, rgbd, random):
     if rgbd.lens is None:
         nearness = depth if rgbd.kind == "disparity" else 1 / depth
         in_focus = in_focus if rgbd.kind == "disparity" else 1 / in_focus
-        return blur_radius_from_disparity(nearness, in_focus=in_focus, max_radius=strength * settings.max_radius)
+        largest = strength * settings.max_radius
+        return blur_radius_from_disparity(nearness, in_focus=in_focus, max_radius=largest)
     focal, number, pitch = rgbd.lens
     radius = blur_radius(1000 * depth, focal_length=focal, f_number=number, focus_distance=1000 * in_focus,
                          pixel_pitch=pitch)

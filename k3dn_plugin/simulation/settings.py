@@ -12,7 +12,7 @@ from k3dn_plugin.simulation.sensor import SensorSettings
 
 FACTS = {
     "bit_depth": 16, "linear": False, "disparity_axis": "x", "simulated": True,
-    "disparity_unit": "px, column in the right view minus column in the left (distance of the kernels' centroids)",
+    "disparity_unit": "px, column in the right view minus column in the left (of the kernels' centroids)",
     "defocus_unit": "px, signed blur radius: positive where the right view's content lies further right "
                     "(beyond the focus plane)",
 }
@@ -71,8 +71,8 @@ def check_settings(settings: SimulationSettings, count: int = 1):
     for family in settings.families:
         check_psf(PsfSettings(family=family, parameters={"folder": settings.bank} if settings.bank else {}))
     if not settings.families or settings.mode not in MODES or settings.bit_depth not in (8, 16):
-        raise OptionError(f"a simulation needs a PSF family, a mode of {', '.join(MODES)} and a bit_depth of 8 or "
-                          f"16; found {settings.families}, {settings.mode!r}, {settings.bit_depth}")
+        raise OptionError(f"a simulation needs a PSF family, a mode of {', '.join(MODES)} and a bit_depth of 8 "
+                          f"or 16; found {settings.families}, {settings.mode!r}, {settings.bit_depth}")
     if count < 1 or min(settings.size) < 32 or settings.max_radius <= 0:
         raise OptionError("a simulation needs at least one scene, frames of 32 pixels and a positive "
                           f"max_radius; found {count}, {settings.size}, {settings.max_radius}")
@@ -82,13 +82,14 @@ def check_settings(settings: SimulationSettings, count: int = 1):
     for name, low, high in (("split", 0, 1), ("field_tilt", 0, 1), ("shrink", 1, 100)):
         first, last = getattr(settings, name)
         if not low <= first <= last <= high:
-            raise OptionError(f"{name}: expected a range (from, to) within {low} to {high}, found {(first, last)}")
+            raise OptionError(f"{name}: expected a range (from, to) within {low} to {high}, found "
+                              f"{(first, last)}")
     for name in ("field_share", "flat_share", "smooth_share", "distortion_share"):
         if not 0 <= getattr(settings, name) <= 1:
             raise OptionError(f"{name}: expected a share from 0 to 1, found {getattr(settings, name)}")
     if settings.shot < 0 or settings.read < 0:
         raise OptionError(f"noise cannot be negative; found shot {settings.shot}, read {settings.read}")
-    if settings.frame is not None and (settings.frame[0] < settings.size[0] or settings.frame[1] < settings.size[1]):
+    if settings.frame is not None and any(f < s for f, s in zip(settings.frame, settings.size)):
         raise OptionError(f"frame {settings.frame} must hold pictures of {settings.size}")
 
 

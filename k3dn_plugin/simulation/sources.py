@@ -35,7 +35,8 @@ class Photograph:
         if piece.dtype == np.float32:
             light = torch.from_numpy(np.ascontiguousarray(piece.transpose(2, 0, 1)))
             return light if self._linear else srgb_to_linear(light)
-        return torch.from_numpy(np.ascontiguousarray(_curve(piece.dtype.name, self._linear)[piece].transpose(2, 0, 1)))
+        light = _curve(piece.dtype.name, self._linear)[piece]
+        return torch.from_numpy(np.ascontiguousarray(light.transpose(2, 0, 1)))
 
     def pixels(self) -> np.ndarray:
         """(H, W, 3) as the file has them."""
@@ -120,16 +121,16 @@ class RgbdFolder:
     def _load(self, rgb, path):
         image = read_image(rgb, gray=True)
         if image.shape[2] == 1 and image.dtype == np.uint16:
-            raise DataError(f"{rgb}: expected a photograph, found one channel of 16 bits, as depth has. Are the "
-                            "folders of photographs and of depth exchanged?")
+            raise DataError(f"{rgb}: expected a photograph, found one channel of 16 bits, as depth has. Are "
+                            "the folders of photographs and of depth exchanged?")
         depth = read_depth(path, scale=self.scale, encoding=self.encoding)
         if depth.shape != image.shape[:2]:
-            raise DataError(f"{path}: depth of {depth.shape} pixels for a picture of {image.shape[:2]} ({rgb}); "
-                            "they must agree")
+            raise DataError(f"{path}: depth of {depth.shape} pixels for a picture of {image.shape[:2]} "
+                            f"({rgb}); they must agree")
         known = np.isfinite(depth)
         if known.mean() < 0.25:
-            raise DataError(f"{path}: depth is known in {known.mean():.0%} of the pixels only; at least a quarter "
-                            "is needed. Is it the right file, and of the right encoding?")
+            raise DataError(f"{path}: depth is known in {known.mean():.0%} of the pixels only; at least a "
+                            "quarter is needed. Is it the right file, and of the right encoding?")
         filled = fill_holes(torch.from_numpy(np.where(known, depth, 0).astype(np.float32))[None],
                             torch.from_numpy(known[None].astype(np.float32)))[0]
         return image, filled
@@ -173,9 +174,9 @@ def _curve(dtype, linear):
 def _two_folders(source):
     found = [[source / n for n in names if (source / n).is_dir()] for names in (COLOUR_FOLDERS, DEPTH_FOLDERS)]
     if not all(found):
-        raise DataError(f"{source}: expected a folder of pictures ({', '.join(COLOUR_FOLDERS)}) and one of depth "
-                        f"({', '.join(DEPTH_FOLDERS)}), found {', '.join(str(f[0].name) for f in found if f) or 'neither'}"
-                        ". Or give both folders")
+        there = ", ".join(f[0].name for f in found if f) or "neither"
+        raise DataError(f"{source}: expected a folder of pictures ({', '.join(COLOUR_FOLDERS)}) and one of "
+                        f"depth ({', '.join(DEPTH_FOLDERS)}), found {there}. Or give both folders")
     return found[0][0], found[1][0]
 
 

@@ -1,4 +1,4 @@
-"""How a surface's light spreads over the views: shared out over a ladder of blur radii, each with its kernels."""
+"""How a surface's light spreads over the views: shared out over a ladder of radii, each with its kernels."""
 import bisect
 
 import torch

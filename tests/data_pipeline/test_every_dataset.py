@@ -161,3 +161,10 @@ def test_samples_make_batches_in_any_number_of_workers(dataset):
 
 def test_an_option_file_may_name_it(spec):
     check_arguments(DATASETS, spec, path="datasets.train")
+
+
+def test_a_fixed_simulated_set_has_the_same_scenes_in_every_epoch(tmp_path, tiny_store):
+    dataset = DATASETS.build({**simulated(fixed=True)(tmp_path, tiny_store)})
+    state = torch.get_rng_state()
+    assert same(dataset[1], dataset[SampleIndex(9, 1)]) and torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(dataset[0]["gt"], dataset[1]["gt"])

@@ -130,11 +130,12 @@ def kernel_reach(radius: float, settings: PsfSettings) -> int:
 def check_psf(settings: PsfSettings):
     """Raise `OptionError` for a family that there is not, or a setting out of range."""
     if settings.family not in FAMILIES and settings.family != MEASURED:
-        raise OptionError(f"no PSF family {settings.family!r}; there are {', '.join([*sorted(FAMILIES), MEASURED])}")
+        known = ", ".join([*sorted(FAMILIES), MEASURED])
+        raise OptionError(f"no PSF family {settings.family!r}; there are {known}")
     if not 0 <= settings.split <= 1 or not -1 <= settings.tilt <= 1 or not 0.5 <= settings.aspect <= 2 \
             or not -1 <= settings.field_tilt <= 1:
-        raise OptionError("PSF settings out of range (split 0..1, tilt -1..1, aspect 0.5..2, field_tilt -1..1): "
-                          f"{settings}")
+        raise OptionError("PSF settings out of range (split 0..1, tilt -1..1, aspect 0.5..2, field_tilt "
+                          f"-1..1): {settings}")
     if settings.family == MEASURED and "folder" not in settings.parameters:
         raise OptionError("the family 'measured' needs the folder of its kernels (parameters: folder)")
 

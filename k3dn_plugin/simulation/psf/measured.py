@@ -68,7 +68,8 @@ def load_bank(folder: str, grid: tuple[int, int] = (6, 8)) -> KernelBank:
     offsets = np.arange(pair[0].shape[-1]) - pair[0].shape[-1] // 2
     whole = (pair[0] + pair[1]) / 2
     middle_x, middle_y = (whole * offsets).sum((2, 3)), (whole * offsets[:, None]).sum((2, 3))
-    spread = ((whole * (offsets ** 2 + offsets[:, None] ** 2)).sum((2, 3)) - middle_x ** 2 - middle_y ** 2).mean()
+    squares = (whole * (offsets ** 2 + offsets[:, None] ** 2)).sum((2, 3))
+    spread = (squares - middle_x ** 2 - middle_y ** 2).mean()
     gap = ((pair[1] - pair[0]) * offsets).sum((2, 3)).mean()
     left, right = (_centred(kernels, middle_x, middle_y) for kernels in pair)
     if gap < 0:
