@@ -80,9 +80,9 @@ def photograph(surfaces, sharp, radius, psf: PsfSettings, sensor: SensorSettings
     views = render_pair(surfaces, psf, place=place, fast=fast)
     gap = _gap(radius, psf, place)
     if distortion is not None:
-        views = [distort(view, distortion, place=place, margin=margin) for view in views]
-        sharp = distort(sharp, distortion, place=place, margin=margin)
-        radius = distort(radius[None], distortion, place=place, margin=margin, nearest=True)[0]
+        views = [distort(view, distortion, place=place, margin=margin, repeat=True) for view in views]
+        sharp = distort(sharp, distortion, place=place, margin=margin, repeat=True)
+        radius = distort(radius[None], distortion, place=place, margin=margin, nearest=True, repeat=True)[0]
         place = place and place.grown(-margin)
     # The random numbers come from the CPU: the same on every device.
     views = [expose(view, side, sensor, random, place=place) for side, view in enumerate(views)]

@@ -6,11 +6,10 @@ from k3dn_plugin.simulation.place import Place
 
 
 def distort(image: torch.Tensor, coefficients, *, place: Place | None = None, margin: int = 0,
-            nearest: bool = False) -> torch.Tensor:
+            nearest: bool = False, repeat: bool = False) -> torch.Tensor:
     """(C, H, W) with source = centre + (destination - centre) (A R^3 + B R^2 + C R + D).
 
-    R is the distance from the frame's middle over half of its shorter side. What comes from outside the
-    picture is black.
+    R is the distance from the frame's middle over half of its shorter side.
 
     Args:
         image: of any range.
@@ -19,13 +18,14 @@ def distort(image: torch.Tensor, coefficients, *, place: Place | None = None, ma
             shift of its own middle is left out.
         margin: pixels to cut off every side afterwards, so that nothing has to come from outside.
         nearest: take the nearest pixel, for maps that must not be mixed; bicubic otherwise.
+        repeat: what comes from outside the picture is its nearest pixel; else it is black, as published.
     """
     height, width = image.shape[-2:]
     x, y = _sources(height, width, coefficients, place)
     places = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
     places = places[margin:height - margin, margin:width - margin]
     moved = F.grid_sample(image[None], places[None].to(image), mode="nearest" if nearest else "bicubic",
-                          align_corners=False)[0]
+                          align_corners=False, padding_mode="border" if repeat else "zeros")[0]
     return moved if nearest else torch.minimum(torch.maximum(moved, image.amin()), image.amax())
 
 

@@ -193,6 +193,11 @@ class TestRadialDistortion:
     def test_mirrored_pictures_are_distorted_alike(self):
         torch.testing.assert_close(distort(picture().flip(-1), self.BARREL), distort(picture(), self.BARREL).flip(-1))
 
+    def test_what_lies_outside_is_black_or_repeated(self):
+        white = torch.ones(1, 40, 60)
+        assert float(distort(white, self.BARREL[:3] + (1.2,))[0, 0, 0]) == 0
+        torch.testing.assert_close(distort(white, self.BARREL[:3] + (1.2,), repeat=True), white)
+
     def test_a_crop_with_its_margin_has_no_black_border(self):
         for coefficients in (self.BARREL, (0.01, 0.0028, 0.0028, 0.9)):
             place = Place((600, 900), (10, 700))
