@@ -26,7 +26,11 @@ def distort(image: torch.Tensor, coefficients, *, place: Place | None = None, ma
     places = places[margin:height - margin, margin:width - margin]
     moved = F.grid_sample(image[None], places[None].to(image), mode="nearest" if nearest else "bicubic",
                           align_corners=False, padding_mode="border" if repeat else "zeros")[0]
-    return moved if nearest else torch.minimum(torch.maximum(moved, image.amin()), image.amax())
+    if nearest:
+        return moved
+    # Bicubic sampling overshoots.
+    lowest = image.amin() if repeat else image.amin().clamp(max=0)
+    return torch.minimum(torch.maximum(moved, lowest), image.amax())
 
 
 def margin_needed(size, coefficients, place: Place) -> int:
