@@ -8,6 +8,7 @@
 Without --train, an option file stands for the weights of its run. Run the same command again to go on.
 """
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def main(argv=None):
         (load_options(c.recipe, c.overrides).datasets.val.arguments()["store"] for c in contestants if c.recipe), None)
     if data is None:
         raise OptionError("what shall be scored on? Give --data STORE")
-    report = compare(contestants, Settings(
+    # At once, also into a pipe or a file: a comparison takes long.
+    say = functools.partial(print, flush=True)
+    report = compare(contestants, say=say, settings=Settings(
         out=arguments.out, data=data, protocol=arguments.protocol,
         budget=Budget.parse(arguments.budget) if arguments.budget else None, seeds=tuple(arguments.seeds),
         jobs=arguments.jobs, devices=tuple(arguments.devices), reference=arguments.reference,

@@ -3,16 +3,46 @@
 SPEC is a JSON file: {"work": "train" | "score", ...}. What is done is kept, so a killed worker's piece goes on
 where it stopped when it is started again; `done.json` beside the results says that it is finished.
 """
+import contextlib
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 from k3dn_plugin.cli import run_tool
 
+WATCH_SECONDS = 0.5
+
 
 def main(argv=None):
-    spec = json.loads(Path((argv or sys.argv[1:])[0]).read_text(encoding="utf-8"))
-    {"train": train_one, "score": score_one}[spec["work"]](spec)
+    path = Path((argv or sys.argv[1:])[0])
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+    with _alone(path.parent):
+        {"train": train_one, "score": score_one}[spec["work"]](spec)
+
+
+def _stop_with(parent):
+    """Ask this process to stop, as Ctrl-C would, when the comparison that started it is no more."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _alone(folder):
+    """Wait until no other worker is at this piece: one of a killed comparison may still be saving its state."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(folder / "worker.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def train_one(spec):
