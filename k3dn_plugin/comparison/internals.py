@@ -49,7 +49,9 @@ def disparity_of(restorer, lq) -> torch.Tensor:
 
 def kernel_sets(restorer) -> list[torch.Tensor]:
     """The (C, k, k) kernels of each block of a deblur module that has kernel sets; else an empty list."""
-    blocks = getattr(restorer.deblur, "blocks", [])
+    blocks = getattr(getattr(restorer, "deblur", None), "blocks", [])
+    if not len(blocks):
+        return []
     with torch.inference_mode():
         if all(hasattr(block, "kernels") and callable(block.kernels) for block in blocks):
             return [block.kernels().detach() for block in blocks]
