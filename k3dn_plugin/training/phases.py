@@ -72,12 +72,12 @@ def share(global_batch: int, devices: int, limit: int, where: str) -> tuple[int,
 
 def micro_batches_before(phases: list[SharedPhase], iteration: int) -> int:
     """Micro-batches of a device in the first `iteration` iterations."""
-    count = 0
-    for phase in phases:
-        inside = min(iteration, phase.iterations)
-        count += inside * phase.accumulate
-        iteration -= inside
-    return count
+    return _before(phases, iteration, lambda phase: phase.accumulate)
+
+
+def samples_before(phases: list[SharedPhase], iteration: int) -> int:
+    """Samples that all devices together see in the first `iteration` iterations of a stage."""
+    return _before(phases, iteration, lambda phase: phase.global_batch)
 
 
 def phase_at(phases: list[SharedPhase], iteration: int) -> SharedPhase:
@@ -89,12 +89,12 @@ def phase_at(phases: list[SharedPhase], iteration: int) -> SharedPhase:
     return phases[-1]
 
 
-def samples_before(phases: list[SharedPhase], iteration: int) -> int:
-    """Samples that all devices together see in the first `iteration` iterations of a stage."""
+def _before(phases, iteration, each):
+    """The sum of `each(phase)` over the first `iteration` iterations."""
     count = 0
     for phase in phases:
         inside = min(iteration, phase.iterations)
-        count += inside * phase.global_batch
+        count += inside * each(phase)
         iteration -= inside
     return count
 
