@@ -1,11 +1,14 @@
 """BaMBNet's half-aperture kernels as a reblur module: the sharp image blurred by the radius of each pixel."""
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.modules.kernels.coc_kernels import MAX_RADIUS, blur_by_radius
 from k3dn_plugin.modules.reblur.estimator import BlurEstimator, predicted_map
-from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
+from k3dn_plugin.modules.reblur.guidance import ReblurGuidance, check_image, image_to_blur
 from k3dn_plugin.registry import MODULES
 
 
@@ -16,17 +19,23 @@ class CoCReblur(nn.Module):
     The kernels are those of BaMBNet (Liang et al., 2022, section III-B), which uses them to compare the views with
     each other; blurring the sharp image with them is the same model applied once, and needs no second kernel.
 
+    Beyond the border the image goes on as its outermost pixels.
+
     Args:
         predicted: key of the restorer's map of signed radii in pixels (`coc` of BaMBNet, three channels in
             blue, green, red); None estimates one from the views, which works beside any restorer.
         max_radius: largest radius in pixels.
+        image: which image is blurred, "sharp" or "restored"; "auto" takes the restored one where the blur is
+            estimated here, without which the loss would not reach the restorer (`image_to_blur`).
     """
 
-    def __init__(self, *, predicted: str | None = None, max_radius: int = 12):
+    def __init__(self, *, predicted: str | None = None, max_radius: int = 12,
+                 image: Literal["auto", "sharp", "restored"] = "auto"):
         super().__init__()
         if not 1 <= max_radius <= MAX_RADIUS:
             raise OptionError(f"CoCReblur.max_radius: expected 1 to {MAX_RADIUS} pixels, found {max_radius}")
-        self.predicted, self.max_radius = predicted, max_radius
+        check_image(image, "CoCReblur")
+        self.predicted, self.max_radius, self.image = predicted, max_radius, image
         self.estimator = BlurEstimator(max_radius) if predicted is None else None
 
     def forward(self, sharp: torch.Tensor, guidance: ReblurGuidance) -> dict[str, torch.Tensor]:
@@ -40,6 +49,10 @@ class CoCReblur(nn.Module):
         else:
             radius = predicted_map(guidance.prediction, self.predicted, "CoCReblur").flip(1)
             radius = radius.clamp(-self.max_radius, self.max_radius)
+        image = image_to_blur(self.image, sharp, guidance, estimated=self.estimator is not None)
+        border = self.max_radius
+        image, radius = (F.pad(x, (border,) * 4, mode="replicate") for x in (image, radius))
         # Filters correlate; a view is the sharp image convolved with its kernel, hence the mirrored ramps.
-        return {"left": blur_by_radius(sharp, radius, rising=False, max_radius=self.max_radius),
-                "right": blur_by_radius(sharp, radius, rising=True, max_radius=self.max_radius)}
+        views = {view: blur_by_radius(image, radius, rising=rising, max_radius=self.max_radius)
+                 for view, rising in (("left", False), ("right", True))}
+        return {view: blurred[..., border:-border, border:-border] for view, blurred in views.items()}

@@ -1,4 +1,6 @@
 """DDDNet's reblurring: the views rendered anew from the sharp image and the disparity."""
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -6,7 +8,7 @@ from torch import nn
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.modules.kernels.fractional_box import box_mean
 from k3dn_plugin.modules.reblur.estimator import BlurEstimator, predicted_map
-from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
+from k3dn_plugin.modules.reblur.guidance import ReblurGuidance, check_image, image_to_blur
 from k3dn_plugin.registry import MODULES
 
 
@@ -23,13 +25,17 @@ class DepthReblur(nn.Module):
         predicted: key of the restorer's disparity map in pixels (`disparity_map` of DDDNet); None estimates
             one from the views, which works beside any restorer.
         max_disparity: largest magnitude in pixels.
+        image: which image is blurred, "sharp" or "restored"; "auto" takes the restored one where the blur is
+            estimated here, without which the loss would not reach the restorer (`image_to_blur`).
     """
 
-    def __init__(self, *, predicted: str | None = None, max_disparity: float = 24.0):
+    def __init__(self, *, predicted: str | None = None, max_disparity: float = 24.0,
+                 image: Literal["auto", "sharp", "restored"] = "auto"):
         super().__init__()
         if max_disparity <= 0:
             raise OptionError(f"DepthReblur.max_disparity: expected more than 0 pixels, found {max_disparity}")
-        self.predicted, self.max_disparity = predicted, max_disparity
+        check_image(image, "DepthReblur")
+        self.predicted, self.max_disparity, self.image = predicted, max_disparity, image
         self.estimator = BlurEstimator(max_disparity) if predicted is None else None
 
     def forward(self, sharp: torch.Tensor, guidance: ReblurGuidance) -> dict[str, torch.Tensor]:
@@ -45,13 +51,15 @@ class DepthReblur(nn.Module):
         else:
             disparity = predicted_map(guidance.prediction, self.predicted, "DepthReblur")
             disparity = disparity.clamp(-self.max_disparity, self.max_disparity)
-        return rendered_views(sharp, disparity)
+        image = image_to_blur(self.image, sharp, guidance, estimated=self.estimator is not None)
+        return rendered_views(image, disparity)
 
 
 def rendered_views(sharp: torch.Tensor, disparity: torch.Tensor) -> dict[str, torch.Tensor]:
     """Both views of a sharp image (B, 3, H, W) with a disparity (B, 1, H, W) in pixels; zero changes nothing."""
     height, width = sharp.shape[-2:]
-    half = disparity.float() / 2
+    # Not in half precision: positions in a large image need more digits.
+    half = (disparity if disparity.dtype == torch.float64 else disparity.float()) / 2
     row = torch.arange(height, device=sharp.device, dtype=half.dtype)[:, None]
     column = torch.arange(width, device=sharp.device, dtype=half.dtype)
     forward, backward = F.relu(half), F.relu(-half)
