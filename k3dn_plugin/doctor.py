@@ -12,7 +12,7 @@ from pathlib import Path
 from k3dn_plugin.errors import K3DNError
 
 NEEDED = {"torch": "torch", "mmengine": "mmengine", "lmdb": "lmdb", "cv2": "opencv-python", "numpy": "numpy",
-          "addict": "addict", "yaml": "PyYAML", "pydantic": "pydantic", "safetensors": "safetensors",
+          "addict": "addict", "yaml": "PyYAML", "pydantic": "pydantic", "safetensors": "safetensors", "h5py": "h5py",
           "skimage": "scikit-image", "tqdm": "tqdm", "matplotlib": "matplotlib"}
 OPTIONAL = {"tensorboard": "tensorboard (curves while training)", "pytest": "pytest (make test)",
             "lpips": "lpips (the metrics lpips_*)"}

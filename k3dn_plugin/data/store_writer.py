@@ -107,6 +107,10 @@ class StoreWriter:
             content, key = (frame_hash(frame), tuple(frame.shape), frame.dtype.name), frame_key(name, view)
             there = self._contents().get(content) or new.get(content)
             if there is None:
+                if key.decode() in self._known.values():
+                    # A scene of this name was removed, and others still share this frame of it.
+                    key += b"#" + content[0][:8].encode()
+                    there = key.decode()
                 new[content] = key.decode()
                 values[key] = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")).data
             records[view] = FrameRecord(tuple(frame.shape), frame.dtype.name, content[0],
@@ -116,13 +120,34 @@ class StoreWriter:
         self._commit({**values, SCENE_PREFIX + name.encode(): scene.as_json().encode()})
         self._known.update(new)
 
+    def read(self, name: str, view: str) -> np.ndarray:
+        """A frame that was added, as it was."""
+        with self._environment.begin(buffers=True) as transaction:
+            record = SceneRecord.from_json(bytes(transaction.get(SCENE_PREFIX + name.encode()))).views[view]
+            key = record.stored_as.encode() if record.stored_as else frame_key(name, view)
+            return np.frombuffer(transaction.get(key), record.disk_dtype).reshape(record.shape).astype(record.dtype)
+
+    def remove(self, name: str):
+        """Forget a scene, so that it can be added anew; frames that other scenes share stay."""
+        with self._environment.begin() as transaction:
+            scenes = list(_scenes(transaction))
+        shared = {frame.stored_as for scene in scenes if scene.name != name for frame in scene.views.values()}
+        gone = next(scene for scene in scenes if scene.name == name)
+        keys = {frame.stored_as or frame_key(name, view).decode() for view, frame in gone.views.items()}
+        others = {frame_key(scene.name, view).decode() for scene in scenes if scene.name != name
+                  for view, frame in scene.views.items() if not frame.stored_as}
+        with storage_errors(self.partial), self._environment.begin(write=True) as transaction:
+            for key in [SCENE_PREFIX.decode() + name, *(keys - shared - others)]:
+                transaction.delete(key.encode())
+        self._known = None
+
     def _contents(self):
         """Key by content of every frame in the store so far: many inputs may share one truth."""
         if self._known is None:
             with self._environment.begin() as transaction:
-                self._known = {(frame.sha256, frame.shape, frame.dtype): frame_key(scene.name, view).decode()
-                               for scene in _scenes(transaction) for view, frame in scene.views.items()
-                               if not frame.stored_as}
+                self._known = {(frame.sha256, frame.shape, frame.dtype):
+                               frame.stored_as or frame_key(scene.name, view).decode()
+                               for scene in _scenes(transaction) for view, frame in scene.views.items()}
         return self._known
 
     def finish(self) -> LmdbStore:

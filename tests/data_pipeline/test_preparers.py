@@ -190,3 +190,32 @@ def test_frames_of_cuhk_are_not_turned(tmp_path):
     store = prepare("cuhk", tmp_path / "source", tmp_path / "out")[0].store
     assert {scene.size for scene in store.manifest.scenes.values()} == {(24, 32), (32, 24)}
     assert open_store(store.path).manifest.facts["single_image"]
+
+
+@pytest.mark.parametrize("name, files, scene", [
+    ("dpdd", "test_c/target/*.png", None), ("pairs", "sharp/*.png", "one"), ("realdof", "target/*.png", "01"),
+    ("rdpd", "train_c/target/seq_001/*.png", "seq_001/000000"), ("dddsyn", "NYU/training/gt/*.png", "training/0001")])
+def test_a_truth_of_another_scene_is_found(name, files, scene, tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    getattr(miniatures, name)(source)
+    first, second, *_ = sorted(source.glob(files))
+    own = first.read_bytes()
+    shutil.copy(second, first)
+    with pytest.raises(DataError, match=f"scene .*: its sharp image .*{first.name} shows scene") as error:
+        prepare(name, source, out)
+    assert scene is None or f"scene {scene}: its sharp image" in str(error.value)
+    first.write_bytes(own)
+    prepared = prepare(name, source, out)  # what was stored is kept, the scene in question read again
+    for split in prepared:
+        assert not list(split.store.damaged_frames())
+    mended = next(s for s in prepared if first.name in str([v.source for r in s.store.manifest.scenes.values()
+                                                            for v in r.views.values()]))
+    record = next(r for r in mended.store.manifest.scenes.values()
+                  if r.views["sharp"].source and (source / r.views["sharp"].source) == first)
+    assert np.array_equal(mended.store.read(record.name, "sharp"), read_image(first, gray=True))
+
+
+def test_other_sizes_than_the_published_are_told(tmp_path):
+    miniatures.dddsyn(tmp_path / "source")
+    told = prepare("dddsyn", tmp_path / "source", tmp_path / "out")[0].summary()
+    assert "2 scenes are not of the published 480 x 640 (the first: training/0001)" in told

@@ -44,6 +44,7 @@ class Preparer(ABC):
         title: one line for the tool's help.
         tree: the folders that it expects, for messages.
         bits: the depth that the files must have unless the user says otherwise; None takes that of the first.
+        size: (rows, columns) of the published frames; others are told, not refused. None where they vary.
         facts: of the manifest, what holds for every split.
     """
 
@@ -51,6 +52,7 @@ class Preparer(ABC):
     title: ClassVar[str]
     tree: ClassVar[str]
     bits: ClassVar[int | None] = None
+    size: ClassVar[tuple[int, int] | None] = None
     facts: ClassVar[dict] = {}
 
     def crop_sets(self, split: str) -> dict[str, PatchFilter]:

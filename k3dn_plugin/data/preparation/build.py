@@ -13,6 +13,7 @@ from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.lmdb_store import LmdbStore
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, get_preparer
 from k3dn_plugin.data.store_writer import StoreWriter
+from k3dn_plugin.data.truth_check import TruthCheck
 from k3dn_plugin.errors import DataError
 
 MOST_FAULTS = 5
@@ -39,6 +40,11 @@ class PreparedSplit:
                  + " (rows x columns)" + (f"; {turned} of them portrait, turned" if turned else "")]
         sheet = sheet_path(self.store.path)
         lines += [f"  contact sheet: {sheet}"] if sheet.exists() else []
+        wanted = get_preparer(self.store.manifest.dataset).size
+        strange = [scene.name for scene in scenes if wanted not in (None, scene.size, scene.size[::-1])]
+        if strange:
+            lines.append(f"  note: {len(strange)} scenes are not of the published {wanted[0]} x {wanted[1]} (the first: "
+                         f"{strange[0]}): a resized copy scores differently")
         return "\n".join(lines + self._shifts() + [f"  note: {note}" for note in self.split.notes])
 
     def _shifts(self) -> list[str]:
@@ -106,6 +112,11 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
         if strange:
             raise DataError(f"{writer.partial}: an interrupted build holds scene {strange[0]!r}, which is "
                             f"not in {source}. Delete that folder to start anew")
+        check = TruthCheck()
+        for scene in split.scenes:
+            if scene.name in writer:
+                views = [view for view in ("left", "center", "sharp") if view in scene.files]
+                check.add(scene.name, {view: writer.read(scene.name, view) for view in views})
         todo = [scene for scene in split.scenes if scene.name not in writer]
         faults = []
         read = _read_ahead(lambda scene: _load(preparer, scene, bits, keep_portrait, filters), todo)
@@ -117,9 +128,13 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
             else:
                 frames, crops = loaded
                 writer.add(scene.name, frames, sources=scene.files, tags=scene.tags, crops=crops)
+                check.add(scene.name, frames)
                 _note_content(split, scene, frames)
         if faults:
             raise DataError(_tell(faults, split, len(writer)))
+        faults = _misplaced(check, split, writer)
+        if faults:
+            raise DataError(_tell(faults[:MOST_FAULTS], split, len(writer)))
         store = writer.finish()
     write_contact_sheet(store, sheet_path(store.path))
     return PreparedSplit(split, store)
@@ -151,6 +166,18 @@ def _read_ahead(load, scenes) -> Iterator[tuple[SceneFiles, tuple | DataError]]:
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
+
+
+def _misplaced(check, split, writer):
+    """Errors for sharp images of other scenes, which are taken out of the store again."""
+    files = {scene.name: scene.files for scene in split.scenes}
+    faults = []
+    for name, shown in check.misplaced():
+        writer.remove(name)
+        faults.append(DataError(f"scene {name}: its sharp image {files[name]['sharp']} shows scene {shown} (by its "
+                                f"likeness to {files[shown].get('center', files[shown]['left'])}, and unlike "
+                                f"{files[name].get('center', files[name]['left'])}). Put its own in that place"))
+    return faults
 
 
 def _bar(scenes, split, total, progress):

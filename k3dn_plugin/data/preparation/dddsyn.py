@@ -26,6 +26,7 @@ class DDDsyn(Preparer):
             "  SOURCE/{training,testing,testing1}/gt/NNNN_m.png                all in focus\n"
             "  SOURCE/{training,testing,testing1}/disp/NNNN_dm.pfm             disparity")
     bits = 8
+    size = (480, 640)
     facts = {"source": "Pan et al., Dual Pixel Exploration, CVPR 2021", "licence": "academic use only",
              "disparity_unit": "the simulator's pixels, larger being nearer, 0 the farthest; the views are "
                                "shifted by about half of it, the left view's content to the right"}

@@ -21,6 +21,7 @@ class DPDDisp(Preparer):
     title = "DPD-disp (Punnappurath et al., ICCP 2020): 100 pairs with depth, no sharp truth"
     tree = ("  SOURCE/NNN_L.jpg    left view      SOURCE/NNN_R.jpg    right view\n"
             "  SOURCE/NNN_B.jpg    combined       SOURCE/NNN_D.TIF    depth")
+    size = (2940, 5180)
     facts = {"source": "Punnappurath et al., Modeling Defocus-Disparity in Dual-Pixel Sensors, ICCP 2020",
              "licence": "see its repository",
              "depth_unit": "8-bit levels, larger being farther, up to an affine map; NaN where not known"}

@@ -42,6 +42,7 @@ class DPDD(Preparer):
             "  SOURCE/{train,val,test}/DPDD/{inputL,inputR,inputC,target}[_crops]/NAME.png\n"
             "The archive is linked from github.com/Abdullah-Abuolaim/defocus-deblurring-dual-pixel")
     bits = 16
+    size = (1120, 1680)
     facts = {"source": "Abuolaim and Brown, Defocus Deblurring Using Dual-Pixel Data, ECCV 2020",
              "licence": "not stated by the authors", "linear": False, "disparity_axis": "x", "usual_shift": "negative",
              "orientation": "landscape; portrait frames turned 90 degrees counter-clockwise, as DPDNet does"}

@@ -51,6 +51,7 @@ class LFDOF(Preparer):
     tree = ("  SOURCE/{train,test}_data/input/SCENE/SCENE_apA_NN.png    defocused, several a scene\n"
             "  SOURCE/{train,test}_data/ground_truth/SCENE.png          all in focus")
     bits = 8
+    size = (688, 1008)
     facts = {"source": "Ruan et al., AIFNet, IEEE TCI 2021", "licence": "see its project page",
              "single_image": True}
     official = {"train": (11261, 790), "test": (725, 50)}
