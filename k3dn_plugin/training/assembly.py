@@ -39,6 +39,9 @@ class Assembly:
                                    strict=options.path.strict_load_g, network_g=stage.network_g)
             for line in left:
                 warn(f"path.pretrain_network_g: {line}")
+        if stage.reblur and not any("reblur" in str(spec).lower() for spec in stage.losses.values()):
+            warn(f"train.reblur: {stage.reblur['type']} is computed, but no loss of stage {stage.name!r} reads what it "
+                 "gives; add one: --set train.losses.reblur.type=ReblurConsistency")
         if world.size > 1 and world.device.type == "cuda":
             # On the CPU torch has no synchronised batch norm: statistics are then those of each process.
             self.graph = nn.SyncBatchNorm.convert_sync_batchnorm(self.graph)
