@@ -1,4 +1,4 @@
-"""Every option file trains, validates, saves and resumes: its losses, stages and schedule, a tiny network, tiny data."""
+"""Every option file trains, validates, saves and resumes: its own losses and stages, a tiny network, tiny data."""
 import copy
 from pathlib import Path
 

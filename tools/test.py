@@ -68,10 +68,11 @@ def parse(argv):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", metavar="FILE", help="option file of the run")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change an option")
-    parser.add_argument("--weights", metavar="FILE", help="weights, ours or a published checkpoint; default: the run's best; "
+    parser.add_argument("--weights", metavar="FILE", help="ours or a published checkpoint; default: the run's best; "
                              "`center` scores the blurred center view as it is")
     parser.add_argument("--data", metavar="STORE", help="prepared store; default: the recipe's datasets.val")
-    parser.add_argument("--protocol", metavar="NAME", help="default: the recipe's val.protocol; without a recipe, dpdd16 for 16-bit data")
+    parser.add_argument("--protocol", metavar="NAME",
+                        help="default: the recipe's val.protocol; without a recipe, dpdd16 for 16-bit data")
     parser.add_argument("--metrics", metavar="NAMES", help="further metrics, separated by commas")
     parser.add_argument("--diagnostics", metavar="NAMES", default="",
                         help="further scores, by commas: blur_bins, preservation, view_swap, reblur")

@@ -41,8 +41,8 @@ def kernel_facts(restorer, sample=None) -> list[KernelSetFacts]:
     """
     sets = kernel_sets(restorer)
     if not sets:
-        raise OptionError(f"{type(restorer).__name__} has no kernel sets to look at; expected K3DN with KernelSetDeblur "
-                          "or WienerDeblur")
+        raise OptionError(f"{type(restorer).__name__} has no kernel sets to look at; expected K3DN with "
+                          "KernelSetDeblur or WienerDeblur")
     queries = _queries(restorer, sample) if sample is not None else [None] * len(sets)
     facts = []
     for number, (kernels, query) in enumerate(zip(sets, queries)):

@@ -13,7 +13,8 @@ from k3dn_plugin.training.phases import share_stage
 ROUNDS = 5
 
 
-def measure_restorers(restorers: dict, *, size, latency_size=(256, 256), device="cpu", rounds=ROUNDS) -> dict[str, dict]:
+def measure_restorers(restorers: dict, *, size, latency_size=(256, 256), device="cpu",
+                      rounds=ROUNDS) -> dict[str, dict]:
     """Parameters, MACs, latency and memory of each restorer.
 
     Latency is the median of `rounds` calls after one that does not count; the restorers take turns, so that a

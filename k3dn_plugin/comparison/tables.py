@@ -66,7 +66,8 @@ def facts(comparison: Comparison) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in place["versions"].items())
     budget = f"{settings.budget.words()}, seeds {', '.join(map(str, settings.seeds))}" if settings.budget else \
         "each recipe's own length" if any(entry.runs for entry in comparison.entries) else "none: weights as they are"
-    return [f"Data: {comparison.data['name']}, {comparison.data['images']} images, hash {comparison.data['hash'][:16]}.",
+    data = comparison.data
+    return [f"Data: {data['name']}, {data['images']} images, hash {data['hash'][:16]}.",
             f"Protocol: {protocol['name']} ({protocol['source']}): {protocol['reading']}; {protocol['size']}; "
             f"{protocol['output']}.",
             f"Training budget: {budget}.",

@@ -19,9 +19,12 @@ class Feed:
 
     Raises:
         DataError: a store is missing or damaged; the message gives the ways on.
+        OptionError: a global batch cannot be shared evenly by so many processes.
     """
 
     def __init__(self, options, plan, world):
+        for stage in plan:
+            share_stage(stage, world.size)  # a batch that cannot be shared out is told before anything is built
         self._seed = options.manual_seed
         self._world = world
         self._sets = []

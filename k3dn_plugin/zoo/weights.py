@@ -110,7 +110,8 @@ def load_weights(path, model, *, network_g=None):
     try:
         load_strictly(model, file.state, source=f"{file.path}: weights of {file.network_g['type']}")
     except CheckpointError as error:
-        raise CheckpointError(f"{error}{_other_views(file.network_g, model)}\nstored: {_shown(file.network_g)}\nwanted: {_shown(wanted)}"
+        raise CheckpointError(f"{error}{_other_views(file.network_g, model)}\n"
+                              f"stored: {_shown(file.network_g)}\nwanted: {_shown(wanted)}"
                               + "".join(f"\n  {line}" for line in differing)) from None
     if differing:
         warnings.warn(f"{file.path} was trained with other settings, though every weight fits: "

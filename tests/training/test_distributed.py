@@ -86,3 +86,16 @@ def test_another_number_of_processes_is_refused(recipe, child, trained):
     trained()
     outputs = finish(start_two(child, recipe(), "--resume", "auto"), 2)
     assert "saved by 1 processes, this run has 2" in outputs[0]
+
+
+def test_a_global_batch_is_the_same_run_on_two_processes(recipe, child, trained, tmp_path):
+    """Two phases: one process accumulates what two share."""
+    phases = {"train": {"phases": [{"iterations": 3, "global_batch": 4}, {"iterations": 5, "global_batch": 2}]}}
+    one = trained(PLAIN, phases, {"name": "one"})
+    finish(start_two(child, recipe(PLAIN, phases, {"name": "two"})))
+    for first, second in zip(rows(one.folder), rows(tmp_path / "experiments" / "two"), strict=True):
+        assert first == pytest.approx(second, abs=2e-6)
+    odd = recipe(PLAIN, {"name": "odd", "train": {"global_batch": 3}})
+    outputs = finish(start_two(child, odd), 2)
+    assert "a global batch of 3 cannot be shared evenly by 2 devices" in outputs[0]
+    assert not (tmp_path / "experiments" / "odd").exists()

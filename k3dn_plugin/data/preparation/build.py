@@ -43,8 +43,8 @@ class PreparedSplit:
         wanted = get_preparer(self.store.manifest.dataset).size
         strange = [scene.name for scene in scenes if wanted not in (None, scene.size, scene.size[::-1])]
         if strange:
-            lines.append(f"  note: {len(strange)} scenes are not of the published {wanted[0]} x {wanted[1]} (the first: "
-                         f"{strange[0]}): a resized copy scores differently")
+            lines.append(f"  note: {len(strange)} scenes are not of the published {wanted[0]} x {wanted[1]} "
+                         f"(the first: {strange[0]}): a resized copy scores differently")
         return "\n".join(lines + self._shifts() + [f"  note: {note}" for note in self.split.notes])
 
     def _shifts(self) -> list[str]:
