@@ -28,6 +28,8 @@ def written(tmp_path, monkeypatch):
     registered = []
 
     def write(word, registry):
+        if word in registry.names():
+            pytest.skip(f"{word} is registered: somebody has followed the page to the letter")
         path = tmp_path / f"{word.lower()}_of_the_page.py"
         path.write_text(block("python", f"class {word}"), encoding="utf-8")
         spec = importlib.util.spec_from_file_location(path.stem, path)

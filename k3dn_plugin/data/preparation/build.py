@@ -115,7 +115,7 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
         check = TruthCheck()
         for scene in split.scenes:
             if scene.name in writer:
-                views = [view for view in ("left", "center", "sharp") if view in scene.files]
+                views = [view for view in ("left", "right", "center", "sharp") if view in scene.files]
                 check.add(scene.name, {view: writer.read(scene.name, view) for view in views})
         todo = [scene for scene in split.scenes if scene.name not in writer]
         faults = []
@@ -135,6 +135,10 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
         faults = _misplaced(check, split, writer)
         if faults:
             raise DataError(_tell(faults[:MOST_FAULTS], split, len(writer)))
+        doubtful = check.doubtful()
+        if doubtful:
+            split.notes.append(f"{len(doubtful)} sharp images are unlike their views, the most {doubtful[0][0]} "
+                               f"(correlation {doubtful[0][1]:.2f}): look whether they show the same scene")
         store = writer.finish()
     write_contact_sheet(store, sheet_path(store.path))
     return PreparedSplit(split, store)
@@ -171,13 +175,16 @@ def _read_ahead(load, scenes) -> Iterator[tuple[SceneFiles, tuple | DataError]]:
 def _misplaced(check, split, writer):
     """Errors for sharp images of other scenes, which are taken out of the store again."""
     files = {scene.name: scene.files for scene in split.scenes}
-    faults = []
-    for name, shown in check.misplaced():
+    faults = {}
+    for name, view, shown in check.misplaced():
+        beside = "center" if view == "sharp" and "center" in files[name] else "left"
+        faults.setdefault(name, []).append(
+            f"scene {name}: its {view} {'image' if view == 'sharp' else 'view'} {files[name][view]} shows scene "
+            f"{shown} (by its likeness to {files[shown][beside]}, and unlike {files[name][beside]}). Put its own in "
+            "that place")
+    for name in faults:
         writer.remove(name)
-        faults.append(DataError(f"scene {name}: its sharp image {files[name]['sharp']} shows scene {shown} (by its "
-                                f"likeness to {files[shown].get('center', files[shown]['left'])}, and unlike "
-                                f"{files[name].get('center', files[name]['left'])}). Put its own in that place"))
-    return faults
+    return [DataError("\n".join(texts)) for texts in faults.values()]
 
 
 def _bar(scenes, split, total, progress):
