@@ -50,6 +50,11 @@ class TruthCheck:
         return sorted(((name, value) for name, value in own.items() if value < UNLIKE), key=lambda item: item[1])
 
 
+def likeness(one, other) -> float:
+    """Correlation of small grey copies of two frames (H, W, channels): 1 alike, about 0 for different scenes."""
+    return float((_small(one) * _small(other)).sum())
+
+
 def _small(frame):
     """The frame as a small grey picture of mean 0 and length 1 (0 for a flat one)."""
     import cv2

@@ -84,6 +84,17 @@ def dpd_disp(root, names=("005", "006")):
     return written
 
 
+def sdirt(root, names=("0600", "1500")):
+    """Sdirt's wall at two distances; the frames by scene, `sharp` being the left view at F/20."""
+    written = {}
+    for number, name in enumerate(names):
+        views = written[name] = frames(number, dtype=np.uint8)
+        views["sharp_right"] = views["sharp"] ^ 1
+        for view, place in (("left", "f4/l"), ("right", "f4/r"), ("sharp", "f20/l"), ("sharp_right", "f20/r")):
+            write_image(root / name / f"{place}.png", views[view])
+    return written
+
+
 def realdof(root, names=("01", "02")):
     """RealDOF's layout."""
     written = {}

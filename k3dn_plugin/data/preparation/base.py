@@ -76,17 +76,22 @@ class Preparer(ABC):
         images = {path: read_image(path, bits=bits, gray=True) for path in set(scene.files.values())}
         frames = {view: images[path] for view, path in scene.files.items()}
         check_frames(scene, frames)
-        height, width = frames["left"].shape[:2]
-        if height > width and not keep_portrait:
-            scene.tags["rotated"] = 90
-            frames = {view: np.rot90(frame) for view, frame in frames.items()}
-        return frames
+        return frames if keep_portrait else turned(scene, frames)
 
     def missing(self, source: Path) -> DataError:
         """The error for a source without this layout."""
         there = "no such folder" if not source.is_dir() else "it holds " + (
             ", ".join(sorted(p.name for p in source.iterdir())[:12]) or "nothing")
         return DataError(f"{source}: expected {self.title} here; {there}.\nThe layout is:\n{self.tree}")
+
+
+def turned(scene: SceneFiles, frames: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Frames with their disparity along the columns: portrait ones by 90 degrees counter-clockwise, and tagged."""
+    height, width = frames["left"].shape[:2]
+    if height <= width:
+        return frames
+    scene.tags["rotated"] = 90
+    return {view: np.rot90(frame) for view, frame in frames.items()}
 
 
 def check_frames(scene: SceneFiles, frames: dict[str, np.ndarray]):

@@ -102,6 +102,8 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
             raise DataError(f"{path} exists and holds other scenes than {source} ({len(store)} of "
                             f"{store.manifest.dataset}, {len(wanted)} now). Delete it to prepare it anew, or "
                             "choose another --out")
+        if not sheet_path(path).exists():
+            write_contact_sheet(store, sheet_path(path))  # the call that finished the store ended before it
         return PreparedSplit(split, store, was_there=True)
     bits = bits or preparer.bits or _depth(split.scenes[0])
     filters = preparer.crop_sets(split.name)
@@ -177,6 +179,8 @@ def _misplaced(check, split, writer):
     files = {scene.name: scene.files for scene in split.scenes}
     faults = {}
     for name, view, shown in check.misplaced():
+        if files[name][view] == files[shown][view]:
+            continue  # scenes that share one truth, of which the other is in better focus
         beside = "center" if view == "sharp" and "center" in files[name] else "left"
         faults.setdefault(name, []).append(
             f"scene {name}: its {view} {'image' if view == 'sharp' else 'view'} {files[name][view]} shows scene "

@@ -4,9 +4,11 @@ from pathlib import Path
 import numpy as np
 
 from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, register_preparer
+from k3dn_plugin.data.preparation.base import (Preparer, SceneFiles, Split, check_frames, register_preparer,
+                                               turned)
 from k3dn_plugin.data.preparation.files import match_views
 from k3dn_plugin.data.preparation.single_images import how_many
+from k3dn_plugin.data.store_writer import file_hash
 from k3dn_plugin.errors import DataError
 
 ENDINGS = {"left": "_L", "right": "_R", "center": "_B", "depth": "_D"}
@@ -15,7 +17,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 @register_preparer
 class DPDDisp(Preparer):
-    """100 evaluation scenes; depth maps are 8-bit, 0 where nothing is known."""
+    """100 evaluation scenes; depth maps are 8-bit, larger being nearer, 0 where nothing is known."""
 
     name = "dpd_disp"
     title = "DPD-disp (Punnappurath et al., ICCP 2020): 100 pairs with depth, no sharp truth"
@@ -24,7 +26,9 @@ class DPDDisp(Preparer):
     size = (2940, 5180)
     facts = {"source": "Punnappurath et al., Modeling Defocus-Disparity in Dual-Pixel Sensors, ICCP 2020",
              "licence": "see its repository",
-             "depth_unit": "8-bit levels, larger being farther, up to an affine map; NaN where not known"}
+             "linear": False, "disparity_axis": "x",
+             "depth_unit": "8-bit levels of inverse depth, larger being nearer, up to an affine map; NaN where not "
+                           "known"}
 
     def find(self, source: Path) -> list[Split]:
         files = {view: _files(source, ending) for view, ending in ENDINGS.items()}
@@ -34,22 +38,40 @@ class DPDDisp(Preparer):
         if empty:
             raise DataError(f"{source}: expected the {empty} images (NNN{ENDINGS[empty]}), found none")
         names = match_views(files)
+        _check_twins(files["depth"])
         scenes = [SceneFiles(name, {view: files[view][name] for view in files}) for name in names]
         return [Split("test", scenes, notes=[
             "no sharp images: this set judges disparity, and scores that need no truth",
-            *how_many(len(names), 100, "scenes")])]
+            *how_many(len(names), 100, "scenes")], facts={"official_scenes": 100})]
 
     def load(self, scene, bits, keep_portrait=False):
         frames = {view: read_image(scene.files[view], bits=bits, gray=True) for view in ("left", "right", "center")}
         depth = read_image(scene.files["depth"], gray=True)
+        if depth.dtype != np.uint8:
+            raise DataError(f"{scene.files['depth']}: expected a depth map of 8 bits as published, the file has "
+                            f"{8 * depth.itemsize}; copy the original file")
         check_frames(scene, {**frames, "depth": np.broadcast_to(depth[..., :1], frames["left"].shape)}
                      if depth.shape[:2] == frames["left"].shape[:2] else {**frames, "depth": depth})
         values = depth[..., 0].astype(np.float32)
         values[values == 0] = np.nan
-        return {**frames, "depth": values}
+        frames["depth"] = values
+        return frames if keep_portrait else turned(scene, frames)
+
+
+def _check_twins(files):
+    """Refuse one depth map for two scenes; a map that merely lies at the wrong scene cannot be told."""
+    seen = {}
+    sizes = [path.stat().st_size for path in files.values()]
+    for scene, path in files.items():
+        if sizes.count(path.stat().st_size) > 1:
+            other = seen.setdefault(file_hash(path), scene)
+            if other != scene:
+                raise DataError(f"scene {scene}: its depth map {path} is that of scene {other} ({files[other].name}); "
+                                "copy the original file")
 
 
 def _files(source, ending):
+    """The images of one view by scene."""
     found = {}
     for path in sorted(source.iterdir()) if source.is_dir() else ():
         if path.stem.endswith(ending) and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):

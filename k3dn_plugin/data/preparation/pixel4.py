@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.images import IMAGE_SUFFIXES, read_image
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, register_preparer
 from k3dn_plugin.data.preparation.files import list_view, match_views
-from k3dn_plugin.data.preparation.single_images import how_many
+from k3dn_plugin.data.preparation.single_images import which
+from k3dn_plugin.data.store_writer import file_hash
 from k3dn_plugin.errors import DataError
 
-FRAME, TRUTH = (1512, 2016), (1008, 1344)
-CROP = np.s_[252:1260, 336:1680]       # the part of a frame that has a truth
+# Views are 1512 x 2016, of which the central 1008 x 1344 have a truth. Reduced copies keep these proportions,
+# and are told from the published size by `size`.
 BLACK, RANGE = 1024, 16383
 BOX = 101                              # side of the box that smooths the white sheets
 
@@ -28,13 +29,15 @@ class Pixel4(Preparer):
             "  SOURCE/calibration/white_sheet_{left,right}.png        for the vignetting\n"
             "The repository is cmu-ci-lab/dual_pixel_defocus_estimation_deblurring")
     bits = 16
+    size = (1008, 1344)
     facts = {
         "source": "Xin et al., Defocus Map Estimation and Deblurring from a Single Dual-Pixel Image, ICCV 2021",
         "licence": "none stated: do not redistribute", "linear": True,
         # The right view is stored as it is after the correction, without black level.
         "black_level": {"left": BLACK, "right": 0, "sharp": 0},
         "full_scale": {"left": RANGE, "right": RANGE, "sharp": 65535},
-        "crop": "rows 252-1259, columns 336-1679 of 1512 x 2016", "aligned_with": "left", "border_ring": 1,
+        "crop": "the central two thirds: rows 252-1259, columns 336-1679 of 1512 x 2016", "disparity_axis": "x",
+        "orientation": "landscape, as published", "aligned_with": "left", "border_ring": 1,
         "usual_shift": "positive",  # all scenes are focused on one side
         "vignetting": "right view times box101(white left) / box101(white right), black level subtracted",
         "defocus_unit": "arbitrary scale and offset"}
@@ -56,42 +59,79 @@ class Pixel4(Preparer):
                 raise DataError(f"there is no {path}: the vignetting of the right view is corrected by the two "
                                 "white sheets. Copy the folder `calibration` as well")
         scenes = [SceneFiles(name, {view: files[view][name] for view in files}) for name in names]
-        return [Split("test", scenes, facts={"bit_depth": 14},
+        sheets = {f"white_sheet_{view}_sha256": file_hash(path) for view, path in self._sheets.items()}
+        return [Split("test", scenes, facts={"bit_depth": 14, "official_scenes": 17, **sheets},
                       notes=["the truth is aligned with the left view; its outermost pixels are zero and do not "
-                             "count (protocol pixel4_linear)", *how_many(len(names), 17, "scenes")])]
+                             "count (protocol pixel4_linear)",
+                             *which(names, [f"{number:03d}" for number in range(1, 18)])])]
 
     def load(self, scene, bits, keep_portrait=False):
-        raw = {view: read_image(scene.files[view], bits=bits, gray=True) for view in ("left", "right", "sharp")}
-        for view, wanted in (("left", FRAME), ("right", FRAME), ("sharp", TRUTH)):
+        if bits != 16:
+            raise DataError(f"--bits {bits}: raw frames with black level {BLACK} need 16 bits; leave --bits out and "
+                            "copy the original files")
+        raw = {view: _read(scene.files[view]) for view in ("left", "right", "sharp")}
+        ratio, crop = self._vignetting
+        frame, truth = self._frame, ratio.shape
+        for view, wanted in (("left", frame), ("right", frame), ("sharp", truth)):
             if raw[view].shape != (*wanted, 1):
                 raise DataError(f"{scene.files[view]}: expected {wanted[0]} x {wanted[1]} pixels (rows x columns) "
-                                f"of one channel, found {raw[view].shape}")
+                                f"of one channel beside white sheets of {frame[0]} x {frame[1]}, found "
+                                f"{' x '.join(map(str, raw[view].shape[:2]))} of {raw[view].shape[2]}")
         check_frames(scene, {view: raw[view] for view in ("left", "right")})
-        right = np.maximum(raw["right"][CROP].astype(np.float32) - BLACK, 0) * self._ratio[..., None]
-        frames = {"left": raw["left"][CROP], "right": right, "sharp": raw["sharp"]}
+        right = np.maximum(raw["right"][crop].astype(np.float32) - BLACK, 0) * ratio[..., None]
+        frames = {"left": raw["left"][crop], "right": right, "sharp": raw["sharp"]}
         if "defocus" in scene.files:
             defocus = read_image(scene.files["defocus"], gray=True)
-            if defocus.shape[:2] != TRUTH:
-                raise DataError(f"{scene.files['defocus']}: expected {TRUTH[0]} x {TRUTH[1]} pixels, found "
+            if defocus.shape[:2] != truth:
+                raise DataError(f"{scene.files['defocus']}: expected {truth[0]} x {truth[1]} pixels, found "
                                 f"{defocus.shape[0]} x {defocus.shape[1]}")
             frames["defocus"] = defocus[..., 0].astype(np.float32)
         return frames
 
     @functools.cached_property
-    def _ratio(self):
-        """Left over right vignetting, (1008, 1344) float32."""
+    def _frame(self):
+        """(rows, columns) of the raw frames: those of the white sheets."""
+        left, right = (_read(path).shape for path in self._sheets.values())
+        if left != right or left[2] != 1 or left[0] % 6 or left[1] % 6:
+            raise DataError(f"{self._sheets['left']} is {left}, {self._sheets['right']} {right} (rows, columns, "
+                            "channels); expected two of 1512 x 2016 and one channel. Copy the original files")
+        return left[:2]
+
+    @functools.cached_property
+    def _vignetting(self):
+        """Left over right vignetting over the central two thirds (1008, 1344) float32, and where these are."""
         import cv2
+        rows, columns = self._frame
+        crop = np.s_[rows // 6:rows - rows // 6, columns // 6:columns - columns // 6]
         smooth = []
         for path in self._sheets.values():
-            sheet = read_image(path, bits=16, gray=True)[..., 0].astype(np.float64) - BLACK
-            if sheet.shape != FRAME:
-                raise DataError(f"{path}: expected {FRAME[0]} x {FRAME[1]} pixels, found {sheet.shape}")
-            smooth.append(cv2.blur(sheet, (BOX, BOX))[CROP])
-        return (smooth[0] / smooth[1]).astype(np.float32)
+            sheet = _read(path)[..., 0].astype(np.float64) - BLACK
+            smooth.append(cv2.blur(sheet, (BOX, BOX), borderType=cv2.BORDER_REFLECT)[crop])
+            if smooth[-1].min() <= 0:
+                raise DataError(f"{path}: darker than the black level {BLACK} after smoothing, so it is no white "
+                                "sheet. Copy the original file")
+        return (smooth[0] / smooth[1]).astype(np.float32), crop
+
+
+def _read(path):
+    """A raw file as (H, W, channels) uint16."""
+    image = read_image(path, gray=True)
+    if image.dtype != np.uint16:
+        raise DataError(f"{path}: expected 16 bits a channel, the file has 8, into which raw values above the black "
+                        f"level {BLACK} do not fit. Copy the original file")
+    return image
 
 
 def _views(root, view):
-    found = {path.name.removesuffix(f"_{view}.png"): path for path in sorted(root.glob(f"*_{view}.png"))}
+    """The raw files of a view by scene."""
+    found = {}
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(f"_{view}") and path.name[0] != ".":
+            scene = path.stem.removesuffix(f"_{view}")
+            if scene in found:
+                raise DataError(f"{root}: {found[scene].name} and {path.name} are both the {view} view of scene "
+                                f"{scene}; keep one")
+            found[scene] = path
     if not found:
         raise DataError(f"{root}: expected the {view} views (NNN_{view}.png), found none")
     return found
