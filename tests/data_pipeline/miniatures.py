@@ -70,6 +70,28 @@ def pixel4(root, names=("001", "002")):
     return written
 
 
+def pixel4_small(root, names=("001", "002", "017"), size=(72, 96)):
+    """The same layout in small, with truths of their own scenes; raw views and truth by scene."""
+    written = {}
+    rows, columns = np.mgrid[:size[0], :size[1]]
+    crop = np.s_[size[0] // 6:-(size[0] // 6), size[1] // 6:-(size[1] // 6)]
+    for number, name in enumerate(names):
+        draw = np.random.default_rng(number)
+        blocks = draw.integers(1009, 16400, (size[0] // 6, size[1] // 6)).repeat(6, 0).repeat(6, 1)
+        left = np.clip(blocks + draw.integers(-40, 40, size), 1009, 16400).astype(np.uint16)
+        right = np.roll(left, 1, 1)
+        truth = (np.maximum(left[crop].astype(float) - 1024, 0) / 16383 * 65535).astype(np.uint16)
+        truth[[0, -1]] = truth[:, [0, -1]] = 0
+        for place, frame in ((f"{name}_left", left), (f"{name}_right", right), (f"gt_all_in_focus_im/{name}_gt", truth),
+                             (f"gt_defocus_map/{name}_gt", (truth >> 8).astype(np.uint8))):
+            write_image(root / f"{place}.png", frame)
+        written[name] = left, right, truth
+    for view, slope in (("left", 1), ("right", -1)):
+        sheet = 4000 + slope * 8 * (columns - size[1] // 2) + rows
+        write_image(root / "calibration" / f"white_sheet_{view}.png", sheet.astype(np.uint16))
+    return written
+
+
 def dpd_disp(root, names=("005", "006")):
     """Punnappurath et al.'s layout."""
     written = {}
