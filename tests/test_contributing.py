@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from k3dn_plugin.data.dual_pixel_dataset import DualPixelDataset
+from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.preparation import PREPARERS, prepare
+from k3dn_plugin.data.preparation.base import load_preparers, register_preparer
+from k3dn_plugin.errors import DataError, RegistryError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import ARCHS, MODULES
@@ -27,32 +32,39 @@ def written(tmp_path, monkeypatch):
     """Import a block of the page as a module, and forget what it registered afterwards."""
     registered = []
 
-    def write(word, registry):
-        if word in registry.names():
-            pytest.skip(f"{word} is registered: somebody has followed the page to the letter")
+    def write(word, known, name=None):
+        name = name or word
+        if name in known:
+            pytest.skip(f"{name} is registered: somebody has followed the page to the letter")
         path = tmp_path / f"{word.lower()}_of_the_page.py"
         path.write_text(block("python", f"class {word}"), encoding="utf-8")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, path.stem, module)
         spec.loader.exec_module(module)
-        registered.append((registry, word))
-        return registry.get(word)
+        registered.append((known, name))
+        return known[name]
 
     yield write
-    for registry, word in registered:
-        registry.module_dict.pop(word)
+    for known, name in registered:
+        known.pop(name)
+
+
+def components(registry):
+    """All of a registry by name, loaded."""
+    registry.load()
+    return registry.module_dict
 
 
 def test_the_deblur_module(written):
-    written("UnsharpDeblur", MODULES)
+    written("UnsharpDeblur", components(MODULES))
     module = MODULES.build({"type": "UnsharpDeblur", "channels": 4, "vector_size": 8, "size": 5})
     features, disparity = torch.rand(2, 4, 24, 36), DisparityFeature(torch.rand(2 * 2 * 3, 8), (2, 3))
     assert module(features, disparity).shape == features.shape
 
 
 def test_the_restorer_and_its_option_file(written, tmp_path):
-    cls = written("PlainDeblur", ARCHS)
+    cls = written("PlainDeblur", components(ARCHS))
     for name in ("_base_/dpdd.yml", "_base_/runtime.yml"):
         copy = tmp_path / name
         copy.parent.mkdir(exist_ok=True)
@@ -64,3 +76,23 @@ def test_the_restorer_and_its_option_file(written, tmp_path):
     pair = torch.rand(1, 6, 33, 50)
     assert restorer(pair).shape == (1, 3, 33, 50)
     assert restorer.card.receptive_margin == len(restorer.body) // 2 + 1
+
+
+def test_the_layout_of_a_data_set(written, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "data_pipeline")
+    import miniatures
+    load_preparers()
+    cls = written("SceneFolders", PREPARERS, "scene_folders")
+    miniatures.make("scene_folders", tmp_path / "source")
+    split, = prepare("scene_folders", tmp_path / "source", tmp_path / "out")
+    dataset = DualPixelDataset(store=str(split.store.path))
+    left = read_image(tmp_path / "source/two/left.png").transpose(2, 0, 1).astype("float32")
+    torch.testing.assert_close(dataset[1]["lq"][:3], torch.from_numpy(left) / 65535)
+    assert dataset.card.name == "scene_folders" and dataset.card.licence == "yours"
+    (tmp_path / "source/two/right.png").unlink()
+    with pytest.raises(DataError, match="there is no image .*two/right.png"):
+        prepare("scene_folders", tmp_path / "source", tmp_path / "again")
+
+    with pytest.raises(RegistryError, match="'scene_folders' already: SceneFolders of"):
+        register_preparer(type("Another", (cls,), {}))
+    assert PREPARERS["scene_folders"] is cls

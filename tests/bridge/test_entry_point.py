@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from k3dn_plugin.data.images import write_image
+
 ROOT = Path(__file__).resolve().parents[2]
 
 RESTORER = '''
@@ -26,6 +30,20 @@ class Foreign(Restorer):
 
     def restore(self, views):
         return self.layers(views)
+'''
+
+PREPARER = '''
+from k3dn_plugin.data.preparation import Preparer, register_preparer
+from k3dn_plugin.data.preparation.base import SceneFiles, Split
+
+
+@register_preparer
+class Foreign(Preparer):
+    name, title, tree = "foreign", "a layout of somebody else's", "  SOURCE/SCENE_VIEW.png"
+
+    def find(self, source):
+        return [Split("all", [SceneFiles(scene, {view: source / f"{scene}_{view}.png" for view in ("left", "right")})
+                              for scene in ("one", "two")])]
 '''
 
 RECIPE = """
@@ -72,3 +90,14 @@ def test_a_broken_entry_point_warns_and_harms_nobody(tmp_path):
                                "except Exception as error: print(error)")
     assert "['K3DN']" in done.stdout
     assert "no_such_module_of_theirs" in done.stderr and "entry point foreign" in done.stdout
+
+
+def test_a_foreign_layout_of_a_data_set_is_prepared(tmp_path):
+    install(tmp_path)
+    (tmp_path / "foreign_restorer.py").write_text(PREPARER)
+    draw = np.random.default_rng(0)
+    for name in ("one_left", "one_right", "two_left", "two_right"):
+        write_image(tmp_path / f"source/{name}.png", draw.integers(0, 256, (24, 32, 3), np.uint8))
+    done = run(tmp_path, str(ROOT / "tools" / "prepare_data.py"), "foreign", "--source", "source", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "2 scenes of left, right" in done.stdout and (tmp_path / "out" / "all.lmdb").is_dir()

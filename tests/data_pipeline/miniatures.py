@@ -2,6 +2,8 @@
 import numpy as np
 
 from k3dn_plugin.data.images import write_image
+from k3dn_plugin.data.manifest import MAPS
+from k3dn_plugin.data.preparation.base import load_preparers
 from k3dn_plugin.data.preparation.dpdd import official_pairs
 
 SIZE = (24, 32)
@@ -13,6 +15,35 @@ def frames(seed, size=SIZE, dtype=np.uint16):
     sharp = draw.integers(0, np.iinfo(dtype).max, (*size, 3), dtype, endpoint=True)
     return {"sharp": sharp, "center": sharp // 2 + 5, "left": np.roll(sharp, 1, 1),
             "right": np.roll(sharp, -1, 1)}
+
+
+def make(name, root):
+    """A miniature of the layout called `name`: as its preparer declares, or by the function below of that name."""
+    preparer = load_preparers()[name]
+    assert preparer.miniature or name in globals(), (
+        f"{preparer.__name__} needs a `miniature`: the files of a small copy of its layout")
+    return declared(preparer, root) if preparer.miniature else globals()[name](root)
+
+
+def has_truth(name):
+    """Whether the scenes of `make(name, ...)` have sharp images."""
+    views = {view for _, view in load_preparers()[name].miniature.values()}
+    return "sharp" in views if views else name not in ("cuhk", "dpd_disp")
+
+
+def declared(preparer, root):
+    """The files of `preparer.miniature`; the frames by scene."""
+    scenes = sorted({scene for scene, _ in preparer.miniature.values()})
+    eight = preparer.bits == 8 or any(place.lower().endswith((".jpg", ".jpeg", ".bmp")) for place in preparer.miniature)
+    written = {scene: frames(number, dtype=np.uint8 if eight else np.uint16) for number, scene in enumerate(scenes)}
+    for place, (scene, view) in preparer.miniature.items():
+        if view in MAPS:
+            written[scene][view] = written[scene]["sharp"][..., 0]
+        if place.endswith(".pfm"):
+            write_pfm(root / place, written[scene][view].astype(np.float32))
+        else:
+            write_image(root / place, written[scene][view])
+    return written
 
 
 def dpdd(root, counts=None, dtype=np.uint16, portrait=()):

@@ -27,7 +27,7 @@ VIEWS = dict(zip(("left", "right", "truth"), range(3)))
 
 
 def make(name, root):
-    return (miniatures.pixel4_small if name == "pixel4" else getattr(miniatures, name))(root)
+    return miniatures.pixel4_small(root) if name == "pixel4" else miniatures.make(name, root)
 
 
 def rewrite(path, change):

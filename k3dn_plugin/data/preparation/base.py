@@ -1,8 +1,6 @@
 """What a preparer is: it knows one layout of folders."""
-import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +9,8 @@ import numpy as np
 from k3dn_plugin.data.crop_sets import PatchFilter
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.manifest import nearest
-from k3dn_plugin.errors import DataError
+from k3dn_plugin.errors import DataError, RegistryError
+from k3dn_plugin.registry import import_all, load_entry_points
 
 
 @dataclass
@@ -46,6 +45,8 @@ class Preparer(ABC):
         bits: the depth that the files must have unless the user says otherwise; None takes that of the first.
         size: (rows, columns) of the published frames; others are told, not refused. None where they vary.
         facts: of the manifest, what holds for every split.
+        miniature: the files of a small copy, path below the source -> (scene, view). The tests write it and
+            ask it the questions of every layout (`tests/data_pipeline/test_preparers.py`).
     """
 
     name: ClassVar[str]
@@ -54,6 +55,7 @@ class Preparer(ABC):
     bits: ClassVar[int | None] = None
     size: ClassVar[tuple[int, int] | None] = None
     facts: ClassVar[dict] = {}
+    miniature: ClassVar[dict[str, tuple[str, str]]] = {}
 
     def crop_sets(self, split: str) -> dict[str, PatchFilter]:
         """The published patch filters of a split, by name; their origins are stored with each scene."""
@@ -117,16 +119,23 @@ PREPARERS: dict[str, type[Preparer]] = {}
 
 
 def register_preparer(cls):
-    """Class decorator: make a preparer known by its `name`."""
+    """Class decorator: make a preparer known by its `name`.
+
+    Raises:
+        RegistryError: another class has that name.
+    """
+    there = PREPARERS.get(cls.name, cls)
+    if (there.__module__, there.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise RegistryError(f"a preparer is called {cls.name!r} already: {there.__qualname__} of "
+                            f"{there.__module__}. Give {cls.__qualname__} of {cls.__module__} another `name`")
     PREPARERS[cls.name] = cls
     return cls
 
 
 def load_preparers() -> dict[str, type[Preparer]]:
-    """All preparers of this package and of what was imported before, by name."""
-    package = import_module("k3dn_plugin.data.preparation")
-    for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        import_module(info.name)
+    """All preparers by name: of this package, of installed packages' entry points, of what was imported before."""
+    import_all("k3dn_plugin.data.preparation")
+    load_entry_points()
     return dict(sorted(PREPARERS.items()))
 
 
