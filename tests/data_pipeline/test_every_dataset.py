@@ -114,7 +114,7 @@ def test_the_card_says_what_the_samples_are(dataset):
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(dataset, spec):
     other = pickle.loads(pickle.dumps(DATASETS.build(spec)))
-    for epoch, index in ((0, 0), (1, 3), (7, 1)):
+    for epoch, index in ((0, 0), (1, -1), (7, 1)):
         torch.manual_seed(epoch)
         np.random.seed(epoch)
         other[SampleIndex(5, 2)]
