@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 
 from benchmarks.table import RESULTS, save, show  # noqa: E402
-from k3dn_plugin.cli import run_tool  # noqa: E402
+from k3dn_plugin.commands import run_tool  # noqa: E402
 
 CROP = 256
 FRAME = (1120, 1680)
@@ -38,8 +38,8 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
 
     from k3dn_plugin.data import open_store
-    from k3dn_plugin.data.basicsr_store import export_basicsr
     from k3dn_plugin.data.loader import single_threaded
+    from k3dn_plugin.data.store.basicsr import export_basicsr
     single_threaded()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -93,13 +93,14 @@ def write_stores(scenes, folder):
 
 
 def our_dataset(path, **settings):
-    from k3dn_plugin.data.dual_pixel_dataset import DualPixelDataset
+    from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
     return DualPixelDataset(store=str(path), crop_size=CROP, augment="dp_safe", **settings)
 
 
 def basicsr_pairs(folder):
-    import k3dn_plugin.bridge  # noqa: F401 - makes BasicSR importable on today's torch
     from basicsr.data.paired_image_dataset import PairedImageDataset
+
+    import k3dn_plugin.bridges.basicsr  # noqa: F401 - makes BasicSR importable on today's torch
     return PairedImageDataset({
         "dataroot_lq": str(folder / "left.lmdb"), "dataroot_gt": str(folder / "right.lmdb"), "scale": 1,
         "io_backend": {"type": "lmdb"}, "phase": "train", "gt_size": CROP, "use_hflip": True,

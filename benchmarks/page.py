@@ -7,8 +7,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.table import RESULTS  # noqa: E402
-from k3dn_plugin.atomic import atomic_write  # noqa: E402
-from k3dn_plugin.cli import run_tool  # noqa: E402
+from k3dn_plugin.commands import run_tool  # noqa: E402
+from k3dn_plugin.files import atomic_write  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.table import RESULTS, save, show  # noqa: E402
-from k3dn_plugin.cli import run_tool  # noqa: E402
+from k3dn_plugin.commands import run_tool  # noqa: E402
 
 FULL = (1120, 1680)
 MEMORY_GB = 20
@@ -53,7 +53,7 @@ def main(argv=None):
 
 
 def chosen(patterns):
-    from k3dn_plugin.evaluation.restorer_page import restorer_names
+    from k3dn_plugin.commands.restorer_page import restorer_names
     names = [n for n in restorer_names() if any(fnmatch.fnmatch(n, pattern) for pattern in patterns)]
     if not names:
         from k3dn_plugin.errors import OptionError
@@ -126,8 +126,8 @@ def full_frame(name, device, memory_gb):
     """Seconds, peak GiB and how the frame was cut, for one pair of 1120 x 1680."""
     import torch
 
-    from k3dn_plugin.evaluation.frames import FrameRestorer
-    from k3dn_plugin.evaluation.memory import GIB
+    from k3dn_plugin.inference.frames import FrameRestorer
+    from k3dn_plugin.inference.memory import GIB
     restore = FrameRestorer(build(name, device), device=device, max_memory_gb=memory_gb)
     pair = torch.rand(1, 6, *FULL)
     began = time.perf_counter()

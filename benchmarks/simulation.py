@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 
 from benchmarks.table import RESULTS, save, show  # noqa: E402
-from k3dn_plugin.cli import run_tool  # noqa: E402
+from k3dn_plugin.commands import run_tool  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CROP, SMALL, RADIUS = 256, 96, 12.0

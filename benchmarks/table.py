@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from k3dn_plugin.atomic import atomic_write
+from k3dn_plugin.files import atomic_write
 
 RESULTS = Path(__file__).resolve().parent / "results"   # what docs/benchmarks.md is generated from
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.restorers import build, chosen  # noqa: E402
 from benchmarks.table import RESULTS, save, show  # noqa: E402
-from k3dn_plugin.cli import run_tool  # noqa: E402
+from k3dn_plugin.commands import run_tool  # noqa: E402
 
 
 def main(argv=None):
@@ -43,7 +43,7 @@ def main(argv=None):
 def measure(names, arguments, device):
     import torch
 
-    from k3dn_plugin.evaluation.memory import GIB, PeakMemory, memory_in_use, release
+    from k3dn_plugin.inference.memory import GIB, PeakMemory, memory_in_use, release
     seconds, peaks = {n: [] for n in names}, dict.fromkeys(names, 0)
     pair = torch.rand(arguments.batch, 6, *arguments.crop, device=device)
     batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3],

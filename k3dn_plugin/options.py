@@ -21,7 +21,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from k3dn_plugin.errors import OptionError, RegistryError
 from k3dn_plugin.option_schema import DatasetOptions, OptionKeys
-from k3dn_plugin.signatures import check_arguments, near
+from k3dn_plugin.registry import check_arguments, near
 
 MAX_LEVELS = 3  # a recipe, what it inherits, and the shared base below that
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from k3dn_plugin.data.dual_pixel_dataset import DualPixelDataset
+from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.preparation import PREPARERS, prepare
 from k3dn_plugin.data.preparation.base import load_preparers, register_preparer
@@ -79,7 +79,7 @@ def test_the_restorer_and_its_option_file(written, tmp_path):
 
 
 def test_the_layout_of_a_data_set(written, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tests" / "data_pipeline")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "data")
     import miniatures
     load_preparers()
     cls = written("SceneFolders", PREPARERS, "scene_folders")

@@ -1,7 +1,7 @@
 """The doctor finds what is wrong, says how to mend it, and does not fall ill itself."""
 import sys
 
-from k3dn_plugin import doctor
+from k3dn_plugin.doctor import installation as doctor
 
 
 def by_name(findings):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.zoo.formats.base import official_format
 from k3dn_plugin.zoo.parity import check_parity, read_manifest, weights
 
 FOLDER = Path(__file__).parent / "data" / "parity"

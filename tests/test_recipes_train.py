@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from k3dn_plugin.modules.kernels.adaptive_filter import filter_channels
+from k3dn_plugin.layers.adaptive_filter import filter_channels
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.training import train

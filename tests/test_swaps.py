@@ -4,9 +4,9 @@ import json
 import pytest
 import torch
 import yaml
+from k3dn_plugin.commands.restorer_page import restorer_names
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.evaluation.restorer_page import restorer_names
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
 from k3dn_plugin.training import train

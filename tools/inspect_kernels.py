@@ -1,38 +1,11 @@
-"""Look inside a K3DN: its kernels, their symmetry and spectra, which windows query which, disparity against blur.
-
-    python tools/inspect_kernels.py --weights experiments/k3dn_demo/models/best.safetensors --data datasets/demo/val.lmdb
-"""
-import argparse
+#!/usr/bin/env python3
+"""Draw what a network has learned: the same as `k3dn inspect-kernels`, from a checkout that need not be installed."""
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from k3dn_plugin.cli import run_tool  # noqa: E402
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True, metavar="FILE", help="a K3DN, ours or a published checkpoint")
-    parser.add_argument("--data", metavar="STORE", help="a prepared store, for queries and disparity")
-    parser.add_argument("--scene", type=int, default=0, metavar="N", help="which of its scenes, from 0")
-    parser.add_argument("-o", "--out", type=Path, default=Path("results/kernels"), metavar="DIR")
-    arguments = parser.parse_args(argv)
-
-    from k3dn_plugin.comparison.internals import write_pictures
-    from k3dn_plugin.comparison.kernels import inspection_pictures, kernel_facts
-    from k3dn_plugin.evaluation.run import scored_dataset
-    from k3dn_plugin.zoo import restorer_from_weights
-    restorer = restorer_from_weights(arguments.weights)
-    restorer = getattr(restorer, "restorer", restorer)
-    sample = scored_dataset(None, arguments.data)[arguments.scene] if arguments.data else None
-    print("set  kernels  size  asymmetry  low-pass  kernels in use")
-    for one in kernel_facts(restorer, sample):
-        used = "-" if one.used is None else f"{one.used:.1f}"
-        print(f"{one.block + 1:3}  {one.kernels:7}  {one.size:4}  {one.asymmetry:9.1e}  {one.low_pass:8.0%}  {used}")
-    for path in write_pictures(inspection_pictures(restorer, sample), arguments.out):
-        print(path)
-
+from k3dn_plugin.commands import main  # noqa: E402  (the path comes first)
 
 if __name__ == "__main__":
-    raise SystemExit(run_tool(main))
+    raise SystemExit(main(["inspect-kernels", *sys.argv[1:]], program=sys.argv[0]))

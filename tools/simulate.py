@@ -1,97 +1,11 @@
-"""Make dual-pixel pairs, from photographs with made-up depth or from pictures with depth of their own.
-
-    python tools/simulate.py --photos DIR --out datasets/mine/train.lmdb --count 500
-    python tools/simulate.py --rgbd DIR --out datasets/nyu/train.lmdb            # DIR/rgb and DIR/depth
-    python tools/simulate.py --rgbd DIR --out datasets/sf.lmdb --mode rdpd       # as RDPD's generator does
-"""
-import argparse
+#!/usr/bin/env python3
+"""Make dual-pixel pairs from photographs: the same as `k3dn simulate`, from a checkout that need not be installed."""
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from k3dn_plugin.cli import run_tool  # noqa: E402
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--photos", help="folder of sharp photographs, or a store whose sharp frames are taken")
-    source.add_argument("--rgbd", help="folder with rgb and depth; or the folder of pictures, with --depth")
-    source.add_argument("--demo", action="store_true",
-                        help="make the demo's train.lmdb and val.lmdb below --out instead")
-    source.add_argument("--figure", metavar="FILE",
-                        help="draw kernels of every family and example pairs instead")
-    parser.add_argument("--out", help="the store to make, e.g. datasets/mine/train.lmdb")
-    parser.add_argument("--count", type=int, help="scenes to make (default 100; with --rgbd one a picture)")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"),
-                        help="of the frames (default 512 512; with --rgbd whole pictures)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="where scenes are rendered, e.g. cuda")
-    lens = parser.add_argument_group("lens")
-    lens.add_argument("--max-radius", type=float, default=12.0, help="largest blur radius in pixels")
-    lens.add_argument("--psf", nargs="+", metavar="FAMILY", help="PSF families to draw from (default: all)")
-    lens.add_argument("--bank", help="folder of measured kernels, for the family 'measured'")
-    lens.add_argument("--split", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.5, 1.0),
-                      help="share of the ideal separation between the views (default 0.5 1)")
-    lens.add_argument("--frame", type=int, nargs=2, metavar=("H", "W"),
-                      help="frame that scenes from photographs lie in, away from its axis too, e.g. 1120 1680")
-    lens.add_argument("--distortion", type=float, default=0.0, metavar="SHARE",
-                      help="share of scenes with radial distortion (default 0)")
-    sensor = parser.add_argument_group("sensor")
-    sensor.add_argument("--shot", type=float, default=0.004, help="photon noise at full scale, of full scale")
-    sensor.add_argument("--read", type=float, default=0.001, help="read noise, of full scale")
-    sensor.add_argument("--bits", type=int, choices=(8, 16), default=16, help="of the frames")
-    depth = parser.add_argument_group("pictures with depth")
-    depth.add_argument("--mode", choices=("layered", "rdpd", "dddnet"), default="layered",
-                       help="our renderer, or a published simulator")
-    depth.add_argument("--depth", help="folder of depth files (16-bit PNG or TIFF, PFM, .npy)")
-    depth.add_argument("--depth-kind", choices=("depth", "disparity"), default="depth")
-    depth.add_argument("--depth-scale", type=float, help="what the files' numbers are divided by to give metres "
-                       "(default 1000 for PNG and TIFF, else 1)")
-    depth.add_argument("--encoding", choices=("plain", "synthia"), default="plain")
-    depth.add_argument("--lens", type=float, nargs=3, metavar=("MM", "F_NUMBER", "PITCH_MM"),
-                       help="a real lens instead of radii up to --max-radius")
-    depth.add_argument("--focus", type=float, metavar="METRES", help="distance in focus (default: drawn)")
-    arguments = parser.parse_args(argv)
-    if arguments.figure:
-        from k3dn_plugin.simulation.overview import write_overview
-        print(f"written to {write_overview(arguments.figure, bank=arguments.bank)}")
-        return 0
-    if arguments.out is None:
-        parser.error("give --out, the store to make")
-    for store in make(arguments):
-        print(f"{store.path}: {len(store.names)} scenes; picture: {store.path.with_suffix('.png')}")
-    return 0
-
-
-def make(arguments):
-    """The stores that are asked for."""
-    from k3dn_plugin.simulation.build import build_from_depth, build_simulated
-    from k3dn_plugin.simulation.demo import build_demo
-    from k3dn_plugin.simulation.psf import FAMILIES, MEASURED
-    from k3dn_plugin.simulation.rgbd import RgbdSettings
-    from k3dn_plugin.simulation.settings import SimulationSettings
-    from k3dn_plugin.simulation.sources import RgbdFolder
-    if arguments.demo:
-        return build_demo(arguments.out, seed=arguments.seed)
-    settings = SimulationSettings(
-        size=tuple(arguments.size or (512, 512)), max_radius=arguments.max_radius, shot=arguments.shot,
-        read=arguments.read, bit_depth=arguments.bits, mode=arguments.mode, bank=arguments.bank,
-        families=tuple(arguments.psf or sorted(FAMILIES) + [MEASURED] * (arguments.bank is not None)),
-        split=tuple(arguments.split), frame=arguments.frame and tuple(arguments.frame),
-        distortion_share=arguments.distortion)
-    if arguments.rgbd is None:
-        count = 100 if arguments.count is None else arguments.count
-        return [build_simulated(arguments.out, arguments.photos, count=count, settings=settings,
-                                seed=arguments.seed, device=arguments.device)]
-    pictures = RgbdFolder(arguments.rgbd, arguments.depth, scale=arguments.depth_scale,
-                          encoding=arguments.encoding)
-    rgbd = RgbdSettings(kind=arguments.depth_kind, lens=arguments.lens and tuple(arguments.lens),
-                        focus=arguments.focus)
-    return [build_from_depth(arguments.out, pictures, settings=settings, rgbd=rgbd, count=arguments.count,
-                             whole=arguments.size is None, seed=arguments.seed, device=arguments.device)]
-
+from k3dn_plugin.commands import main  # noqa: E402  (the path comes first)
 
 if __name__ == "__main__":
-    raise SystemExit(run_tool(main))
+    raise SystemExit(main(["simulate", *sys.argv[1:]], program=sys.argv[0]))

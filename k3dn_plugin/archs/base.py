@@ -11,7 +11,7 @@ from torch import nn
 
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import SizeError
-from k3dn_plugin.modules.windows import reflected_indices
+from k3dn_plugin.layers.windows import reflected_indices
 
 
 class Restorer(nn.Module):

@@ -16,7 +16,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, pad_to
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.precision import at_least_float32, without_autocast
+from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 from k3dn_plugin.registry import ARCHS
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, pad_to
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.fourier_residual import DOConv, FourierBlock
+from k3dn_plugin.layers.fourier_residual import DOConv, FourierBlock
 from k3dn_plugin.registry import ARCHS
 
 STRIDE = 4

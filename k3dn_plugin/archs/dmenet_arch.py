@@ -15,8 +15,8 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, pad_to
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.hyper_laplacian import NonBlindDeconvolution, quantise
-from k3dn_plugin.modules.precision import at_least_float32
+from k3dn_plugin.layers.hyper_laplacian import NonBlindDeconvolution, quantise
+from k3dn_plugin.layers.residual import at_least_float32
 from k3dn_plugin.registry import ARCHS
 
 SLOPE = 0.2

@@ -15,8 +15,8 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.dynamic_filter import dynamic_filter
-from k3dn_plugin.modules.leaky_layers import SLOPE, leaky_conv, leaky_up
+from k3dn_plugin.layers.dynamic_filter import dynamic_filter
+from k3dn_plugin.layers.leaky import SLOPE, leaky_conv, leaky_up
 from k3dn_plugin.registry import ARCHS
 
 STRIDE = 8

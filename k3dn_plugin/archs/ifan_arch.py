@@ -15,9 +15,8 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, pad_to
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.adaptive_filter import (filter_channels, iterative_adaptive_convolution,
-                                                         split_filters)
-from k3dn_plugin.modules.leaky_layers import SLOPE, LeakyResidual, leaky_conv, leaky_up, xavier_
+from k3dn_plugin.layers.adaptive_filter import filter_channels, iterative_adaptive_convolution, split_filters
+from k3dn_plugin.layers.leaky import SLOPE, LeakyResidual, leaky_conv, leaky_up, xavier_
 from k3dn_plugin.registry import ARCHS
 
 STRIDE = 8

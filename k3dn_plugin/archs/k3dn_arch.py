@@ -15,9 +15,9 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, pad_to
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.residual import SLOPE, ResidualBlocks
+from k3dn_plugin.layers.windows import FEATURE_STRIDE, grid_of_image
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
-from k3dn_plugin.modules.layers import SLOPE, ResidualBlocks
-from k3dn_plugin.modules.windows import FEATURE_STRIDE, grid_of_image
 from k3dn_plugin.registry import ARCHS, MODULES
 
 

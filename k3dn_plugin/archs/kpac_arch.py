@@ -15,7 +15,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.parallel_atrous import SLOPE, ParallelAtrous
+from k3dn_plugin.layers.parallel_atrous import SLOPE, ParallelAtrous
 from k3dn_plugin.registry import ARCHS
 
 FIRST_DEVIATION = 0.04

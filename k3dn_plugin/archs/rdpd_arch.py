@@ -15,7 +15,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, check_pair
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError, SizeError
-from k3dn_plugin.modules.keras_layers import RepeatUp, double_conv, initialise_as_keras
+from k3dn_plugin.layers.keras import RepeatUp, double_conv, initialise_as_keras
 from k3dn_plugin.registry import ARCHS
 
 STRIDE = 16

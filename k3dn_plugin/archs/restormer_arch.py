@@ -16,7 +16,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.channel_attention import TransformerBlock
+from k3dn_plugin.layers.channel_attention import TransformerBlock
 from k3dn_plugin.registry import ARCHS
 
 

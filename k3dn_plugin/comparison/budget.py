@@ -6,8 +6,7 @@ import torch
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.cost import count_macs
 from k3dn_plugin.registry import ARCHS
-from k3dn_plugin.training.phases import share_stage
-from k3dn_plugin.training.stages import plan_stages
+from k3dn_plugin.training.stages import plan_stages, share_stage
 
 KINDS = {"samples": "training samples seen", "iterations": "iterations", "macs": "multiply-accumulates of "
          "forward passes", "seconds": "seconds in training steps, as measured on a few"}

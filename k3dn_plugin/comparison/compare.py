@@ -5,18 +5,18 @@ from pathlib import Path
 
 import yaml
 
-from k3dn_plugin.atomic import atomic_write
 from k3dn_plugin.comparison.budget import Budget, iterations_of, shortened
 from k3dn_plugin.comparison.contestants import ORIGINS, Contestant, file_name
 from k3dn_plugin.comparison.measure import measure_restorers
 from k3dn_plugin.comparison.pictures import chosen_scenes
 from k3dn_plugin.comparison.runner import Piece, run_pieces
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.evaluation.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.evaluation.cost import FULL_FRAME
 from k3dn_plugin.evaluation.run import scored_dataset, usual_protocol
+from k3dn_plugin.files import atomic_write
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import PROTOCOLS
+from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.zoo.weights import read_weights, restorer_from_weights
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.evaluation.baseline import DO_NOTHING
 from k3dn_plugin.evaluation.run import trained_weights
 from k3dn_plugin.options import load_options
+from k3dn_plugin.zoo.baseline import DO_NOTHING
 
 ORIGINS = {"trained": "trained here", "official": "official weights", "given": "given weights",
            "nothing": "center view"}

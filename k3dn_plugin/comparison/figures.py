@@ -1,9 +1,9 @@
 """Figures of a comparison, as PNG and SVG."""
 import io
 
-from k3dn_plugin.atomic import atomic_write
 from k3dn_plugin.comparison.collect import Comparison
 from k3dn_plugin.comparison.published import published_figures
+from k3dn_plugin.files import atomic_write
 
 
 def write_figures(comparison: Comparison, folder) -> dict[str, str]:

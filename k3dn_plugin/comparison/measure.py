@@ -5,10 +5,10 @@ import time
 import torch
 
 from k3dn_plugin.evaluation.cost import count_macs, count_parameters
-from k3dn_plugin.evaluation.memory import PeakMemory, memory_in_use, release
+from k3dn_plugin.inference.memory import PeakMemory, memory_in_use, release
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
 from k3dn_plugin.training.graph import TrainingGraph
-from k3dn_plugin.training.phases import share_stage
+from k3dn_plugin.training.stages import share_stage
 
 ROUNDS = 5
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 
 from k3dn_plugin.data.images import read_image, write_image
-from k3dn_plugin.evaluation.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.evaluation.evaluate import spread
-from k3dn_plugin.evaluation.frames import FrameRestorer
 from k3dn_plugin.evaluation.pictures import detail_window
+from k3dn_plugin.inference.frames import FrameRestorer
+from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.zoo.weights import restorer_from_weights
 
 DETAIL = 320    # largest side of a detail in the report

@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from string import Template
 
-from k3dn_plugin.atomic import atomic_write
+from k3dn_plugin.analysis.pictures import internal_pictures
 from k3dn_plugin.comparison.collect import Comparison
 from k3dn_plugin.comparison.figures import write_figures
-from k3dn_plugin.comparison.internals import internal_pictures
 from k3dn_plugin.comparison.pictures import details, error_map
 from k3dn_plugin.comparison.tables import facts, table_rows, write_tables
 from k3dn_plugin.data.images import encode_image
+from k3dn_plugin.files import atomic_write
 
 TEMPLATE = Path(__file__).with_name("report.html")
 

@@ -1,8 +1,8 @@
 """The comparison as results.csv, table.md and table.tex."""
 import csv
 
-from k3dn_plugin.atomic import atomic_write
 from k3dn_plugin.comparison.collect import Comparison
+from k3dn_plugin.files import atomic_write
 
 
 def write_tables(comparison: Comparison, folder):

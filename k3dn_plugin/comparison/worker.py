@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from k3dn_plugin.cli import run_tool
+from k3dn_plugin.commands import run_tool
 
 WATCH_SECONDS = 0.5
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from k3dn_plugin.atomic import atomic_write
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import atomic_write
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 FULL_SCALE = {"uint8": 255, "uint16": 65535, "float32": 1}

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from k3dn_plugin.errors import SizeError
-from k3dn_plugin.modules.macs import recorded_macs
+from k3dn_plugin.layers.macs import recorded_macs
 
 FULL_FRAME = (1120, 1680)  # rows, columns of a DPDD image
 
@@ -36,7 +36,7 @@ def count_macs(restorer: nn.Module, size: tuple[int, int] = FULL_FRAME, *, padde
     """Multiply-accumulates of restoring one pair.
 
     Convolutions and matrix products as torch's `FlopCounterMode` counts them, flops / 2, and filters and
-    similarities made of element-wise products as they report themselves (`modules.macs`). Normalisation,
+    similarities made of element-wise products as they report themselves (`layers/macs.py`). Normalisation,
     activations and Fourier transforms are not counted, as in the papers. Nothing is computed: the network
     runs on the meta device.
 

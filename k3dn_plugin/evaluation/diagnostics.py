@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.evaluation.self_ensemble import flip_image, flipped
+from k3dn_plugin.inference.self_ensemble import flip_image, flipped
 
 BIN_EDGES = (0.0, 1.0, 2.0, 4.0, 8.0, math.inf)   # blur radius in pixels
 IN_FOCUS = 1.0

@@ -6,10 +6,10 @@ import torch
 
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.evaluation.diagnostics import check_names, diagnose
-from k3dn_plugin.evaluation.frames import FrameRestorer, check_amp
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import identity, provenance
 from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile
+from k3dn_plugin.inference.frames import FrameRestorer, check_amp
 from k3dn_plugin.registry import PROTOCOLS
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from k3dn_plugin.atomic import atomic_write
+from k3dn_plugin.files import atomic_write
 
 PANEL_WIDTH = 520    # pixels; three panels a row
 BAR = 26             # height of a caption

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from k3dn_plugin.atomic import atomic_write, storage_error
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.provenance import identity
+from k3dn_plugin.files import atomic_write, storage_error
 
 INPUT = "input_"
 

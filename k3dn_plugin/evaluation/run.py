@@ -2,10 +2,9 @@
 from pathlib import Path
 
 from k3dn_plugin.errors import CheckpointError, OptionError
-from k3dn_plugin.evaluation.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.evaluation.evaluate import evaluate
-from k3dn_plugin.registry import DATASETS
-from k3dn_plugin.signatures import check_arguments
+from k3dn_plugin.registry import DATASETS, check_arguments
+from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.zoo.weights import read_weights, restorer_from_weights
 
 

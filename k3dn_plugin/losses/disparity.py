@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from k3dn_plugin.layers.coc_kernels import cross_blur, gaussian_smooth
 from k3dn_plugin.losses.base import look_up
-from k3dn_plugin.modules.kernels.coc_kernels import cross_blur, gaussian_smooth
 from k3dn_plugin.registry import LOSSES
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from tqdm import tqdm
 
 from k3dn_plugin.data.images import write_image
-from k3dn_plugin.data.lmdb_store import LmdbStore
-from k3dn_plugin.data.store_writer import StoreWriter
+from k3dn_plugin.data.store.reader import LmdbStore
+from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.simulation.figure import contact_sheet
 from k3dn_plugin.simulation.pairs import random_source, simulate_scene

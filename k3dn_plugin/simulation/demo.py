@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from k3dn_plugin.data.lmdb_store import LmdbStore
-from k3dn_plugin.data.store_writer import StoreWriter
+from k3dn_plugin.data.store.reader import LmdbStore
+from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.simulation.build import build_simulated, progress, write_contact_sheet
 from k3dn_plugin.simulation.layers import fill_holes

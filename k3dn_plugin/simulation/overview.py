@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from k3dn_plugin.atomic import atomic_write
+from k3dn_plugin.files import atomic_write
 from k3dn_plugin.simulation import dddnet, rdpd
 from k3dn_plugin.simulation.demo import load_motorcycle
 from k3dn_plugin.simulation.figure import colour_of_radius, eight_bits

@@ -11,8 +11,14 @@ from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap
 from k3dn_plugin.simulation.radial import distort, margin_needed
 from k3dn_plugin.simulation.scenes import flatten, random_scene
 from k3dn_plugin.simulation.sensor import SensorSettings, expose, quantise
-from k3dn_plugin.simulation.settings import (FACTS, SimulationSettings, draw_distortion, draw_place, draw_psf,
-                                             draw_sensor)
+from k3dn_plugin.simulation.settings import (
+    FACTS,
+    SimulationSettings,
+    draw_distortion,
+    draw_place,
+    draw_psf,
+    draw_sensor,
+)
 
 __all__ = ["FACTS", "SimulationSettings", "draw_scene", "load_photographs", "photograph", "random_source",
            "simulate_from_depth", "simulate_scene"]

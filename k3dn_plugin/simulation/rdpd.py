@@ -10,9 +10,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from k3dn_plugin.data.depth_files import FARTHEST
 from k3dn_plugin.errors import DataError, SizeError
 
-FARTHEST = 250.0       # metres; what is farther counts as this far
 SLICES = 2000
 LARGEST_RADIUS = 40
 SMOOTHING = 7          # kernel side over the smoothing's side
@@ -54,14 +54,6 @@ class RdpdKernels(NamedTuple):
     center: np.ndarray
     left: np.ndarray
     right: np.ndarray
-
-
-def decode_depth(image: np.ndarray) -> np.ndarray:
-    """(H, W) metres, at most 250, of a SYNTHIA-SF depth file: (H, W, 3) uint8 in the order R, G, B."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise DataError(f"SYNTHIA-SF depth is (H, W, 3) uint8, found {image.shape} of {image.dtype}")
-    red, green, blue = (image[..., i].astype(np.float64) for i in range(3))
-    return np.minimum(1000 * (red + 256 * green + 65536 * blue) / (256 ** 3 - 1), FARTHEST)
 
 
 def rdpd_radius(depth, camera: RdpdCamera) -> np.ndarray:

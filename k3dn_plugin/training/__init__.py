@@ -1,4 +1,4 @@
-"""Training: `train(options)` runs a recipe; see `run.py`, and `loop.py` for the loop itself."""
+"""Training: `train(options)` runs a recipe; see `run.py`, and `trainer.py` for the loop itself."""
 
 
 def __getattr__(name):

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from k3dn_plugin.errors import K3DNError, OptionError
 
-
 # Groups that are done with. Were a DDP module the last to hold one, freeing it would wait for gloo's threads
 # while these wait for the interpreter's lock: a process in eight would hang at its end.
 _ended = []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from k3dn_plugin.atomic import atomic_write, storage_error
 from k3dn_plugin.errors import CheckpointError, OptionError
+from k3dn_plugin.files import atomic_write, storage_error
 from k3dn_plugin.options import differences
 from k3dn_plugin.training.state import load_state, newest_state, state_files
 
@@ -122,7 +122,7 @@ def check_same_run(state, options, path, world_size):
         raise CheckpointError(
             f"{path} belongs to a run with other options, so going on would be neither the one nor the "
             "other:\n  " + "\n  ".join(changed) + "\nResume with the options of the run "
-            f"(its options.yml), or start a new one: --set name=... path.pretrain_network_g=<its "
+            "(its options.yml), or start a new one: --set name=... path.pretrain_network_g=<its "
             "models/last.safetensors>")
 
 

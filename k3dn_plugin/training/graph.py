@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.signatures import near
+from k3dn_plugin.registry import near
 
 REBLUR_PREFIX = "reblur."
 

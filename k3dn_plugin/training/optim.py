@@ -1,12 +1,17 @@
-"""Optimisers: any of torch.optim by name, its arguments checked against its signature."""
+"""Optimizers by name, the moving average of the weights, and mixed precision.
+
+An optimizer is any of torch.optim; its arguments are checked against its signature.
+"""
+import contextlib
 import inspect
 import types
 import typing
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.signatures import conform, near
+from k3dn_plugin.registry import conform, near
 
 
 def check_optimizer(spec, where="train.optim_g"):
@@ -61,3 +66,58 @@ def _without_tensors(annotation):
     if origin is tuple:
         return tuple[tuple(a if a is ... else _without_tensors(a) for a in inner)]
     return annotation
+
+
+def moving_average(restorer, decay):
+    """torch's `AveragedModel` of `restorer`, its floating-point buffers included; None if `decay` is 0.
+
+    ema <- decay * ema + (1 - decay) * weights after every iteration; the first one copies.
+    """
+    if decay == 0:
+        return None
+    average = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update(averaged, current, count):
+        if averaged[0].is_floating_point() or averaged[0].is_complex():
+            average(averaged, current, count)
+        else:
+            # torch would compute 0.999 * 7 + 0.001 * 7 and round it down to 6: an index table (or the
+            # counter of a batch norm) has to be copied.
+            for target, source in zip(averaged, current):
+                target.copy_(source)
+
+    return AveragedModel(restorer, multi_avg_fn=update, use_buffers=True).requires_grad_(False)
+
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Precision:
+    """`autocast()` for the forward pass and `scaler` for the backward pass.
+
+    Args:
+        amp: null, "bfloat16" (GPU and CPU) or "float16" (GPU).
+        device: where training runs.
+
+    Raises:
+        OptionError: float16 on the CPU, or bfloat16 on a GPU that does not have it.
+    """
+
+    def __init__(self, amp, device):
+        if amp == "float16" and device.type == "cpu":
+            raise OptionError("train.amp: float16 needs a GPU (the CPU has no fast float16, and its small "
+                              "range needs a scaler). Use amp: bfloat16, or amp: null")
+        if amp == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise OptionError(f"train.amp: {torch.cuda.get_device_name(device)} has no bfloat16. "
+                              "Use amp: float16, or amp: null")
+        self.dtype = DTYPES.get(amp)
+        self.device = device
+        # Disabled, the scaler passes everything through, so that the loop has one path.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "float16")
+
+    def autocast(self):
+        """Context of the forward pass."""
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)

@@ -8,19 +8,16 @@ from pathlib import Path
 
 import torch
 
-from k3dn_plugin.atomic import storage_error
+from k3dn_plugin.files import storage_error
 from k3dn_plugin.training import randomness
+from k3dn_plugin.training.data_module import Feed
 from k3dn_plugin.training.distributed import launched
 from k3dn_plugin.training.experiment import Experiment, check_same_run, logging_to
-from k3dn_plugin.training.feed import Feed
-from k3dn_plugin.training.guard import explained
-from k3dn_plugin.training.hooks import default_hooks
-from k3dn_plugin.training.hooks.log import ConsoleHandler
-from k3dn_plugin.training.hooks.validation import show_scores
-from k3dn_plugin.training.interrupt import StopRequest
-from k3dn_plugin.training.loop import Trainer
+from k3dn_plugin.training.hooks import ConsoleHandler, default_hooks, show_scores
 from k3dn_plugin.training.stages import plan_stages
 from k3dn_plugin.training.state import load_state
+from k3dn_plugin.training.stopping import StopRequest, explained
+from k3dn_plugin.training.trainer import Trainer
 
 logger = logging.getLogger("k3dn_plugin.training")
 

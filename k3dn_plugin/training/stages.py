@@ -1,10 +1,15 @@
-"""Stages: what each part of a recipe trains, and what it takes over from the part before.
+"""Stages: what each part of a recipe trains, what it takes over from the part before, how batches are shared out.
 
 A recipe without `train.stages` is one stage. A stage's keys stand in for those of `train`: `network_g`,
 `datasets_train`, `optim_g` and `scheduler` are merged into them, `losses` and the plain values replace
 them. The weights that a stage ends with (their moving average, where one is kept) start the next one.
+
+A recipe may state its global batch (`train.global_batch`), and progressive ones a batch and a crop size for
+each part of a stage (`train.phases`, as Restormer does). Each device then takes what it can hold at a
+time, `batch_size_per_gpu` samples at most, as often as needed; so one GPU can follow a recipe of eight.
 """
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,8 +18,7 @@ from k3dn_plugin.option_schema import DatasetOptions
 from k3dn_plugin.options import merge
 from k3dn_plugin.training.graph import REBLUR_PREFIX, graph_names, matches
 from k3dn_plugin.training.optim import check_optimizer
-from k3dn_plugin.training.phases import share_stage
-from k3dn_plugin.training.schedule import check_schedule
+from k3dn_plugin.training.schedules import check_schedule, learning_rate
 
 
 @dataclass(frozen=True)
@@ -145,3 +149,137 @@ def load_carried(graph, weights, stage, source):
             raise CheckpointError(f"stage {stage.name!r} cannot start from the weights of {source}: "
                                   f"shapes differ ({'; '.join(shapes[:3])}). Check its `network_g`")
         part.load_state_dict(state, strict=False)
+
+
+class SharedPhase(NamedTuple):
+    """Part of a stage, shared out over devices.
+
+    Attributes:
+        iterations: of this part.
+        batch: samples that a device holds at a time.
+        accumulate: micro-batches of an iteration.
+        crop_size: (rows, columns); None leaves it to the data set.
+        devices: how many there are.
+    """
+
+    iterations: int
+    batch: int
+    accumulate: int
+    crop_size: tuple[int, int] | None
+    devices: int
+
+    @property
+    def global_batch(self) -> int:
+        """Samples that an iteration sees, over all devices and micro-batches."""
+        return self.batch * self.accumulate * self.devices
+
+
+def share_stage(stage, devices: int) -> list[SharedPhase]:
+    """The phases of a `Stage` on that many devices; a stage without phases is one.
+
+    Raises:
+        OptionError: the phases are not as long as the stage, or a global batch cannot be shared out evenly.
+    """
+    limit = stage.dataset.batch_size_per_gpu
+    if not stage.phases:
+        batch, accumulate = limit, stage.accumulate
+        if stage.global_batch is not None:
+            batch, accumulate = share(stage.global_batch, devices, limit, f"stage {stage.name!r}")
+        return [SharedPhase(stage.total_iter, batch, accumulate, None, devices)]
+    length = sum(phase.iterations for phase in stage.phases)
+    if length != stage.total_iter:
+        raise OptionError(f"train.phases of stage {stage.name!r} have {length:,} iterations together, the stage "
+                          f"{stage.total_iter:,}: make them equal")
+    shared = []
+    for number, phase in enumerate(stage.phases):
+        batch, accumulate = share(phase.global_batch, devices, phase.batch_size_per_gpu or limit,
+                                  f"phase {number + 1} of stage {stage.name!r}")
+        shared.append(SharedPhase(phase.iterations, batch, accumulate, _pair(phase.crop_size), devices))
+    return shared
+
+
+def share(global_batch: int, devices: int, limit: int, where: str) -> tuple[int, int]:
+    """`(batch, accumulate)` of each device: as many at a time as `limit` allows, the same every time.
+
+    Raises:
+        OptionError: `global_batch` is not a multiple of `devices`.
+    """
+    if global_batch % devices:
+        raise OptionError(f"{where}: a global batch of {global_batch} cannot be shared evenly by {devices} "
+                          f"devices; use a number of devices that divides it, or change global_batch")
+    own = global_batch // devices
+    batch = max(size for size in range(1, min(own, limit) + 1) if own % size == 0)
+    return batch, own // batch
+
+
+def micro_batches_before(phases: list[SharedPhase], iteration: int) -> int:
+    """Micro-batches of a device in the first `iteration` iterations."""
+    return _before(phases, iteration, lambda phase: phase.accumulate)
+
+
+def samples_before(phases: list[SharedPhase], iteration: int) -> int:
+    """Samples that all devices together see in the first `iteration` iterations of a stage."""
+    return _before(phases, iteration, lambda phase: phase.global_batch)
+
+
+def phase_at(phases: list[SharedPhase], iteration: int) -> SharedPhase:
+    """The phase of `iteration`, counted from 0 within the stage; after its end, the last one."""
+    for phase in phases:
+        if iteration < phase.iterations:
+            return phase
+        iteration -= phase.iterations
+    return phases[-1]
+
+
+def _before(phases, iteration, each):
+    """The sum of `each(phase)` over the first `iteration` iterations."""
+    count = 0
+    for phase in phases:
+        inside = min(iteration, phase.iterations)
+        count += inside * each(phase)
+        iteration -= inside
+    return count
+
+
+def _pair(size):
+    if size is None:
+        return None
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+COLUMNS = ("stage", "iterations", "crop", "per device", "accumulate", "global batch", "samples seen",
+           "learning rate")
+
+
+def plan_rows(options, devices: int) -> list[dict]:
+    """A row a phase of each stage.
+
+    Raises:
+        OptionError: a batch cannot be shared by that many devices, or the recipe is wrong.
+    """
+    rows, seen = [], 0
+    for stage in plan_stages(options):
+        rate = learning_rate(stage)
+        start = 0
+        for phase in share_stage(stage, devices):
+            end = start + phase.iterations
+            seen += phase.iterations * phase.global_batch
+            crop = phase.crop_size or stage.dataset.arguments().get("crop_size")
+            rows.append({
+                "stage": stage.name, "iterations": f"{stage.start + start + 1:,} - {stage.start + end:,}",
+                "crop": "whole" if crop is None else str(crop) if isinstance(crop, int) else
+                        "{} x {}".format(*crop),
+                "per device": phase.batch, "accumulate": phase.accumulate,
+                "global batch": phase.global_batch, "samples seen": f"{seen:,}",
+                "learning rate": f"{rate(start):.3g} -> {rate(end - 1):.3g}"})
+            start = end
+    return rows
+
+
+def plan_text(options, devices: int) -> str:
+    """The rows as aligned lines."""
+    rows = plan_rows(options, devices)
+    table = [COLUMNS, *([str(row[column]) for column in COLUMNS] for row in rows)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+    return "\n".join([f"{options.name} on {devices} device{'s' if devices > 1 else ''}", *lines])

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import torch
 
-from k3dn_plugin.atomic import atomic_write
 from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.files import atomic_write
 
 FORMAT = "k3dn_plugin.state"
 VERSION = 1

@@ -3,7 +3,7 @@ holds the published outputs, computed in float64.
 
 A manifest lists every tensor of the official state dict with its shape and how to fill it: values depend
 on the key alone, so a file of kilobytes stands for a checkpoint of any size. The weights go through the
-same mapping as an official file (`zoo/<family>_official.py`), strictly.
+same mapping as an official file (`zoo/formats/<family>.py`), strictly.
 """
 import json
 import zipfile
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.zoo.formats.base import official_format
 
 TOLERANCE = 1e-9
 

@@ -13,7 +13,7 @@ import torch
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import import_all
-from k3dn_plugin.zoo.official import FORMATS, load_strictly, official_format
+from k3dn_plugin.zoo.formats.base import FORMATS, load_strictly, official_format
 from k3dn_plugin.zoo.official_files import OfficialFile, read_official_file
 
 PARTS = {"dddnet_estd": "estd", "dddnet_esti": "esti"}  # published as two files

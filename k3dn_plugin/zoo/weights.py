@@ -19,11 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from k3dn_plugin.atomic import atomic_write
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.registry import ARCHS
-from k3dn_plugin.signatures import near
-from k3dn_plugin.zoo.official import load_strictly
+from k3dn_plugin.files import atomic_write
+from k3dn_plugin.registry import ARCHS, near
+from k3dn_plugin.zoo.formats.base import load_strictly
 from k3dn_plugin.zoo.published import read_official
 
 FORMAT = "k3dn_plugin"

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 
 from k3dn_plugin.archs.bambnet_arch import BaMBNet, CoCNetwork
 from k3dn_plugin.errors import OptionError, SizeError
-from k3dn_plugin.modules.kernels.coc_kernels import (blur_by_radius, cross_blur, gaussian_smooth, ramp_disc,
-                                                     total_variation)
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.layers.coc_kernels import blur_by_radius, cross_blur, gaussian_smooth, ramp_disc, total_variation
+from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = BaMBNet.tiny_arguments
 

@@ -2,10 +2,9 @@
 import pytest
 import torch
 
-from k3dn_plugin.archs.dddnet_arch import (ChannelAttention, DDDNet, DepthNetwork, ImageNetwork,
-                                           SwitchableNorm)
+from k3dn_plugin.archs.dddnet_arch import ChannelAttention, DDDNet, DepthNetwork, ImageNetwork, SwitchableNorm
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = DDDNet.tiny_arguments
 

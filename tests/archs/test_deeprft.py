@@ -7,8 +7,8 @@ import torch
 
 from k3dn_plugin.archs.deeprft_arch import DeepRFT, DeepRFTDual, windows
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.fourier_residual import DOConv, real_inverse
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.layers.fourier_residual import DOConv, real_inverse
+from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = DeepRFT.tiny_arguments
 

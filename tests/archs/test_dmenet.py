@@ -6,8 +6,8 @@ import torch
 from k3dn_plugin.archs.dmenet_arch import MEAN_BGR, DefocusNetwork, DMENet, OffsetNorm, RefineBlock, conv3
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.cost import count_macs, count_parameters
-from k3dn_plugin.modules.kernels.hyper_laplacian import quantise
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.layers.hyper_laplacian import quantise
+from k3dn_plugin.zoo.formats.base import official_format
 
 SCOPE = "main_net/defocus_net/"
 

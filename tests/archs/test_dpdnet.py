@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from k3dn_plugin.archs.dpdnet_arch import DPDNet
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.evaluation.cost import count_macs, count_parameters
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.zoo.formats.base import official_format
 
 SETTINGS = {"in_channels": 6, "out_channels": 3, "widths": [4, 8, 16, 32, 64]}
 

@@ -5,8 +5,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from k3dn_plugin.archs.drbnet_arch import DRBNet, DRBNetDual
 from k3dn_plugin.errors import CheckpointError, OptionError
-from k3dn_plugin.modules.kernels.dynamic_filter import dynamic_filter
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.layers.dynamic_filter import dynamic_filter
+from k3dn_plugin.zoo.formats.base import official_format
 
 SETTINGS = {"in_channels_encoder": 3, "widths": [4, 8, 16, 32], "dynamic_kernel_width": 5}
 

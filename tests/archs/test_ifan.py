@@ -4,11 +4,15 @@ import torch
 
 from k3dn_plugin.archs.ifan_arch import IFAN, IFANDual, warp_along_rows
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.adaptive_filter import (adaptive_convolution, filter_channels,
-                                                         iterative_adaptive_convolution, split_filters)
+from k3dn_plugin.layers.adaptive_filter import (
+    adaptive_convolution,
+    filter_channels,
+    iterative_adaptive_convolution,
+    split_filters,
+)
 from k3dn_plugin.modules.reblur.filter_reblur import FilterReblur
 from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.zoo.formats.base import official_format
 
 PUBLISHED = [("ifan", 17, 10_476_996), ("ifan_dual", 17, 10_477_860), ("ifan", 8, 9_436_740),
              ("ifan", 26, 11_517_252), ("ifan", 35, 12_557_508), ("ifan", 44, 13_597_764)]

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from k3dn_plugin.archs.kpac_arch import KPAC, Down, KPACDual
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.evaluation.cost import count_macs, count_parameters
-from k3dn_plugin.modules.kernels.parallel_atrous import ParallelAtrous
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.layers.parallel_atrous import ParallelAtrous
+from k3dn_plugin.zoo.formats.base import official_format
 
 SETTINGS = {"levels": 2, "in_channels": 3, "num_blocks": 2, "width": 6, "rates": [1, 2, 3, 4, 5]}
 THREE_LEVELS = {**SETTINGS, "levels": 3}

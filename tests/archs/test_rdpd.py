@@ -6,9 +6,9 @@ import torch
 
 from k3dn_plugin.archs.rdpd_arch import RDPD, ConvLSTM, hard_sigmoid, pad_both_sides, radial_distance
 from k3dn_plugin.errors import CheckpointError, OptionError, SizeError
-from k3dn_plugin.modules.keras_layers import RepeatUp
-from k3dn_plugin.zoo.official import official_format
-from k3dn_plugin.zoo.rdpd_official import tensors_in_order
+from k3dn_plugin.layers.keras import RepeatUp
+from k3dn_plugin.zoo.formats.base import official_format
+from k3dn_plugin.zoo.formats.rdpd import tensors_in_order
 
 
 def random(*shape, seed=0):

@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from k3dn_plugin.archs.restormer_arch import Restormer
 from k3dn_plugin.errors import CheckpointError, OptionError
-from k3dn_plugin.modules.channel_attention import ChannelAttention, ChannelNorm, GatedFeedForward
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.layers.channel_attention import ChannelAttention, ChannelNorm, GatedFeedForward
+from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = Restormer.tiny_arguments
 PUBLISHED = {"inp_channels": 6, "out_channels": 3, "dim": 48, "num_blocks": [4, 6, 6, 8],

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from k3dn_plugin.comparison.internals import mosaic, principal
-from k3dn_plugin.comparison.kernels import disparity_against_blur, inspection_pictures, kernel_facts
+from k3dn_plugin.analysis.kernels import disparity_against_blur, inspection_pictures, kernel_facts
+from k3dn_plugin.analysis.pictures import mosaic, principal
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import ARCHS
 

@@ -6,12 +6,11 @@ import torch
 from tiny_evaluation_parts import EvaluationConv, EvaluationIdentity
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.evaluation import frames
-from k3dn_plugin.evaluation.frames import FrameRestorer
-from k3dn_plugin.evaluation.memory import (GIB, PeakMemory, is_out_of_memory, memory_available,
-                                           memory_in_use, release)
-from k3dn_plugin.evaluation.self_ensemble import flip_image, flipped, self_ensemble
-from k3dn_plugin.evaluation.tiling import even_tile, plan_tiles
+from k3dn_plugin.inference import frames
+from k3dn_plugin.inference.frames import FrameRestorer
+from k3dn_plugin.inference.memory import GIB, PeakMemory, is_out_of_memory, memory_available, memory_in_use, release
+from k3dn_plugin.inference.self_ensemble import flip_image, flipped, self_ensemble
+from k3dn_plugin.inference.tiling import even_tile, plan_tiles
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,5 @@
 """tools/test.py and tools/restore.py as a user meets them, good and bad files alike."""
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,21 +10,13 @@ import pytest
 import torch
 from tiny_evaluation_parts import EvaluationConv, EvaluationIdentity, TinyPairs
 
-from k3dn_plugin.cli import run_tool
+from k3dn_plugin.commands import main
 from k3dn_plugin.data.images import encode_image, read_image, write_image
-from k3dn_plugin.data.store_writer import StoreWriter
+from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.registry import DATASETS
 from k3dn_plugin.zoo.weights import save_weights
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
-
-
-def tool(name):
-    """The `main` of a tool, loaded from its file."""
-    spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture
@@ -33,7 +24,7 @@ def call(capsys):
     """Runs a tool in this process: `(status, stdout, stderr)`."""
     def run(name, *arguments):
         try:
-            status = run_tool(tool(name), [str(a) for a in arguments])
+            status = main([name, *(str(a) for a in arguments)])
         except SystemExit as stop:
             status = stop.code
         return status, *capsys.readouterr()
@@ -303,10 +294,10 @@ def test_tools_run_as_programs(pair, tmp_path):
 
 
 def test_doing_nothing_is_scored_without_weights(tiny_store, tmp_path):
-    from k3dn_plugin.data.dual_pixel_dataset import DualPixelDataset
-    from k3dn_plugin.evaluation.baseline import DO_NOTHING
+    from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
     from k3dn_plugin.evaluation.run import evaluate_weights
     from k3dn_plugin.registry import PROTOCOLS
+    from k3dn_plugin.zoo.baseline import DO_NOTHING
     dataset = DualPixelDataset(store=str(tiny_store))
     result = evaluate_weights(DO_NOTHING, dataset, PROTOCOLS.build({"type": "dpdd16"}), out_dir=tmp_path)
     for row, sample in zip(result.rows, (dataset[i] for i in range(len(dataset)))):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.fractional_box import box_mean
+from k3dn_plugin.layers.fractional_box import box_mean
 from k3dn_plugin.modules.reblur.depth import rendered_views
 from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
 from k3dn_plugin.registry import MODULES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from k3dn_plugin.data.lmdb_store import LmdbStore
+from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.simulation.build import build_simulated
 from k3dn_plugin.simulation.colour import linear_to_srgb, srgb_to_linear

@@ -3,8 +3,8 @@ import csv
 import socket
 
 import pytest
-from training_questions import assert_equal
 from test_loop import PLAIN
+from training_questions import assert_equal
 
 from k3dn_plugin.training.state import load_state, state_files
 from k3dn_plugin.zoo.weights import read_weights

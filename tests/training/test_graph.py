@@ -9,7 +9,7 @@ from k3dn_plugin.errors import OptionError
 from k3dn_plugin.losses.pixel import L1Loss
 from k3dn_plugin.training.distributed import World, choose_device, launched
 from k3dn_plugin.training.graph import TrainingGraph, in_float32
-from k3dn_plugin.training.precision import Precision
+from k3dn_plugin.training.optim import Precision
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.training.averaging import moving_average
-from k3dn_plugin.training.optim import build_optimizer, check_optimizer
-from k3dn_plugin.training.schedule import SCHEDULES, build_schedule, check_schedule
+from k3dn_plugin.training.optim import build_optimizer, check_optimizer, moving_average
+from k3dn_plugin.training.schedules import SCHEDULES, build_schedule, check_schedule
 
 
 def weights():

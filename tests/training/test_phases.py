@@ -6,9 +6,16 @@ from training_questions import assert_equal
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.options import load_options
-from k3dn_plugin.training.phases import (micro_batches_before, phase_at, samples_before, share, share_stage)
-from k3dn_plugin.training.plan_table import plan_rows, plan_text
-from k3dn_plugin.training.stages import plan_stages
+from k3dn_plugin.training.stages import (
+    micro_batches_before,
+    phase_at,
+    plan_rows,
+    plan_stages,
+    plan_text,
+    samples_before,
+    share,
+    share_stage,
+)
 from k3dn_plugin.training.state import load_state, state_files
 
 PLAIN = {"network_g": {"norm": False, "dropout": 0.0}}

@@ -29,7 +29,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, name, code, workers, recip
 
 
 def test_a_second_interrupt_stops_at_once():
-    from k3dn_plugin.training.interrupt import StopRequest
+    from k3dn_plugin.training.stopping import StopRequest
     said = []
     with StopRequest(said.append) as stop:
         import os
@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_what_was_saved(which, recipe, child, trained, tmp_pa
 
 
 def test_a_full_disk_under_metrics(trained, tmp_path, monkeypatch):
-    from k3dn_plugin.training.hooks.records import RecordHook
+    from k3dn_plugin.training.hooks import RecordHook
 
     def full(self, trainer):
         raise OSError(28, "No space left on device", str(trainer.experiment.metrics))

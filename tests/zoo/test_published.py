@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.zoo import load_official, read_weights, restorer_from_weights
-from k3dn_plugin.zoo.official import official_format
+from k3dn_plugin.zoo.formats.base import official_format
 from k3dn_plugin.zoo.parity import read_manifest, weights
 from k3dn_plugin.zoo.weights import load_pretrained, load_weights
 

@@ -9,8 +9,14 @@ from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard
 from k3dn_plugin.errors import CheckpointError, StorageError
 from k3dn_plugin.registry import ARCHS
-from k3dn_plugin.zoo.weights import (differing_settings, load_pretrained, load_weights, read_weights,
-                                     restorer_from_weights, save_weights)
+from k3dn_plugin.zoo.weights import (
+    differing_settings,
+    load_pretrained,
+    load_weights,
+    read_weights,
+    restorer_from_weights,
+    save_weights,
+)
 
 CARD = RestorerCard(title="t", paper="t", year=2026, venue="t", official_licence="t")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from k3dn_plugin.data.crop_sets import PatchFilter
 from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.manifest import nearest
+from k3dn_plugin.data.store.manifest import nearest
 from k3dn_plugin.errors import DataError, RegistryError
 from k3dn_plugin.registry import import_all, load_entry_points
 
@@ -46,7 +46,7 @@ class Preparer(ABC):
         size: (rows, columns) of the published frames; others are told, not refused. None where they vary.
         facts: of the manifest, what holds for every split.
         miniature: the files of a small copy, path below the source -> (scene, view). The tests write it and
-            ask it the questions of every layout (`tests/data_pipeline/test_preparers.py`).
+            ask it the questions of every layout (`tests/data/test_preparers.py`).
     """
 
     name: ClassVar[str]

@@ -10,9 +10,9 @@ import numpy as np
 from k3dn_plugin.data.contact_sheet import write_contact_sheet
 from k3dn_plugin.data.disparity_check import measure_disparity
 from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.lmdb_store import LmdbStore
-from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, get_preparer
-from k3dn_plugin.data.store_writer import StoreWriter
+from k3dn_plugin.data.preparation.base import SceneFiles, Split, get_preparer
+from k3dn_plugin.data.store.reader import LmdbStore
+from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.data.truth_check import TruthCheck
 from k3dn_plugin.errors import DataError
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, register_preparer
-from k3dn_plugin.data.store_writer import file_hash
+from k3dn_plugin.data.store.writer import file_hash
 from k3dn_plugin.data.truth_check import BELOW, likeness
 from k3dn_plugin.errors import DataError
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from k3dn_plugin.bridges.torchvision import define_missing_operators
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.evaluation.metrics.base import Metric
 from k3dn_plugin.registry import METRICS
-from k3dn_plugin.torchvision_mend import define_missing_operators
 
 DOWNLOAD = "https://download.pytorch.org/models/"
 

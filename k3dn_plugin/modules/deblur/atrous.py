@@ -4,9 +4,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from k3dn_plugin.modules.deblur.steering import Steering
+from k3dn_plugin.layers.parallel_atrous import ParallelAtrous
+from k3dn_plugin.modules.deblur.conditioning import Steering
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
-from k3dn_plugin.modules.kernels.parallel_atrous import ParallelAtrous
 from k3dn_plugin.registry import MODULES
 
 

@@ -2,9 +2,9 @@
 import torch
 from torch import nn
 
-from k3dn_plugin.modules.deblur.steering import Steering
+from k3dn_plugin.layers.residual import ResidualBlocks
+from k3dn_plugin.modules.deblur.conditioning import Steering
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
-from k3dn_plugin.modules.layers import ResidualBlocks
 from k3dn_plugin.registry import MODULES
 
 

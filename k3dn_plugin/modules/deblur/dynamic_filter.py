@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.deblur.steering import Steering
+from k3dn_plugin.layers.dynamic_filter import dynamic_filter
+from k3dn_plugin.layers.residual import SLOPE
+from k3dn_plugin.modules.deblur.conditioning import Steering
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
-from k3dn_plugin.modules.kernels.dynamic_filter import dynamic_filter
-from k3dn_plugin.modules.layers import SLOPE
 from k3dn_plugin.registry import MODULES
 
 

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.deblur.steering import Steering
+from k3dn_plugin.layers.adaptive_filter import iterative_adaptive_convolution
+from k3dn_plugin.layers.leaky import SLOPE
+from k3dn_plugin.modules.deblur.conditioning import Steering
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
-from k3dn_plugin.modules.kernels.adaptive_filter import iterative_adaptive_convolution
-from k3dn_plugin.modules.leaky_layers import SLOPE
 from k3dn_plugin.registry import MODULES
 
 

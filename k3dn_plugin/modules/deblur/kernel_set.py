@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from k3dn_plugin.layers.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.layers.residual import SLOPE, at_least_float32, without_autocast
+from k3dn_plugin.layers.symmetric import inverse_spectra, kernels_from_spectra
+from k3dn_plugin.layers.windows import partition, unpartition
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
-from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
-from k3dn_plugin.modules.kernels.symmetric import inverse_spectra, kernels_from_spectra
-from k3dn_plugin.modules.layers import SLOPE
-from k3dn_plugin.modules.precision import at_least_float32, without_autocast
-from k3dn_plugin.modules.windows import partition, unpartition
 from k3dn_plugin.registry import MODULES
 
 EPS = 1e-8

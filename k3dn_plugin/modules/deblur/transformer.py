@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.channel_attention import TransformerBlock
-from k3dn_plugin.modules.deblur.steering import Steering
+from k3dn_plugin.layers.channel_attention import TransformerBlock
+from k3dn_plugin.modules.deblur.conditioning import Steering
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import MODULES
 

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.layers.residual import at_least_float32, without_autocast
+from k3dn_plugin.layers.symmetric import mirror
+from k3dn_plugin.layers.windows import partition_with_margin, unpartition
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
-from k3dn_plugin.modules.kernels.channel_matrix import InvertibleChannelMatrix
-from k3dn_plugin.modules.kernels.symmetric import mirror
-from k3dn_plugin.modules.precision import at_least_float32, without_autocast
-from k3dn_plugin.modules.windows import partition_with_margin, unpartition
 from k3dn_plugin.registry import MODULES
 
 

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError, SizeError
+from k3dn_plugin.layers.residual import SLOPE
+from k3dn_plugin.layers.windows import FEATURE_STRIDE, grid_of_image
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
-from k3dn_plugin.modules.layers import SLOPE
-from k3dn_plugin.modules.windows import FEATURE_STRIDE, grid_of_image
 
 
 class WindowPooling(nn.Module):

@@ -2,8 +2,8 @@
 import torch
 from torch import nn
 
-from k3dn_plugin.modules.layers import ResidualBlocks
-from k3dn_plugin.modules.preservation.similarity import local_similarity
+from k3dn_plugin.layers.local_similarity import local_similarity
+from k3dn_plugin.layers.residual import ResidualBlocks
 from k3dn_plugin.registry import MODULES
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.coc_kernels import MAX_RADIUS, blur_by_radius
+from k3dn_plugin.layers.coc_kernels import MAX_RADIUS, blur_by_radius
 from k3dn_plugin.modules.reblur.estimator import BlurEstimator, predicted_map
 from k3dn_plugin.modules.reblur.guidance import ReblurGuidance, check_image, image_to_blur
 from k3dn_plugin.registry import MODULES

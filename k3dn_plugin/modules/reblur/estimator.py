@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.layers import SLOPE
+from k3dn_plugin.layers.residual import SLOPE
 
 
 class BlurEstimator(nn.Module):

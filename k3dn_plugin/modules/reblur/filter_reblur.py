@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.modules.kernels.adaptive_filter import (filter_channels, iterative_adaptive_convolution,
-                                                         split_filters)
-from k3dn_plugin.modules.leaky_layers import SLOPE, LeakyResidual, leaky_conv, xavier_
+from k3dn_plugin.layers.adaptive_filter import filter_channels, iterative_adaptive_convolution, split_filters
+from k3dn_plugin.layers.leaky import SLOPE, LeakyResidual, leaky_conv, xavier_
 from k3dn_plugin.modules.reblur.guidance import ReblurGuidance, check_image, image_to_blur
 from k3dn_plugin.registry import MODULES
 

@@ -1,0 +1,1 @@
+"""What is inside a restorer: kernels, disparity against blur, error maps."""

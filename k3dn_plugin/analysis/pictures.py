@@ -1,0 +1,144 @@
+"""Pictures of what K3DN's modules do: the disparity response, the kernel sets, the preservation gates."""
+import io
+from pathlib import Path
+
+import torch
+
+from k3dn_plugin.evaluation.run import scored_dataset
+from k3dn_plugin.modules.preservation.sharp_region import SharpRegionPreservation
+from k3dn_plugin.modules.preservation.skips import GatedSkip
+from k3dn_plugin.zoo.baseline import DO_NOTHING
+from k3dn_plugin.zoo.weights import restorer_from_weights
+
+LARGEST = 768   # side of the part of a frame that is looked at
+KERNELS = 48    # of a set that are shown
+
+
+def internal_pictures(entry, comparison) -> dict[str, bytes]:
+    """PNG files by title for a contestant with K3DN's modules; empty for others."""
+    weights = entry.contestant.weights or next(iter(entry.runs.values()))["weights"]
+    if str(weights) == DO_NOTHING:
+        return {}
+    restorer = restorer_from_weights(weights)
+    restorer = getattr(restorer, "restorer", restorer)  # inside of a preserved one
+    if type(restorer).__name__ != "K3DN" or restorer.disparity is None:
+        return {}
+    sample = scored_dataset(None, comparison.settings.data)[0]
+    found = {f"disparity response of the windows of {sample['name']}": disparity_picture(restorer, sample)}
+    if hasattr(restorer.deblur, "blocks") and len(kernel_sets(restorer)):
+        found["kernels of the first set, and of the last"] = kernel_picture(restorer)
+    gates = gate_picture(restorer, sample)
+    if gates is not None:
+        found["preservation gates, from coarse to fine"] = gates
+    return found
+
+
+def cropped(sample):
+    """(1, 6, H, W): the middle of a sample's pair, at most `LARGEST` on a side."""
+    lq = sample["lq"]
+    top, left = (max(size - LARGEST, 0) // 2 for size in lq.shape[-2:])
+    return lq[None, :, top:top + LARGEST, left:left + LARGEST]
+
+
+def disparity_of(restorer, lq) -> torch.Tensor:
+    """(rows, columns, D): the disparity vectors of the windows of one pair."""
+    with torch.inference_mode():
+        feature = restorer.training_outputs({"lq": lq, "gt": lq[:, :3]})["disparity"]
+    return feature.as_map()[0].permute(1, 2, 0)
+
+
+def kernel_sets(restorer) -> list[torch.Tensor]:
+    """The (C, k, k) kernels of each block of a deblur module that has kernel sets; else an empty list."""
+    blocks = getattr(getattr(restorer, "deblur", None), "blocks", [])
+    if not len(blocks):
+        return []
+    with torch.inference_mode():
+        if all(hasattr(block, "kernels") and callable(block.kernels) for block in blocks):
+            return [block.kernels().detach() for block in blocks]
+        if all(hasattr(block, "kernel_set") for block in blocks):
+            return [block.kernel_set().detach() for block in blocks]
+    return []
+
+
+def principal(vectors: torch.Tensor) -> torch.Tensor:
+    """(rows, columns): the vectors along the direction in which they differ most."""
+    flat = vectors.flatten(0, 1).float()
+    centred = flat - flat.mean(0)
+    if len(flat) < 2 or not centred.abs().sum() > 0:
+        return torch.zeros(vectors.shape[:2])
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    return (centred @ directions[0]).view(vectors.shape[:2])
+
+
+def disparity_picture(restorer, sample) -> bytes:
+    """The left view, and the windows' vectors along their principal direction."""
+    lq = cropped(sample)
+    response = principal(disparity_of(restorer, lq))
+    return _figure([(lq[0, :3].permute(1, 2, 0).clamp(0, 1), None, "left view"),
+                    (response, "coolwarm", "vectors, first principal component")])
+
+
+def kernel_picture(restorer) -> bytes:
+    """Kernels of the first and the last set, side by side, each scaled by its largest value."""
+    sets = kernel_sets(restorer)
+    chosen = [sets[0], sets[-1]] if len(sets) > 1 else sets
+    return _figure([(mosaic(kernels[:KERNELS]), "coolwarm", f"{len(kernels)} kernels") for kernels in chosen])
+
+
+def mosaic(kernels: torch.Tensor, columns: int = 8) -> torch.Tensor:
+    """(C, k, k) kernels as one picture, each divided by its largest magnitude, a line between them."""
+    count, side = kernels.shape[0], kernels.shape[-1]
+    rows = -(-count // columns)
+    picture = torch.full((rows * (side + 1), columns * (side + 1)), float("nan"))
+    for number, kernel in enumerate(kernels):
+        row, column = divmod(number, columns)
+        place = slice(row * (side + 1), row * (side + 1) + side), slice(column * (side + 1), column * (side + 1) + side)
+        picture[place] = kernel / kernel.abs().max().clamp(min=1e-12)
+    return picture
+
+
+def gate_picture(restorer, sample) -> bytes | None:
+    """The mean gate of each level of sharp-region preservation; None where there is no such gate."""
+    gates, handles = [], []
+    for level in getattr(restorer, "preservation", []):
+        if isinstance(level, (SharpRegionPreservation, GatedSkip)):
+            def keep(module, inputs, output):
+                gate = module.gate(torch.cat(inputs, 1))
+                gates.append((torch.sigmoid(gate) if isinstance(module, GatedSkip) else gate).float().mean(1)[0])
+            handles.append(level.register_forward_hook(keep))
+    try:
+        with torch.inference_mode():
+            restorer(cropped(sample))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not gates:
+        return None
+    return _figure([(gate, "viridis", f"level {number + 1}") for number, gate in enumerate(gates)])
+
+
+def _figure(panels) -> bytes:
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(4.2 * len(panels), 3.6))
+    for axes, (image, colours, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        shown = axes.imshow(image.numpy(), cmap=colours, interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+        if colours:
+            figure.colorbar(shown, ax=axes, fraction=0.046)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def write_pictures(pictures: dict[str, bytes], folder) -> list[Path]:
+    """Write each picture as a PNG file named by its title."""
+    from k3dn_plugin.comparison.contestants import file_name
+    from k3dn_plugin.files import atomic_write
+    written = []
+    for title, data in pictures.items():
+        path = Path(folder) / f"{file_name(title)}.png"
+        with atomic_write(path) as file:
+            file.write(data)
+        written.append(path)
+    return written

@@ -1,0 +1,1 @@
+"""BasicSR, mmengine and torchvision: the only files that know those packages."""

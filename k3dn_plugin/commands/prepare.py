@@ -1,0 +1,35 @@
+"""Make stores of a published data set, or of one's own pairs: checked, resumable, nothing half-made left."""
+import argparse
+import sys
+
+GROUP = "data"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments; the layouts known to the registry are listed below them."""
+    # Imported here, because the layouts read images and --help of the other commands should not wait for that.
+    from k3dn_plugin.data.preparation.base import load_preparers
+    known = load_preparers()
+    parser.epilog = "Data sets and the layout of SOURCE:\n\n" + "\n\n".join(
+        f"{name}: {cls.title}\n{cls.tree}" for name, cls in known.items())
+    parser.add_argument("name", help=f"one of {', '.join(known)}")
+    parser.add_argument("--source", required=True, metavar="DIR", help="the folder with the original files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the stores go, e.g. datasets/dpdd")
+    parser.add_argument("--bits", type=int, choices=(8, 16),
+                        help="bit depth of the files, where it differs from the published one")
+    parser.add_argument("--keep-portrait", action="store_true",
+                        help="do not turn frames that are higher than wide (their views must be shifted "
+                             "along the columns all the same)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command with its parsed arguments and return the exit status."""
+    # Imported here, because OpenCV and lmdb take time and --help should not.
+    from k3dn_plugin.data.preparation import get_preparer, prepare
+
+    get_preparer(arguments.name)
+    prepared = prepare(arguments.name, arguments.source, arguments.out, bits=arguments.bits,
+                       keep_portrait=arguments.keep_portrait, progress=sys.stderr.isatty())
+    for split in prepared:
+        print(split.summary())
+    return 0

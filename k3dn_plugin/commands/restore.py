@@ -1,0 +1,77 @@
+"""Restore your own dual-pixel pair:
+
+    python tools/restore.py --left L.png --right R.png -o sharp.png --weights FILE.safetensors
+
+16-bit files give a 16-bit result. --left and --right may be folders (then -o too); files belong together if
+their names are equal up to an ending such as _L and _R.
+"""
+import argparse
+import sys
+import time
+
+GROUP = "photographs"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command with its parsed arguments and return the exit status."""
+    # Imported here, because torch takes seconds and --help should not.
+    from k3dn_plugin.inference import files as restore
+    from k3dn_plugin.inference.frames import FrameRestorer, check_amp
+    from k3dn_plugin.training.distributed import choose_device
+    from k3dn_plugin.zoo.weights import restorer_from_weights
+
+    pairs = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
+    for files in pairs:
+        restore.check_writable(files.out)
+    restorer = restorer_from_weights(arguments.weights)
+    amp = "bfloat16" if arguments.bf16 else None
+    check_amp(restorer, amp)
+    device = choose_device(arguments.device)
+    run = FrameRestorer(restorer.to(device), device=device, amp=amp, tile=arguments.tile,
+                        max_memory_gb=arguments.max_memory_gb, self_ensemble=arguments.self_ensemble)
+    for files in pairs:
+        pair = restore.read_pair(files)
+        bits = arguments.bits or pair.bits
+        restore.check_format(files.out, bits)
+        note(files, pair, arguments)
+        began = time.perf_counter()
+        frame = restore.restore_pair(run, pair, disparity_axis=arguments.disparity_axis)
+        restore.write_restored(files.out, frame.image, bits=bits, colour=pair.colour)
+        print(f"{files.out}: {bits} bit, {frame.tiling}, {time.perf_counter() - began:.1f} s", flush=True)
+        if not frame.same_as_whole:
+            print("note: tiles change this network's result a little; a larger --tile or --max-memory-gb "
+                  "avoids it", file=sys.stderr)
+    return 0
+
+
+def note(files, pair, arguments):
+    """Say on stderr what looks wrong but may be meant."""
+    height, width = pair.lq.shape[-2:]
+    if height > width and arguments.disparity_axis is None:
+        print(f"note: {files.left} is higher than wide. If the camera was turned, its views are shifted "
+              "along the columns: use --disparity-axis y (x says that they are not)", file=sys.stderr)
+    if (pair.lq[:, :3] == pair.lq[:, 3:]).all():
+        print(f"note: {files.left} and {files.right} hold the same pixels, so there is no disparity "
+              "to deblur by", file=sys.stderr)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--left", required=True, metavar="PATH", help="left view, or a folder of left views")
+    parser.add_argument("--right", required=True, metavar="PATH",
+                        help="right view, or a folder of right views")
+    parser.add_argument("--center", metavar="PATH", help="captured combined view; default: the mean of both")
+    parser.add_argument("-o", "--out", required=True, metavar="PATH",
+                        help="result (.png or .tif), or a folder")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="weights (.safetensors)")
+    parser.add_argument("--bits", type=int, choices=(8, 16), help="of the result; default: as the inputs")
+    parser.add_argument("--disparity-axis", choices=("x", "y"),
+                        help="along which the views are shifted: x (default), or y for a turned camera")
+    parser.add_argument("--tile", type=int, metavar="N", help="restore in tiles of N x N pixels")
+    parser.add_argument("--max-memory-gb", type=float, metavar="G",
+                        help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
+                             "larger frames are restored in tiles")
+    parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")
+    parser.add_argument("--self-ensemble", action="store_true",
+                        help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -1,0 +1,86 @@
+"""Score a trained network:  python tools/test.py -opt options/k3dn_demo.yml
+
+Takes the best weights of the recipe's run (or --weights FILE), restores every frame of the validation set
+(or --data STORE) and scores it by a named protocol. The results folder gets per_image.csv, summary.json
+(means, protocol, provenance) and pictures/. A killed evaluation goes on where it stopped.
+"""
+import argparse
+from pathlib import Path
+
+GROUP = "restorers"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command with its parsed arguments and return the exit status."""
+    # Imported here, because torch takes seconds and --help should not.
+    from k3dn_plugin.errors import OptionError
+    from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset, trained_weights, usual_protocol
+    from k3dn_plugin.options import load_options
+    from k3dn_plugin.registry import PROTOCOLS
+    from k3dn_plugin.training.distributed import choose_device
+    from k3dn_plugin.zoo.baseline import DO_NOTHING
+    from k3dn_plugin.zoo.weights import read_weights
+
+    if arguments.opt is None and arguments.weights is None:
+        raise OptionError("what shall be scored? Give -opt FILE (the recipe of a run) or --weights FILE")
+    if arguments.set and arguments.opt is None:
+        raise OptionError("--set changes an option file: give -opt FILE too")
+    options = load_options(arguments.opt, arguments.set) if arguments.opt else None
+    weights = arguments.weights or trained_weights(options)
+    dataset = scored_dataset(options, arguments.data)
+    spec = {"type": arguments.protocol or (options.val.protocol if options else usual_protocol(dataset))}
+    if arguments.metrics:
+        spec["extra_metrics"] = arguments.metrics.split(",")
+    protocol = PROTOCOLS.build(spec)
+    name = options.name if options else DO_NOTHING if str(weights) == DO_NOTHING else (
+        read_weights(weights).provenance.get("run") or Path(weights).stem)
+    out_dir = Path(arguments.out) if arguments.out else Path("results") / name / protocol.name
+    print(f"scoring {weights} on {len(dataset)} images by {protocol.name}; results in {out_dir}", flush=True)
+    result = evaluate_weights(
+        weights, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
+        device=choose_device(arguments.device), amp="bfloat16" if arguments.bf16 else None,
+        tile=arguments.tile, max_memory_gb=arguments.max_memory_gb, self_ensemble=arguments.self_ensemble,
+        diagnostics=[name for name in arguments.diagnostics.split(",") if name],
+        save_pictures=arguments.save_pictures)
+    report(result, out_dir)
+    return 0
+
+
+def report(result, out_dir):
+    """Print the means, and what a reader should know about them."""
+    if result.kept:
+        print(f"{result.kept} of {len(result.rows)} images had been scored before with the same weights, "
+              "data and protocol, and were not computed again (--fresh does)")
+    print(result.table())
+    summary = result.summary()
+    if summary["tiling_changes_result"]:
+        print("note: some frames were restored in tiles, which changes this network's result a little "
+              "(column same_as_whole); raise --max-memory-gb or --tile for whole frames")
+    for picture in result.pictures[:1]:
+        print(f"{len(result.pictures)} pictures, the first: {picture}")
+    print(f"per image: {out_dir / 'per_image.csv'}   summary: {out_dir / 'summary.json'}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("-opt", metavar="FILE", help="option file of the run")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change an option")
+    parser.add_argument("--weights", metavar="FILE", help="ours or a published checkpoint; default: the run's best; "
+                             "`center` scores the blurred center view as it is")
+    parser.add_argument("--data", metavar="STORE", help="prepared store; default: the recipe's datasets.val")
+    parser.add_argument("--protocol", metavar="NAME",
+                        help="default: the recipe's val.protocol; without a recipe, dpdd16 for 16-bit data")
+    parser.add_argument("--metrics", metavar="NAMES", help="further metrics, separated by commas")
+    parser.add_argument("--diagnostics", metavar="NAMES", default="",
+                        help="further scores, by commas: blur_bins, preservation, view_swap, reblur")
+    parser.add_argument("--out", metavar="DIR", help="default: results/<name>/<protocol>")
+    parser.add_argument("--tile", type=int, metavar="N", help="restore in tiles of N x N pixels")
+    parser.add_argument("--max-memory-gb", type=float, metavar="G",
+                        help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
+                             "frames that need more are restored in tiles")
+    parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")
+    parser.add_argument("--self-ensemble", action="store_true",
+                        help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
+    parser.add_argument("--save-pictures", type=int, default=4, metavar="N", help="comparison pictures (4)")
+    parser.add_argument("--fresh", action="store_true", help="score again what has been scored")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -1,0 +1,95 @@
+"""Depth and disparity files: 16-bit PNG, PFM, NumPy arrays, SYNTHIA-SF's encoded colours.
+"""
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from k3dn_plugin.data.images import read_image
+from k3dn_plugin.errors import DataError
+
+SUFFIXES = (".png", ".tif", ".tiff", ".pfm", ".npy")
+MILLIMETRES = 1000.0
+FARTHEST = 250.0  # metres, of SYNTHIA-SF as RDPD reads it
+
+
+def read_depth(path, *, scale: float | None = None, encoding: str = "plain") -> np.ndarray:
+    """(H, W) float32 of a depth or disparity file; what is unknown (0, negative, not finite) is nan.
+
+    Args:
+        path: PFM or .npy, taken as they are; 16-bit gray PNG or TIFF, divided by 1000 (millimetres, as NYU
+            and most depth cameras store them).
+        scale: what the numbers are divided by instead.
+        encoding: "plain", or "synthia" for the colours of SYNTHIA-SF.
+
+    Raises:
+        DataError: no such file, damaged, or not a depth file at all.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        depth, usual = _read_npy(path), 1.0
+    elif suffix == ".pfm":
+        depth, usual = read_pfm(path), 1.0
+    elif encoding == "synthia":
+        depth, usual = decode_depth(read_image(path)), 1.0
+    else:
+        image = read_image(path, gray=True)
+        if image.shape[2] != 1 or (image.dtype != np.uint16 and scale is None):
+            raise DataError(f"{path}: expected depth, (H, W) of 16 bits, found {image.shape[2]} channel"
+                            f"{'s' * (image.shape[2] > 1)} of {image.dtype}. Are the folders of photographs and "
+                            "of depth exchanged? (8-bit depth needs a scale; SYNTHIA-SF's colours need the "
+                            "encoding 'synthia')")
+        depth, usual = image[..., 0], MILLIMETRES
+    depth = depth.astype(np.float32) / np.float32(scale or usual)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
+
+
+def read_pfm(path: str | Path) -> np.ndarray:
+    """Read a single-channel PFM file as (H, W) float32, first row on top; its scale's size is ignored.
+
+    Raises:
+        DataError: no such file, cut off, or not a single-channel PFM.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    header = data[:200].split(maxsplit=4)
+    try:
+        kind, columns, rows, scale = header[0], int(header[1]), int(header[2]), float(header[3])
+    except (IndexError, ValueError):
+        kind = b""
+    if kind != b"Pf" or min(columns, rows) < 1 or not scale:
+        raise DataError(f"{path}: expected a PFM file of one channel (Pf, width, height, scale, numbers); its beginning "
+                        f"is {data[:20]!r}")
+    # Before OpenCV makes room for what the header promises.
+    if len(data) < 4 * rows * columns:
+        raise DataError(f"{path}: the PFM file is cut off: {rows} x {columns} numbers were promised, at most "
+                        f"{len(data) // 4:,} are there; copy or download it again")
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise DataError(f"{path}: the PFM file is cut off or damaged: {rows} x {columns} numbers were promised; copy or "
+                        "download it again")
+    # OpenCV divides by the scale, which no data set here means so.
+    return values * np.float32(abs(scale))
+
+
+def decode_depth(image: np.ndarray) -> np.ndarray:
+    """Return (H, W) metres, at most 250, of a SYNTHIA-SF depth file: (H, W, 3) uint8 in the order R, G, B."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DataError(f"SYNTHIA-SF depth is (H, W, 3) uint8, found {image.shape} of {image.dtype}")
+    red, green, blue = (image[..., i].astype(np.float64) for i in range(3))
+    return np.minimum(1000 * (red + 256 * green + 65536 * blue) / (256 ** 3 - 1), FARTHEST)
+
+
+def _read_npy(path):
+    try:
+        depth = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not an array that can be read ({error})") from None
+    depth = np.squeeze(depth)
+    if depth.ndim != 2 or depth.dtype.kind not in "fiu":
+        raise DataError(f"{path}: expected an (H, W) array of numbers, found {depth.shape} of {depth.dtype}")
+    return depth

@@ -1,0 +1,1 @@
+"""What is installed, missing or broken, and whether stores are still whole."""

@@ -1,0 +1,1 @@
+"""Restoring whole frames: sizes, tiles, memory, files in and out."""

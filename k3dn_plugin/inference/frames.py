@@ -1,0 +1,235 @@
+"""Restores frames of any size within a memory bound: whole where that fits, else in overlapped tiles.
+
+The bound is kept by measuring: two small pieces of the frame are restored, their peak memory gives a line
+over the number of pixels, and the tile is the largest that this line puts below the bound. Every tile is
+measured too, so a line that was too low is raised and the frame begun again with smaller tiles.
+"""
+import contextlib
+import math
+from dataclasses import dataclass
+
+import torch
+
+from k3dn_plugin.archs.base import check_pair, pad_to
+from k3dn_plugin.errors import OptionError
+from k3dn_plugin.inference.memory import GIB, PeakMemory, is_out_of_memory, memory_available, memory_in_use, release
+from k3dn_plugin.inference.self_ensemble import self_ensemble
+from k3dn_plugin.inference.tiling import even_tile, plan_tiles, restore_tiles
+
+SAFETY = 0.9                   # of the room for tiles is planned for: a fit through two points is not exact
+UNMEASURED_PIXELS = 512 ** 2   # frames up to this size run whole without a probe where no bound is set
+PROBE_SIDE = 192               # pixels, of the smaller of the two pieces that are measured
+
+
+@dataclass(frozen=True)
+class RestoredFrame:
+    """A restored frame and how it came about.
+
+    Attributes:
+        image: (B, 3, H, W) float32 on the CPU, in the units of [0, 1], not clamped.
+        tiling: "whole", or the tiles in words.
+        same_as_whole: whether the tiles give what the whole frame would, as far as is known.
+        peak_bytes: most memory in use while restoring (see `memory.py`).
+    """
+
+    image: torch.Tensor
+    tiling: str
+    same_as_whole: bool
+    peak_bytes: int
+
+
+class FrameRestorer:
+    """Restores full frames with one restorer; remembers what it measured from frame to frame.
+
+    Args:
+        restorer: a `Restorer`, in evaluation mode on `device`.
+        device: a `torch.device`, or its name.
+        amp: None, "bfloat16" or "float16" (autocast).
+        tile: side of square tiles in pixels, rounded up to the network's size rule; None lets memory decide.
+        max_memory_gb: bound in GiB: of the process's resident memory on the CPU, of what torch allocates on
+            a GPU. None: what is free, where the system says.
+        self_ensemble: mean over the four dual-pixel-valid transforms.
+        share: processes that share the machine's memory, where no bound is set.
+
+    Raises:
+        OptionError: the bound is below what the smallest tile needs, or the tile is not positive.
+    """
+
+    def __init__(self, restorer, *, device="cpu", amp=None, tile=None, max_memory_gb=None,
+                 self_ensemble=False, share=1):
+        if tile is not None and tile < 1:
+            raise OptionError(f"tile: expected a side in pixels, found {tile}")
+        if max_memory_gb is not None and max_memory_gb <= 0:
+            raise OptionError(f"max_memory_gb: expected a positive number of GiB, found {max_memory_gb}")
+        self.restorer, self.device = restorer, torch.device(device)
+        self.amp = None if amp is None else getattr(torch, amp)
+        self.tile, self.max_memory_gb, self.share = tile, max_memory_gb, share
+        self.self_ensemble = self_ensemble
+        self._line = None
+        self._proven = None
+
+    def __call__(self, lq, center=None) -> RestoredFrame:
+        """Restore (B, 6, H, W) in [0, 1], with (B, 3, H, W) center or None."""
+        check_pair(lq, center)
+        height, width = lq.shape[-2:]
+        frame = self.restorer.size_rule.padded(height, width)
+        lq = pad_to(lq, frame)
+        center = None if center is None else pad_to(center, frame)
+        plan = self._plan(frame, lq, center)
+        peaks = []
+        while True:
+            try:
+                image = self._restore(lq, center, plan, peaks)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                smaller = self._smaller(plan)
+                if smaller is None:
+                    raise OptionError(f"memory ran out even with tiles of {plan.tile[0]} x {plan.tile[1]} "
+                                      "pixels, the smallest that the network takes; free some memory or use "
+                                      "a smaller network") from error
+                plan = smaller
+            # Outside the handler, whose traceback keeps the failed attempt's tensors alive.
+            release(self.device)
+        return RestoredFrame(image[..., :height, :width], plan.describe(), self._is_exact(plan),
+                             max(peaks, default=0))
+
+    def _is_exact(self, plan):
+        return plan.is_whole or (self.restorer.card.tiling == "exact" and not plan.short_margin())
+
+    def _restore(self, lq, center, plan, peaks):
+        """The joined frame on the CPU; raises `_OverBound` where a tile took more than the bound."""
+        def one(part, part_center):
+            with PeakMemory(self.device) as peak:
+                restored = self._forward(part, part_center)
+            peaks.append(peak.bytes)
+            self._check_bound(peak.bytes, plan)
+            return restored
+
+        def frame(whole, whole_center):
+            return restore_tiles(one, whole, whole_center, plan)
+        return self_ensemble(frame, lq, center) if self.self_ensemble else frame(lq, center)
+
+    def _forward(self, lq, center):
+        """One call of the network: in and out on the CPU."""
+        lq = lq.to(self.device)
+        center = None if center is None else center.to(self.device)
+        precision = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
+        # no_grad, not inference_mode: a network may keep what it computes once for later training.
+        with torch.no_grad(), precision:
+            return self.restorer(lq, center).float().cpu()
+
+    def _plan(self, frame, lq, center):
+        """Tiles for a padded frame: as asked for, or the largest that memory allows."""
+        if self.tile is not None:
+            return self._tiles(frame, (self.tile, self.tile))
+        bound = self._bound(math.prod(frame))
+        tile = frame if bound is None else self._largest_tile(frame, lq, center, bound)
+        if self._proven is not None and math.prod(self._proven) < math.prod(tile):
+            tile = self._proven
+        return self._tiles(frame, tile)
+
+    def _bound(self, pixels):
+        """Bytes that restoring a frame may bring the memory in use to, or None to find out by trying."""
+        if self.max_memory_gb is not None:
+            return self.max_memory_gb * GIB
+        # A GPU says when its memory is full, and the frame is tried again in tiles. A system without free
+        # memory may kill the process instead, so on the CPU it is better to know before.
+        if self.device.type != "cpu" or pixels <= UNMEASURED_PIXELS:
+            return None
+        in_use = memory_in_use(self.device)
+        return in_use + (memory_available(self.device) - in_use) / self.share
+
+    def _tiles(self, frame, tile):
+        rule = self.restorer.size_rule
+        tile = rule.padded(*(min(t, f) for t, f in zip(tile, frame)))
+        return plan_tiles(frame, tile, multiple=rule.multiple, margin=self.restorer.card.receptive_margin)
+
+    def _largest_tile(self, frame, lq, center, bound):
+        """(rows, columns) of the largest tile whose predicted peak stays below the bound."""
+        base, slope = self._line = self._line or self._measure(frame, lq, center, bound)
+        # Beside the tile: the joined picture, its weights, and the ensemble's sum.
+        joined = 4 * math.prod(frame) * (lq.shape[0] * 3 * (3 if self.self_ensemble else 1) + 2)
+        base += joined if self.device.type == "cpu" else 0
+        pixels = (bound - base) * SAFETY / slope
+        smallest = self.restorer.size_rule.padded(1, 1)
+        needed = base + slope * math.prod(smallest)
+        if needed > bound and self.max_memory_gb is not None:
+            raise OptionError(
+                f"max_memory_gb {self.max_memory_gb:g} is too little: {type(self.restorer).__name__} needs "
+                f"about {needed / GIB:.3g} GiB for its smallest tile, {smallest[0]} x {smallest[1]} pixels "
+                f"of a {frame[0]} x {frame[1]} frame. Raise the bound")
+        if self.max_memory_gb is None:
+            # What is free is a guess, and tiny tiles take for ever: no smaller than what was just measured.
+            pixels = max(pixels, PROBE_SIDE ** 2)
+        if pixels >= math.prod(frame):
+            return frame
+        side = math.sqrt(max(pixels, 1))
+        rows = min(frame[0], max(side, pixels / frame[1]))
+        return tuple(
+            even_tile(length, _floor(size, step, low), low=low, step=step,
+                      margin=self.restorer.card.receptive_margin)
+            for length, size, step, low in zip(frame, (rows, min(frame[1], pixels / rows)),
+                                               self.restorer.size_rule.multiple, smallest))
+
+    def _measure(self, frame, lq, center, bound):
+        """`(bytes at no pixels, bytes a pixel)` of the peak, from two pieces of the frame."""
+        rule = self.restorer.size_rule
+        small = rule.padded(*(min(PROBE_SIDE, f) for f in frame))
+        large = rule.padded(*(min(max(2 * PROBE_SIDE, s + 1), f) for s, f in zip(small, frame)))
+        low, high = math.prod(small), math.prod(large)
+        before = memory_in_use(self.device)
+        # The first call also sets up libraries and caches, which is not a matter of pixels.
+        self._probe(small, lq, center)
+        first = self._probe(small, lq, center)
+        steepest = max((first - before) / low, 4.0 * 12)
+        if high == low or before + steepest * high > bound:
+            return before, steepest
+        last = self._probe(large, lq, center)
+        # Memory that was freed and used again hides some of the small piece's: half of the steepest line
+        # through the large piece is the least that is believed.
+        slope = max((last - first) / (high - low), (last - before) / high / 2, 4.0 * 12)
+        return max(last - slope * high, before), slope
+
+    def _probe(self, size, lq, center):
+        piece = (..., slice(0, size[0]), slice(0, size[1]))
+        with PeakMemory(self.device) as peak:
+            self._forward(lq[piece], None if center is None else center[piece])
+        return peak.bytes
+
+    def _check_bound(self, peak, plan):
+        if self.max_memory_gb is None or self.tile is not None:
+            return
+        if peak > self.max_memory_gb * GIB and self._smaller(plan) is not None:
+            raise _OverBound
+
+    def _smaller(self, plan):
+        """The next smaller tiles, or None at the smallest; remembered for the frames to come."""
+        rule = self.restorer.size_rule
+        smallest = rule.padded(1, 1)
+        # Halve the longer side, in steps of the rule.
+        axis = 0 if plan.tile[0] / smallest[0] > plan.tile[1] / smallest[1] else 1
+        tile = list(plan.tile)
+        tile[axis] = _floor(tile[axis] / 2, rule.multiple[axis], smallest[axis])
+        if tuple(tile) == plan.tile:
+            return None
+        smaller = self._tiles(plan.frame, tuple(tile))
+        self._proven = smaller.tile
+        return smaller
+
+
+class _OverBound(MemoryError):
+    """A tile took more memory than the bound allows."""
+
+
+def _floor(size, step, low):
+    """The largest multiple of `step` not above `size`, at least `low`."""
+    return max(int(size // step) * step, low)
+
+
+def check_amp(restorer, amp):
+    """Raise `OptionError` where a restorer's card does not list a half precision."""
+    if amp is not None and amp not in restorer.card.half_precision:
+        raise OptionError(f"{type(restorer).__name__} does not keep its accuracy in {amp} (its card lists: "
+                          f"{', '.join(restorer.card.half_precision) or 'none'}); run it in float32")

@@ -1,0 +1,259 @@
+"""The training loop: fetch, forward, losses, backward, step; everything else is done by hooks (`hooks.py`).
+
+`TrainingComponents` is what one stage trains with, built from its options and filled from a state or from the stage
+before.
+"""
+import json
+import logging
+import time
+
+import torch
+from torch import nn
+
+from k3dn_plugin import __version__
+from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
+from k3dn_plugin.training import randomness
+from k3dn_plugin.training.graph import TrainingGraph
+from k3dn_plugin.training.optim import Precision, build_optimizer, moving_average
+from k3dn_plugin.training.schedules import build_schedule
+from k3dn_plugin.training.stages import carried_weights, load_carried, phase_at, samples_before, share_stage
+from k3dn_plugin.training.stopping import check_finite
+from k3dn_plugin.zoo.weights import load_pretrained
+
+
+class Assembly:
+    """Graph, optimiser, schedule, moving average and precision of one stage.
+
+    Args:
+        stage: the `Stage`.
+        options: of the run.
+        world: this process's `World`.
+        previous: the training state that the stage before ended with, or None.
+        warn: called with a message about weights that `path.strict_load_g: false` leaves out.
+    """
+
+    def __init__(self, stage, options, world, *, previous=None, warn=print):
+        # Seeded a stage, so that a stage starts alike whether or not the run was interrupted before it.
+        seed = options.manual_seed + stage.index
+        randomness.seed_everything(seed)
+        restorer = ARCHS.build(stage.network_g)
+        self.graph = TrainingGraph(
+            restorer, trainable=stage.trainable,
+            losses={name: LOSSES.build(spec) for name, spec in stage.losses.items()},
+            reblur=MODULES.build(stage.reblur) if stage.reblur else None)
+        if previous is not None:
+            load_carried(self.graph, carried_weights(previous), stage, f"stage {previous['stage_name']!r}")
+        elif stage.index == 0 and options.path.pretrain_network_g is not None:
+            left = load_pretrained(options.path.pretrain_network_g, restorer,
+                                   strict=options.path.strict_load_g, network_g=stage.network_g)
+            for line in left:
+                warn(f"path.pretrain_network_g: {line}")
+        if stage.reblur and not any("reblur" in str(spec).lower() for spec in stage.losses.values()):
+            warn(f"train.reblur: {stage.reblur['type']} is computed, but no loss of stage {stage.name!r} reads what it "
+                 "gives; add one: --set train.losses.reblur.type=ReblurConsistency")
+        if world.size > 1 and world.device.type == "cuda":
+            # On the CPU torch has no synchronised batch norm: statistics are then those of each process.
+            self.graph = nn.SyncBatchNorm.convert_sync_batchnorm(self.graph)
+        self.graph.to(world.device).train()
+        if options.train.compile:
+            self.graph.compile()
+        self.restorer = self.graph.restorer
+        self.precision = Precision(options.train.amp, world.device)
+        self.parameters = self.graph.trained_parameters()
+        self.optimizer = build_optimizer(stage.optim_g, self.parameters)
+        self.scheduler = build_schedule(stage.scheduler, self.optimizer, total_iter=stage.total_iter,
+                                        warmup_iter=stage.warmup_iter)
+        self.ema = moving_average(self.restorer, stage.ema_decay)
+        self.model = world.wrap(self.graph)
+        # Processes share their initial weights, not their dropout.
+        randomness.seed_everything(seed + 1000 * world.rank)
+
+    @property
+    def validated(self):
+        """The restorer that is validated and published: the moving average where there is one."""
+        return self.restorer if self.ema is None else self.ema.module
+
+    def state_dict(self):
+        """The entries of a training state that belong to the stage's objects."""
+        return {
+            "restorer": self.restorer.state_dict(),
+            "reblur": None if self.graph.reblur is None else self.graph.reblur.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "ema_updates": 0 if self.ema is None else int(self.ema.n_averaged),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state):
+        """Continue from the entries that `state_dict` gave."""
+        self.restorer.load_state_dict(state["restorer"])
+        if self.graph.reblur is not None:
+            self.graph.reblur.load_state_dict(state["reblur"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+            self.ema.n_averaged.fill_(state["ema_updates"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+
+    def not_finite(self):
+        """The name of the first weight that holds NaN or infinity, or None."""
+        named = [*self.graph.named_parameters(), *self.graph.named_buffers()]
+        return next((name for name, tensor in named if not tensor.isfinite().all()), None)
+
+
+logger = logging.getLogger("k3dn_plugin.training")
+
+
+class Trainer:
+    """Trains the stages of a plan, from the beginning or from a training state.
+
+    Hooks read and write `iteration` (done, in the whole run), `stage`, `assembly`, `losses`, `lr` and
+    `grad_norm` of the last iteration, `history` (the logged rows), `validation` (scores of this iteration,
+    or None), `best` (of the stage), `safe_state` (the last state's path), `stopping` (a signal's number).
+
+    Args:
+        options: of the run.
+        plan: its `Stage`s.
+        feed: the `Feed` of the run.
+        world: this process's `World`.
+        experiment: the run's folder.
+        hooks: called at each named point, in this order.
+        stop: the `StopRequest` in force.
+    """
+
+    def __init__(self, options, *, plan, feed, world, experiment, hooks, stop):
+        self.options, self.plan, self.feed, self.world = options, plan, feed, world
+        self.experiment, self.hooks, self.stop = experiment, hooks, stop
+        self.stage = self.assembly = self.best = self.validation = self.safe_state = None
+        self.iteration = self.first_iteration = self.stopping = 0
+        self.losses, self.history, self.lr, self.grad_norm = {}, [], 0.0, None
+        self.seconds = self.step_seconds = self.data_seconds = 0.0
+
+    @property
+    def total_iter(self):
+        return self.plan[-1].end
+
+    @property
+    def finished(self):
+        return self.iteration >= self.total_iter
+
+    def run(self, state=None):
+        """Train until the last stage ends, or a signal asks to stop."""
+        if state is not None:
+            self.iteration = self.first_iteration = state["iteration"]
+            self.seconds, self.best = state["seconds"], state["best"]
+            self.history = json.loads(state["history"])
+        try:
+            self._call("before_run")
+            for stage in self.plan:
+                if self.iteration < stage.end and not self.stopping:
+                    state = self._train_stage(stage, state)
+        finally:
+            self._call("close")
+
+    def _train_stage(self, stage, state):
+        """Train one stage; return the state that it ends with. `state` is within it, or just before."""
+        resumed = state if state is not None and state["stage"] == stage.index else None
+        self.stage = stage
+        self.assembly = Assembly(stage, self.options, self.world,
+                                 previous=None if resumed else state, warn=logger.warning)
+        if resumed:
+            self.assembly.load_state_dict(resumed)
+        else:
+            self.best = None
+        batches = iter(self.feed.batches(stage, self.iteration - stage.start))
+        if resumed:
+            # After building the network, which draws random numbers itself.
+            own = resumed["rng"][min(self.world.rank, len(resumed["rng"]) - 1)]
+            randomness.restore(own, self.world.device)
+        self._call("before_stage")
+        while self.iteration < stage.end and not self.stopping:
+            self._step(batches)
+            self.iteration += 1
+            self.stopping = self.world.largest(self.stop.signal)
+            self._call("after_iteration")
+        return self.state()
+
+    def _step(self, batches):
+        """One iteration over `accumulate` micro-batches; their mean gradient is that of the whole batch."""
+        began, self.data_seconds, self.validation = time.perf_counter(), 0.0, None
+        parts, count, sums = self.assembly, self.phase.accumulate, {}
+        for micro in range(count):
+            batch, names = self._fetch(batches)
+            with self.world.synchronised(parts.model, last=micro == count - 1):
+                with parts.precision.autocast():
+                    losses = parts.model(batch)
+                values = self.world.mean(losses)
+                check_finite(values, names, self)
+                parts.precision.scaler.scale(sum(losses.values()) / count).backward()
+            sums = {name: sums.get(name, 0.0) + value / count for name, value in values.items()}
+        parts.precision.scaler.unscale_(parts.optimizer)
+        if self.stage.grad_clip is not None:
+            self.grad_norm = torch.nn.utils.clip_grad_norm_(parts.parameters, self.stage.grad_clip)
+        self.losses, self.lr = sums, parts.optimizer.param_groups[0]["lr"]
+        parts.precision.scaler.step(parts.optimizer)
+        parts.precision.scaler.update()
+        parts.optimizer.zero_grad(set_to_none=True)
+        parts.scheduler.step()
+        if parts.ema is not None:
+            parts.ema.update_parameters(parts.restorer)
+        self.step_seconds = time.perf_counter() - began
+        self.seconds += self.step_seconds
+
+    def _fetch(self, batches):
+        """`(tensors on the device, names)` of the next batch."""
+        began = time.perf_counter()
+        batch = next(batches)
+        device = self.world.device
+        tensors = {k: v.to(device, non_blocking=True) for k, v in batch.items() if torch.is_tensor(v)}
+        self.data_seconds += time.perf_counter() - began
+        return tensors, batch.get("name", [])
+
+    def row(self):
+        """The row of `history` that belongs to this iteration, made if there is none yet."""
+        if not self.history or self.history[-1]["iteration"] != self.iteration:
+            self.history.append({"iteration": self.iteration, "stage": self.stage.name})
+        return self.history[-1]
+
+    def latest_scores(self):
+        """Scores of the last validation, with its iteration; None if there was none."""
+        for row in reversed(self.history):
+            scores = {k[4:]: v for k, v in row.items() if k.startswith("val/")}
+            if scores:
+                return {"iteration": row["iteration"], **scores}
+        return None
+
+    @property
+    def phase(self):
+        """How the batch of the next iteration is shared out (`SharedPhase`)."""
+        return phase_at(share_stage(self.stage, self.world.size), self.iteration - self.stage.start)
+
+    @property
+    def batch(self):
+        """Samples that an iteration sees, over all processes and micro-batches."""
+        return self.phase.global_batch
+
+    @property
+    def samples_seen(self):
+        """Samples seen in the whole run."""
+        return sum(samples_before(share_stage(stage, self.world.size),
+                                  min(self.iteration, stage.end) - stage.start)
+                   for stage in self.plan if self.iteration > stage.start)
+
+    def state(self):
+        """The training state (`state.py`) at this moment; every process must call it."""
+        return {
+            "iteration": self.iteration, "stage": self.stage.index, "stage_name": self.stage.name,
+            **self.assembly.state_dict(),
+            "rng": self.world.gather(randomness.capture(self.world.device)),
+            "world_size": self.world.size, "batch": self.batch,
+            "best": self.best, "history": json.dumps(self.history), "seconds": self.seconds,
+            "options": json.loads(json.dumps(self.options.as_dict())), "options_hash": self.options.hash(),
+            "versions": {"k3dn_plugin": __version__, "torch": str(torch.__version__)},
+        }
+
+    def _call(self, point):
+        for hook in self.hooks:
+            getattr(hook, point)(self)

@@ -1,0 +1,1 @@
+"""How published checkpoints map onto ours, one file a family of networks."""

@@ -1,0 +1,106 @@
+"""How a published network's files map onto ours: one subclass a family, in `zoo/formats/<family>.py`.
+
+The same mapping loads official checkpoints and the manifests of the parity check, so that a passed
+check says something about the checkpoint too.
+"""
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.registry import ARCHS, import_all
+
+FORMATS = {}
+
+
+def register_official(cls):
+    """Class decorator: make an `OfficialNetwork` known under each of its manifest names."""
+    for network in cls.networks:
+        if network in FORMATS:
+            raise CheckpointError(f"two official formats claim the network {network!r}: "
+                                  f"{FORMATS[network].__name__} and {cls.__name__}")
+        FORMATS[network] = cls
+    return cls
+
+
+def official_format(network):
+    """An instance of the format for a manifest's `arch`.
+
+    Raises:
+        CheckpointError: no format has that name.
+    """
+    import_all("k3dn_plugin.zoo")
+    if network not in FORMATS:
+        raise CheckpointError(f"no official format is known for the network {network!r}; "
+                              f"known: {', '.join(sorted(FORMATS))}")
+    return FORMATS[network]()
+
+
+class OfficialNetwork(ABC):
+    """A published network: how its settings, keys, layouts and calls become ours.
+
+    Attributes:
+        networks: names under which manifests know it ("k3dn", "k3dn_base").
+        arch: the registered restorer that it becomes.
+    """
+
+    networks: tuple[str, ...] = ()
+    arch: str = ""
+
+    @abstractmethod
+    def arguments(self, settings: Mapping, network: str) -> dict:
+        """Constructor arguments of `arch` for the official settings."""
+
+    def arch_of(self, network: str) -> str:
+        """The registered restorer of one of the networks, where they differ; `arch` otherwise."""
+        return self.arch
+
+    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
+        """Our network with those settings, in evaluation mode."""
+        return ARCHS.build({"type": self.arch_of(network), **self.arguments(settings, network)}).eval()
+
+    def rename(self, key: str) -> str:
+        """Our state-dict key for an official one; a key that is not the network's may stay as it is."""
+        return key
+
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
+        """Our state dict from official tensors (PyTorch layouts; formats of other frameworks override)."""
+        return {self.rename(key): torch.as_tensor(np.array(value, order="C"))
+                for key, value in tensors.items()}
+
+    def load(self, model: torch.nn.Module, tensors: Mapping[str, np.ndarray], network: str):
+        """Load official tensors strictly.
+
+        Raises:
+            CheckpointError: keys are missing or left over, or a shape differs.
+        """
+        load_strictly(model, self.convert(tensors, network), source=f"official {network} weights")
+
+    @abstractmethod
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
+        """The named outputs of the official call for the official inputs (PyTorch layouts both ways)."""
+
+
+def load_strictly(model, state, *, source):
+    """`load_state_dict(strict=True)` with an error that a reader can act on.
+
+    Raises:
+        CheckpointError: names the first missing, unexpected and misshapen keys, and `source`.
+    """
+    wanted = model.state_dict()
+    missing = [k for k in wanted if k not in state]
+    unexpected = [k for k in state if k not in wanted]
+    shapes = [f"{k}: {tuple(state[k].shape)}, the network has {tuple(wanted[k].shape)}"
+              for k in state if k in wanted and state[k].shape != wanted[k].shape]
+    if missing or unexpected or shapes:
+        parts = [f"{len(group)} {what} ({', '.join(group[:3])}{', ...' if len(group) > 3 else ''})"
+                 for what, group in (("keys missing", missing), ("keys unexpected", unexpected),
+                                     ("shapes differ", shapes)) if group]
+        raise CheckpointError(
+            f"{source} do not fit {type(model).__name__}: {'; '.join(parts)}. "
+            "They belong to another network or other settings: check `network_g` in the option file "
+            "against the settings stored with the weights.")
+    model.load_state_dict(state, strict=True)

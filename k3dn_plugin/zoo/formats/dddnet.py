@@ -1,0 +1,63 @@
+"""The released DDDNet checkpoints: one file for each of the two networks, with our keys."""
+from k3dn_plugin.archs.dddnet_arch import DepthNetwork, ImageNetwork
+from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+
+PARTS = ("estd", "esti")
+
+
+@register_official
+class DDDNetOfficial(OfficialNetwork):
+    """`dddnet_estd` and `dddnet_esti` as published; `dddnet` for both, under `estd.` and `esti.`."""
+
+    networks = ("dddnet", "dddnet_estd", "dddnet_esti")
+    arch = "DDDNet"
+
+    def arguments(self, settings, network):
+        """Settings of one of the two parts leave the other's at the defaults."""
+        own = network.rpartition("_")[2]
+        settings = {own: settings} if own in PARTS else settings
+        depth, image = settings.get("estd", {}), settings.get("esti", {})
+        norm = depth.get("batchnorm", settings.get("batchnorm", ""))
+        return {"depth_channels": depth.get("feature_channels", 32),
+                "max_disparity": depth.get("maxdisp", 12),
+                "image_channels": image.get("width", 128) // 4,
+                "batch_statistics": "batch statistics" in norm}
+
+    def build(self, settings, network):
+        wanted = self.arguments(settings, network)
+        if network == "dddnet_estd":
+            return DepthNetwork(channels=wanted["depth_channels"], max_disparity=wanted["max_disparity"],
+                                batch_statistics=wanted["batch_statistics"]).eval()
+        if network == "dddnet_esti":
+            return ImageNetwork(channels=wanted["image_channels"]).eval()
+        return super().build(settings, network)
+
+    def recognise(self, shapes):
+        """`(network, settings)` from the shapes of an official state dict, or None if it is not DDDNet's.
+
+        The number of disparities leaves no trace in the weights; 12 is assumed.
+        """
+        if all(any(key.startswith(part + ".") for key in shapes) for part in PARTS):
+            found = [self.recognise({k.removeprefix(part + "."): v for k, v in shapes.items()
+                                     if k.startswith(part + ".")}) for part in PARTS]
+            return ("dddnet", dict(zip(PARTS, (f[1] for f in found)))) if all(found) else None
+        if "matching.deconv1a.conv2.conv.weight" in shapes and "features.start.0.conv.weight" in shapes:
+            return "dddnet_estd", {"maxdisp": 12, "cost_levels": 4,
+                                   "feature_channels": shapes["feature.start.0.conv.weight"][0]}
+        if "cam_attention.gamma" in shapes and "decoderd.layer24.weight" in shapes:
+            return "dddnet_esti", {"width": shapes["down.conv.weight"][0]}
+        return None
+
+    def to_official(self, state):
+        """The official state dict of each part, {"estd": ..., "esti": ...}, for a `DDDNet`'s."""
+        return {part: {k.removeprefix(part + "."): v for k, v in state.items() if k.startswith(part + ".")}
+                for part in PARTS}
+
+    def outputs(self, model, inputs, network):
+        left, right = inputs["left"], inputs["right"]
+        if network == "dddnet_estd":
+            return {"blur_disp": model(left, right)}
+        if network == "dddnet_esti":
+            return dict(zip(("image", "disp"), model(left, right, inputs["blur_disp"])))
+        blur = model.estd(left, right)
+        return {"blur_disp": blur, **dict(zip(("image", "disp"), model.esti(left, right, blur)))}

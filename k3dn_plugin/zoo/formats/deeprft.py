@@ -1,0 +1,103 @@
+"""The released DeepRFT checkpoints, with factored kernels (as trained) or folded ones (as tested)."""
+import numpy as np
+import torch
+
+from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.zoo.formats.key_map import KeyMap
+
+MOST_BLOCKS = 64
+
+
+def key_pairs():
+    """Official prefix -> ours (specs of DeepRFT, sections 4 and 5). `main.0` is a unit's convolution."""
+    pairs = {}
+    for i in range(3):
+        for theirs, ours in (("Encoder", "encoder"), ("Decoder", "decoder")):
+            for j in range(MOST_BLOCKS):
+                for k in range(2):
+                    block = f"{theirs}.{i}.layers.{j}"
+                    pairs[f"{block}.main.{k}.main.0"] = f"{ours}.{i}.{j}.spatial.{k}"
+                    pairs[f"{block}.main_fft.{k}.main.0"] = f"{ours}.{i}.{j}.spectral.{k}"
+        pairs[f"feat_extract.{i}.main.0"] = f"extract.{i}"
+    for i in range(2):
+        pairs[f"feat_extract.{i + 3}.main.0"] = f"up.{i}"
+        pairs[f"Convs.{i}.main.0"] = f"reduce.{i}"
+        pairs[f"ConvsOut.{i}.main.0"] = f"out.{i}"
+        for j in range(2):
+            pairs[f"AFFs.{i}.conv.{j}.main.0"] = f"fuse.{i}.{j}"
+    pairs["feat_extract.5.main.0"] = "out.2"
+    # The published numbers run against the scales: 1 is the quarter, 2 the half.
+    for number, ours in (("1", "quarter"), ("2", "half")):
+        pairs[f"FAM{number}.merge.main.0"] = f"{ours}_attention.merge"
+        pairs[f"SCM{number}.conv.main.0"] = f"{ours}_input.join"
+        for j in range(4):
+            pairs[f"SCM{number}.main.{j}.main.0"] = f"{ours}_input.main.{j}"
+    return pairs
+
+
+@register_official
+class DeepRFTOfficial(OfficialNetwork):
+    """`deeprft`: small, standard and plus are told apart by their number of blocks."""
+
+    networks = ("deeprft",)
+    arch = "DeepRFT"
+    keys = KeyMap(key_pairs())
+
+    def arguments(self, settings, network):
+        return {"num_res": settings["num_res"], "base_channels": settings["base_channel"],
+                "window": settings.get("win_size")}
+
+    def recognise(self, shapes):
+        """`(network, settings)` from the shapes of an official state dict, or None if it is not DeepRFT's.
+
+        The training patch leaves no trace in the weights; 512, that of the defocus network, is assumed.
+        """
+        if "SCM1.conv.main.0.W" not in shapes or "Encoder.0.layers.0.main_fft.0.main.0.W" not in shapes:
+            return None
+        blocks = 1 + max(int(key.split(".")[3]) for key in shapes if key.startswith("Encoder.0.layers."))
+        return "deeprft", {"num_res": blocks, "base_channel": shapes["feat_extract.0.main.0.W"][0],
+                           "win_size": 512}
+
+    def rename(self, key):
+        return self.keys.ours(key)
+
+    def convert(self, tensors, network):
+        """Ours from official tensors; a folded kernel (out, in, k, k) becomes W, D = 0, D_diag = identity."""
+        state = {}
+        for key, value in super().convert(tensors, network).items():
+            if key.endswith(".W") and value.ndim == 4:
+                value = value.flatten(2)
+                inputs, taps = value.shape[1:]
+                if taps > 1:
+                    state[key[:-1] + "D"] = value.new_zeros(inputs, taps, taps)
+                    state[key[:-1] + "D_diag"] = torch.eye(taps, dtype=value.dtype).repeat(inputs, 1, 1)
+            state[key] = value
+        return state
+
+    def to_official(self, state):
+        """The official state dict in its training form for ours."""
+        return {self.keys.official(key): value for key, value in state.items()}
+
+    def fold(self, official):
+        """The official test form, kernels folded, for an official state dict in its training form."""
+        folded = {}
+        for key, value in official.items():
+            if key.endswith(".W"):
+                value = torch.as_tensor(np.asarray(value))
+                prefix = key[:-1]
+                if prefix + "D" in official:
+                    mixing = torch.as_tensor(np.asarray(official[prefix + "D"])) + torch.as_tensor(
+                        np.asarray(official[prefix + "D_diag"]))
+                    value = torch.einsum("ims,ois->oim", mixing, value)
+                side = round(value.shape[-1] ** 0.5)
+                value = value.unflatten(-1, (side, side))
+            elif key.endswith((".D", ".D_diag")):
+                continue
+            folded[key] = value
+        return folded
+
+    def outputs(self, model, inputs, network):
+        if network.endswith(":windowed"):
+            return {"windowed": model.restore(inputs["lq"])}
+        full, half, quarter = model.scales(inputs["lq"])
+        return {"restored": full, "restored_2": half, "restored_4": quarter}

@@ -1,0 +1,64 @@
+"""The released DPDNet checkpoints: Keras files, whose layers are matched by order, not by name."""
+from k3dn_plugin.archs.dpdnet_arch import LEVELS
+from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, kind_of, to_keras
+
+
+def layers_in_order():
+    """`(our prefix, kernel size)` of each convolution in Keras's order (specs of DPDNet, module tree)."""
+    rows = [(f"encoder.{level}.{i}", 3) for level in range(LEVELS + 1) for i in (0, 2)]
+    for level in range(LEVELS):
+        rows += [(f"up.{level}", 2), (f"decoder.{level}.0", 3), (f"decoder.{level}.2", 3)]
+    return [*rows, ("colours", 3), ("out", 1)]
+
+
+def tensors_in_order():
+    """Every tensor, with the names that Keras 2.2.4 gives in a fresh session."""
+    return [KerasTensor(f"{ours}.{last}", kind, f"conv2d_{number}")
+            for number, (ours, _) in enumerate(layers_in_order(), 1)
+            for last, kind in (("weight", "kernel"), ("bias", "bias"))]
+
+
+@register_official
+class DPDNetOfficial(OfficialNetwork):
+    """`dpdnet`: dual-pixel (6 channels in) and single-image (3)."""
+
+    networks = ("dpdnet",)
+    arch = "DPDNet"
+
+    def arguments(self, settings, network):
+        views, widths = settings["in_channels"], list(settings["widths"])
+        if (views, settings.get("out_channels", 3)) not in ((6, 3), (3, 3)):
+            raise CheckpointError(f"DPDNet with {views} channels in and {settings['out_channels']} out: only "
+                                  "6 in (dual-pixel) or 3 in (single image), 3 out, are supported")
+        if widths != [widths[0] * 2 ** level for level in range(LEVELS + 1)]:
+            raise CheckpointError(f"DPDNet with widths {widths}: each level must be twice as wide as the one "
+                                  "before, in five levels")
+        return {"dual_pixel": views == 6, "width": widths[0], "dropout": float(settings.get("dropout", 0.4))}
+
+    def recognise(self, shapes):
+        """`(network, settings)` from the shapes of a Keras file's tensors in order; None if not DPDNet's."""
+        kernels = [tuple(shape) for key, shape in shapes.items() if kind_of(key) == "kernel"]
+        if [shape[:2] for shape in kernels] != [(size, size) for _, size in layers_in_order()]:
+            return None
+        if len(shapes) != 2 * len(kernels):
+            return None
+        *_, channels, width = kernels[0]
+        return "dpdnet", {"in_channels": channels, "out_channels": kernels[-1][-1],
+                          "widths": [width * 2 ** level for level in range(LEVELS + 1)]}
+
+    def convert(self, tensors, network):
+        """Ours from Keras tensors in Keras's order (layers without weights left out).
+
+        Raises:
+            CheckpointError: there are more or fewer of them, or in another order.
+        """
+        return from_keras(tensors, tensors_in_order(), "DPDNet")
+
+    def to_official(self, state):
+        """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
+        return to_keras(state, tensors_in_order())
+
+    def outputs(self, model, inputs, network):
+        return {"image": model.restore(inputs["x"])}

@@ -1,0 +1,78 @@
+"""The released RDPD checkpoints: Keras files, whose layers are matched by order, not by name."""
+from k3dn_plugin.archs.rdpd_arch import LEVELS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, to_keras
+
+RECURRENT = "recurrent_kernel"
+
+
+def tensors_in_order():
+    """Every tensor, in Keras's order.
+
+    The released files may name layers otherwise; the names here are those of the stated versions, whose
+    count runs over the pooling and upsampling layers too.
+    """
+    rows, count = [], 0
+
+    def layer(ours):
+        nonlocal count
+        name = f"time_distributed_{count}" if count else "time_distributed"
+        count += 1
+        rows.extend([KerasTensor(f"{ours}.weight", "kernel", name),
+                     KerasTensor(f"{ours}.bias", "bias", name)])
+
+    for i in range(LEVELS):
+        layer(f"encoder.{i}.0")
+        layer(f"encoder.{i}.2")
+        count += 1  # pooling
+    layer("bottom")
+    rows += [KerasTensor(f"lstm.{ours}", kind, "conv_lst_m2d")
+             for ours, kind in (("conv_x.weight", "kernel"), ("conv_h.weight", RECURRENT),
+                                ("conv_x.bias", "bias"))]
+    for i in range(LEVELS):
+        count += 1  # upsampling
+        layer(f"up.{i}")
+        layer(f"decoder.{i}.0")
+        layer(f"decoder.{i}.2")
+    layer("colours")
+    layer("out")
+    return rows
+
+
+@register_official
+class RDPDOfficial(OfficialNetwork):
+    """`rdpd`: RDPD and RDPD+ are the same network."""
+
+    networks = ("rdpd",)
+    arch = "RDPD"
+
+    def arguments(self, settings, network):
+        output = settings.get("output_activation", "linear, clipped to [0,1]")
+        return {"width": settings["widths"][0], "radial": settings["in_channels"] == 7,
+                "output": "sigmoid" if "sigmoid" in output else "clip",
+                "dropout": float(settings.get("dropout", 0.4))}
+
+    def recognise(self, shapes):
+        """`(network, settings)` from the shapes of a Keras file's tensors in order, or None if not RDPD's.
+
+        Whether the last layer clips or has a sigmoid leaves no trace; the published clip is assumed.
+        """
+        if len(shapes) != len(tensors_in_order()) or not any(RECURRENT in key for key in shapes):
+            return None
+        *_, channels, width = next(iter(shapes.values()))
+        return "rdpd", {"in_channels": channels, "widths": [width * 2 ** i for i in range(LEVELS + 1)]}
+
+    def convert(self, tensors, network):
+        """Ours from Keras tensors in Keras's order (layers without weights left out).
+
+        Raises:
+            CheckpointError: there are more or fewer of them, or in another order.
+        """
+        return from_keras(tensors, tensors_in_order(), "RDPD")
+
+    def to_official(self, state):
+        """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
+        return to_keras(state, tensors_in_order())
+
+    def outputs(self, model, inputs, network):
+        return {"images": model.run(inputs["x"])[0]}
