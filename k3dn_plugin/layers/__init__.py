@@ -1,0 +1,1 @@
+"""Building blocks and operators that several modules and networks share."""
