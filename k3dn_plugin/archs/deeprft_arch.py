@@ -12,24 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from k3dn_plugin.archs.base import Restorer, pad_to
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.archs.multi_scale import MultiScaleRestorer
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.fourier_residual import DOConv, FourierBlock
+from k3dn_plugin.layers.multi_input import Up, decode_scales, encode_scales, every_second, image_pyramid
 from k3dn_plugin.registry import ARCHS
 
 STRIDE = 4
 WINDOWS_AT_ONCE = 4
-
-
-class Up(nn.ConvTranspose2d):
-    """4x4 transposed convolution of stride 2 without bias, ReLU: doubles the size."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
-
-    def forward(self, x):
-        return F.relu(super().forward(x))
 
 
 class ScaleInput(nn.Module):
@@ -58,7 +49,7 @@ class FeatureAttention(nn.Module):
 
 
 @ARCHS.register_module()
-class DeepRFT(Restorer):
+class DeepRFT(MultiScaleRestorer):
     """The published single-image network, 3 channels in and out.
 
     Args:
@@ -132,33 +123,20 @@ class DeepRFT(Restorer):
                 restored[..., top:r + self.window, left:c + self.window] = image[..., top - r:, left - c:]
         return restored
 
-    def training_outputs(self, batch: dict) -> dict:
-        """`restored`, and `scales`: the images at 1/2 and 1/4 that the multi-scale loss reads."""
-        views = self.network_input(batch["lq"], batch.get("center"))
-        height, width = views.shape[-2:]
-        full, *smaller = self.scales(pad_to(views, self.card.size_rule.padded(height, width)))
-        return {"restored": full[..., :height, :width], "scales": smaller}
-
     def scales(self, views: torch.Tensor, *, full_only: bool = False) -> list[torch.Tensor]:
         """Restored images of full, half and quarter size, or the first of them (paper, figure 2).
 
         The smaller inputs take every second pixel (aliased, as published), and are added to the outputs.
         """
-        images = [views, every_second(views), every_second(every_second(views))]
-        e1 = self.encoder[0](self.extract[0](views))
-        e2 = self.encoder[1](self.half_attention(self.extract[1](e1), self.half_input(images[1])))
-        e3 = self.encoder[2](self.quarter_attention(self.extract[2](e2), self.quarter_input(images[2])))
+        images = image_pyramid(views)
+        e1, e2, e3 = encode_scales(images, extract=self.extract, stages=self.encoder,
+                                   inputs=(self.half_input, self.quarter_input),
+                                   merges=(self.half_attention, self.quarter_attention))
         half_skip = self.fuse[1](torch.cat([every_second(e1), e2, doubled(e3)], 1))
         full_skip = self.fuse[0](torch.cat([e1, doubled(e2), doubled(doubled(e3))], 1))
-        d3 = self.decoder[0](e3)
-        d2 = self.decoder[1](self.reduce[0](torch.cat([self.up[0](d3), half_skip], 1)))
-        d1 = self.decoder[2](self.reduce[1](torch.cat([self.up[1](d2), full_skip], 1)))
-        decoded = (d1,) if full_only else (d1, d2, d3)
-        return [out(d) + self.residual(image) for out, d, image in zip(reversed(self.out), decoded, images)]
-
-    def residual(self, views: torch.Tensor) -> torch.Tensor:
-        """The image that the output is added to."""
-        return views
+        decoded = decode_scales(e3, (half_skip, full_skip), stages=self.decoder, up=self.up, reduce=self.reduce)
+        return [out(d) + self.residual(image) for out, d, image in
+                zip(reversed(self.out), decoded[:1] if full_only else decoded, images)]
 
 
 @ARCHS.register_module()
@@ -174,14 +152,6 @@ class DeepRFTDual(DeepRFT):
         size_rule=DeepRFT.card.size_rule, tiling="approximate", receptive_margin=64, recipe_source="ours",
         notes="Our own dual-pixel form of the published single-image network: both views enter the first "
               "convolution and the two coarser inputs, and their mean is added to the output.")
-
-    def residual(self, views):
-        return (views[:, :3] + views[:, 3:]) / 2
-
-
-def every_second(x: torch.Tensor) -> torch.Tensor:
-    """Rows and columns 0, 2, 4, ...: nearest-neighbour halving."""
-    return x[..., ::2, ::2]
 
 
 def doubled(x: torch.Tensor) -> torch.Tensor:

@@ -10,34 +10,14 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.channel_attention import TransformerBlock
+from k3dn_plugin.layers.u_levels import through_levels, u_levels
 from k3dn_plugin.registry import ARCHS
-
-
-class Down(nn.Conv2d):
-    """Half the size, twice the channels: 3x3 convolution without bias, pixel-unshuffle."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, channels // 2, 3, padding=1, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.pixel_unshuffle(super().forward(x), 2)
-
-
-class Up(nn.Conv2d):
-    """Twice the size, half the channels: 3x3 convolution without bias, pixel-shuffle."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, 2 * channels, 3, padding=1, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.pixel_shuffle(super().forward(x), 2)
 
 
 @ARCHS.register_module()
@@ -81,22 +61,14 @@ class Restormer(Restorer):
         if not dual_pixel:
             self.card = dataclasses.replace(self.card, title="Restormer (single image)", views=("center",),
                                             view_order_matters=False)
-        levels = len(blocks)
-        widths = [width * 2 ** level for level in range(levels)]
 
-        def stage(channels, count, head_count):
+        def stage(channels: int, count: int, head_count: int) -> nn.Sequential:
             return nn.Sequential(*(TransformerBlock(channels, head_count, expansion=expansion, bias=bias,
                                                     norm_bias=norm_bias) for _ in range(count)))
 
         self.embed = nn.Conv2d(3 * len(self.card.views), width, 3, padding=1, bias=False)
-        self.encoder = nn.ModuleList(map(stage, widths, blocks, heads))
-        self.down = nn.ModuleList(Down(channels) for channels in widths[:-1])
-        # From the innermost level out; the last one has twice the channels, since nothing reduces them.
-        self.up = nn.ModuleList(Up(channels) for channels in reversed(widths[1:]))
-        self.reduce = nn.ModuleList(nn.Conv2d(2 * channels, channels, 1, bias=bias)
-                                    for channels in reversed(widths[1:-1]))
-        self.decoder = nn.ModuleList(map(stage, [*reversed(widths[1:-1]), 2 * width],
-                                         reversed(blocks[:-1]), reversed(heads[:-1])))
+        self.encoder, self.down, self.up, self.reduce, self.decoder = u_levels(
+            width, len(blocks), lambda level, channels: stage(channels, blocks[level], heads[level]), bias=bias)
         self.refinement = stage(2 * width, refinement_blocks, heads[0])
         self.skip = nn.Conv2d(width, 2 * width, 1, bias=bias) if dual_pixel else None
         self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
@@ -109,15 +81,7 @@ class Restormer(Restorer):
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """(B, 6 or 3, H, W) in [0, 1] at a legal size -> (B, 3, H, W), not clamped."""
         embedded = self.embed(views)
-        x = self.encoder[0](embedded)
-        skips = []
-        for down, stage in zip(self.down, self.encoder[1:]):
-            skips.append(x)
-            x = stage(down(x))
-        for i, (up, stage) in enumerate(zip(self.up, self.decoder)):
-            x = torch.cat([up(x), skips.pop()], 1)
-            x = stage(self.reduce[i](x) if i < len(self.reduce) else x)
-        x = self.refinement(x)
+        x = self.refinement(through_levels(embedded, self))
         if self.dual_pixel:
             return self.out(x + self.skip(embedded))
         return self.out(x) + views

@@ -1,41 +1,16 @@
 """Transformer blocks whose attention runs across channels (Restormer, Zamir et al., CVPR 2022, section 3).
 
 The attention matrix is (channels x channels) per head, so the cost grows with the number of pixels and not
-with its square. Norms and softmax are taken in float32 at least, whatever autocast says: their sums run
-over all channels or all pixels.
+with its square. The softmax is taken in float32 at least, whatever autocast says: its sums run over all pixels.
 """
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from k3dn_plugin.layers.gated_feed_forward import GatedFeedForward
+from k3dn_plugin.layers.layer_norm import ChannelNorm
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 
-VARIANCE_FLOOR = 1e-5
 NORM_FLOOR = 1e-12
-
-
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each pixel, (B, C, H, W) -> the same shape.
-
-    With `bias`: (x - mean) / sqrt(variance + 1e-5) * weight + bias. Without: x / sqrt(variance + 1e-5) *
-    weight, where the variance is still that about the mean but x is not centred.
-    """
-
-    def __init__(self, channels: int, *, bias: bool = True):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with without_autocast(x):
-            wide, weight = at_least_float32(x), at_least_float32(self.weight)
-            if self.bias is not None:
-                out = F.layer_norm(wide.movedim(1, -1), weight.shape, weight, at_least_float32(self.bias),
-                                   VARIANCE_FLOOR).movedim(-1, 1)
-            else:
-                variance = wide.var(1, correction=0, keepdim=True)
-                out = wide * (torch.rsqrt(variance + VARIANCE_FLOOR) * weight[:, None, None])
-        return out.to(x.dtype)
 
 
 class ChannelAttention(nn.Module):
@@ -70,25 +45,6 @@ class ChannelAttention(nn.Module):
             lengths = [t.norm(dim=-1, keepdim=True).clamp(min=NORM_FLOOR) for t in (q, k)]
             cosines = (q @ k.transpose(-2, -1)) / (lengths[0] * lengths[1].transpose(-2, -1))
             return (cosines * self.temperature).softmax(-1)
-
-
-class GatedFeedForward(nn.Module):
-    """Two projections with 3x3 depthwise convolutions, one gating the other by GELU (GDFN; equation 2).
-
-    Args:
-        expansion: the hidden width is this times the channels, truncated.
-    """
-
-    def __init__(self, channels: int, expansion: float, *, bias: bool = False):
-        super().__init__()
-        hidden = int(channels * expansion)
-        self.project_in = nn.Conv2d(channels, 2 * hidden, 1, bias=bias)
-        self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
-        self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, value = self.dwconv(self.project_in(x)).chunk(2, 1)
-        return self.project_out(F.gelu(gate) * value)
 
 
 class TransformerBlock(nn.Module):

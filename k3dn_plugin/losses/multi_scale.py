@@ -1,4 +1,6 @@
-"""DeepRFT's loss: Charbonnier, Fourier and edge distances on three scales."""
+"""Losses on the image at three scales, as DeepRFT, SFNet and INIKNet are trained with."""
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,26 +16,35 @@ EPS = 1e-3
 
 @LOSSES.register_module()
 class MultiScaleLoss(nn.Module):
-    """Sum over the full, half and quarter scale of Charbonnier + 0.01 Fourier + 0.05 edge distances.
+    """Sum over the full, half and quarter scale of pixel, Fourier and edge distances.
 
-    Charbonnier: mean sqrt(d^2 + 1e-6). Fourier: mean modulus of the difference of the full, unnormalised
-    spectra. Edge: Charbonnier between Laplacians. The targets of the smaller scales are a Gaussian pyramid
-    of the sharp image (Mao et al., DeepRFT, training code's facts; the edge term is MPRNet's).
+    The defaults are DeepRFT's (Mao et al., training code's facts; the edge term is MPRNet's): Charbonnier, mean
+    sqrt(d^2 + 1e-6); 0.01 of the mean modulus of the difference of the full, unnormalized spectra; 0.05 of the
+    Charbonnier distance between Laplacians; the targets of the smaller scales are a Gaussian pyramid of the sharp
+    image.
 
     Args:
         weight: factor on the whole.
-        frequency, edge: factors of the two terms beside Charbonnier's.
+        frequency, edge: factors of the two terms beside the pixel distance.
+        distance: of pixels, "charbonnier", "l1" or "mse".
+        spectrum: what the Fourier term takes the mean of: the "modulus" of the difference, or the absolute values
+            of its real and imaginary "parts", over both of them (SFNet, INIKNet).
+        pyramid: the smaller targets, "gaussian", or "bilinear": the full target sampled at 1/2 and 1/4 by bilinear
+            interpolation, without smoothing (SFNet, INIKNet).
         scales: key of the list of smaller predictions, from half size down; without it in the prediction
             the loss is on the full size alone.
     """
 
     def __init__(self, *, weight: float = 1.0, frequency: float = 0.01, edge: float = 0.05,
-                 scales: str = "scales"):
+                 distance: Literal["charbonnier", "l1", "mse"] = "charbonnier",
+                 spectrum: Literal["modulus", "parts"] = "modulus",
+                 pyramid: Literal["gaussian", "bilinear"] = "gaussian", scales: str = "scales"):
         super().__init__()
         self.weight, self.frequency, self.edge, self.scales = weight, frequency, edge, scales
+        self.distance, self.spectrum, self.pyramid = distance, spectrum, pyramid
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
-        """The weighted sum over all scales.
+        """Return the weighted sum over all scales.
 
         Raises:
             OptionError: a smaller prediction has not the size of the pyramid's level.
@@ -42,8 +53,10 @@ class MultiScaleLoss(nn.Module):
                      *prediction.get(self.scales, [])]
         target, total = batch["gt"], 0.0
         for level, image in enumerate(predicted):
-            if level:
+            if level and self.pyramid == "gaussian":
                 target = half(target)
+            elif level:
+                target = F.interpolate(batch["gt"], scale_factor=1 / 2 ** level, mode="bilinear", align_corners=False)
             if image.shape != target.shape:
                 raise OptionError(f"MultiScaleLoss: scale {level} is {tuple(image.shape)}, the pyramid of gt "
                                   f"{tuple(target.shape)}; train with crops that are multiples of "
@@ -51,11 +64,27 @@ class MultiScaleLoss(nn.Module):
             total = total + self._distance(image, target)
         return self.weight * total
 
-    def _distance(self, image, target):
+    def _distance(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         difference = image - target
-        spectrum = torch.fft.fft2(difference.float()).abs().mean()
-        # The Laplacian is linear: that of the difference is the difference of the two.
-        return charbonnier(difference) + self.frequency * spectrum + self.edge * charbonnier(laplacian(difference))
+        total = {"charbonnier": charbonnier, "l1": mean_absolute, "mse": mean_squared}[self.distance](difference)
+        if self.frequency:
+            spectrum = torch.fft.fft2(difference.float())
+            parts = spectrum.abs() if self.spectrum == "modulus" else torch.view_as_real(spectrum).abs()
+            total = total + self.frequency * parts.mean()
+        if self.edge:
+            # The Laplacian is linear: that of the difference is the difference of the two.
+            total = total + self.edge * charbonnier(laplacian(difference))
+        return total
+
+
+def mean_absolute(difference: torch.Tensor) -> torch.Tensor:
+    """Return the mean of |d|."""
+    return difference.abs().mean()
+
+
+def mean_squared(difference: torch.Tensor) -> torch.Tensor:
+    """Return the mean of d^2."""
+    return difference.square().mean()
 
 
 def charbonnier(difference: torch.Tensor) -> torch.Tensor:

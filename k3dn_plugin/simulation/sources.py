@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from k3dn_plugin.data.depth_files import SUFFIXES, read_depth
 from k3dn_plugin.data.images import FULL_SCALE, read_image
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.simulation.colour import srgb_to_linear
-from k3dn_plugin.data.depth_files import SUFFIXES, read_depth
 from k3dn_plugin.simulation.layers import fill_holes
 from k3dn_plugin.simulation.photographs import ENDINGS, bundled_photographs, photographs_in
 

@@ -2,7 +2,7 @@
 
 | format | of | read with |
 |---|---|---|
-| PyTorch, zip or older | K3DN, Restormer, DRBNet, IFAN, BaMBNet, DDDNet, DeepRFT | `torch.load(weights_only=True)` |
+| PyTorch, zip or older | K3DN, Restormer, DRBNet, IFAN, BaMBNet, DDDNet, DeepRFT, SFNet, INIKNet | `torch.load(weights_only=True)` |
 | Keras HDF5 | DPDNet, RDPD | h5py, layers in the order of `layer_names` |
 | TensorLayer `.npz`, named arrays | DMENet | NumPy |
 | TensorLayer `.npz`, a nameless list (a pickled object array) | KPAC | an unpickler that admits arrays only |

@@ -69,13 +69,16 @@ def check_parity(manifest_path, golden_path=None) -> ParityReport:
 
 
 def _with_extra(manifest, golden_name):
-    """`(output set, manifest)`: a golden listed under the manifest's `extra` has an input of its own."""
+    """`(output set, manifest)`: a golden listed under the manifest's `extra` has an input of its own.
+
+    It may have settings of its own too, and an output set called `output`; else it holds the usual outputs.
+    """
     extra = manifest.get("extra", {}).get(golden_name)
     if extra is None:
         return manifest["arch"], manifest
-    return (f"{manifest['arch']}:{extra['output']}",
-            {**manifest, "inputs": [extra["input"]], "settings": {**manifest["settings"], **{
-                k: v for k, v in extra.items() if k not in ("what", "input", "output")}}})
+    own = {k: v for k, v in extra.items() if k not in ("what", "input", "output", "outputs")}
+    name = f"{manifest['arch']}:{extra['output']}" if "output" in extra else manifest["arch"]
+    return name, {**manifest, "inputs": [extra["input"]], "settings": {**manifest["settings"], **own}}
 
 
 def read_manifest(path):

@@ -6,7 +6,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from k3dn_plugin.archs.restormer_arch import Restormer
 from k3dn_plugin.errors import CheckpointError, OptionError
-from k3dn_plugin.layers.channel_attention import ChannelAttention, ChannelNorm, GatedFeedForward
+from k3dn_plugin.layers.channel_attention import ChannelAttention
+from k3dn_plugin.layers.gated_feed_forward import GatedFeedForward
+from k3dn_plugin.layers.layer_norm import ChannelNorm
 from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = Restormer.tiny_arguments

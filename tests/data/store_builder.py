@@ -11,7 +11,8 @@ import sys
 import numpy as np
 
 from k3dn_plugin.commands import run_tool
-from k3dn_plugin.data import StoreWriter, store_writer
+from k3dn_plugin.data import StoreWriter
+from k3dn_plugin.data.store import writer as store_writer
 
 SCENES = 6
 

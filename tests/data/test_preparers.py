@@ -9,11 +9,11 @@ import torch
 
 from k3dn_plugin.data import open_store
 from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
+from k3dn_plugin.data.depth_files import read_pfm
 from k3dn_plugin.data.images import read_image, write_image
 from k3dn_plugin.data.preparation import prepare
 from k3dn_plugin.data.preparation.base import get_preparer, load_preparers
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.data.depth_files import read_pfm
 
 
 @pytest.mark.parametrize("name", sorted(load_preparers()))

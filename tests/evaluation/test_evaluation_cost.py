@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from k3dn_plugin.commands._restorer_page import restorer_page
 
+from k3dn_plugin.commands._restorer_page import restorer_page
 from k3dn_plugin.errors import SizeError
 from k3dn_plugin.evaluation.cost import FULL_FRAME, count_macs, count_parameters, measure_cost
 from k3dn_plugin.registry import ARCHS

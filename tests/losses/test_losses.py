@@ -109,6 +109,21 @@ def test_multi_scale_terms():
         LOSSES.build({"type": "MultiScaleLoss"})({"restored": gt, "scales": [gt]}, {"gt": gt})
 
 
+@pytest.mark.parametrize("distance, pixel", [("l1", 0.25), ("mse", 0.0625)])
+def test_multi_scale_terms_of_sfnet_and_iniknet(distance, pixel):
+    gt = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(3))
+    center = [(gt[..., 1::4, 1::4] + gt[..., 2::4, 1::4] + gt[..., 1::4, 2::4] + gt[..., 2::4, 2::4]) / 4]
+    halves = torch.nn.functional.avg_pool2d(gt, 2)
+    loss = LOSSES.build({"type": "MultiScaleLoss", "distance": distance, "frequency": 0.1, "spectrum": "parts",
+                         "edge": 0.0, "pyramid": "bilinear"})
+    exact = {"restored": gt, "scales": [halves, *center]}
+    assert float(loss(exact, {"gt": gt})) == pytest.approx(0, abs=1e-6)
+    # A constant offset is the pixel distance, and one real coefficient of the unnormalized transform.
+    off = {"restored": gt, "scales": [halves + 0.25, *center]}
+    coefficients = 8 * 12 * 2
+    assert float(loss(off, {"gt": gt})) == pytest.approx(pixel + 0.1 * 0.25 * 8 * 12 / coefficients, rel=1e-4)
+
+
 def test_sobel_gradients_of_a_slope():
     rows, columns = torch.meshgrid(torch.arange(16.), torch.arange(20.), indexing="ij")
     slope = (0.01 * columns).expand(1, 3, 16, 20)

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from k3dn_plugin.errors import DataError, SizeError
 from k3dn_plugin.data.depth_files import decode_depth
+from k3dn_plugin.errors import DataError, SizeError
 from k3dn_plugin.simulation.rdpd import CAMERAS, PSF_BANK, RdpdPsf, rdpd_kernels, rdpd_layers, render_rdpd
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "rdpd_simulation_golden.npz"

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from k3dn_plugin.data.depth_files import read_depth, read_pfm
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.errors import DataError, OptionError, SizeError
 from k3dn_plugin.simulation import dddnet
 from k3dn_plugin.simulation.build import build_from_depth, build_simulated
-from k3dn_plugin.data.depth_files import read_depth, read_pfm
 from k3dn_plugin.simulation.pairs import random_source
 from k3dn_plugin.simulation.rgbd import RgbdSettings, _published, check_rgbd, draw_rgbd_scene
 from k3dn_plugin.simulation.settings import SimulationSettings

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 
+from k3dn_plugin.data.depth_files import read_pfm
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, register_preparer
 from k3dn_plugin.data.preparation.files import match_views
 from k3dn_plugin.data.preparation.single_images import how_many
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.data.depth_files import read_pfm
 
 # Split: its folders and how many pairs each has.
 FOLDERS = {"train": {"training": 5000}, "test": {"testing": 350, "testing1": 150}}

@@ -1,26 +1,21 @@
 """The released Restormer checkpoints: a state dict under `params`, dual-pixel or single-image."""
-import re
-
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
 from k3dn_plugin.zoo.formats.key_map import KeyMap
-
-LEVELS = 4
+from k3dn_plugin.zoo.formats.u_keys import (
+    LEVELS,
+    count_blocks,
+    find_expansion,
+    level_pairs,
+    stage_names,
+    with_body,
+    without_body,
+)
 
 
 def key_pairs():
     """Official prefix, without the wrappers called `body`, -> ours (specs of Restormer, section 4)."""
-    pairs = {"patch_embed.proj": "embed", "latent": f"encoder.{LEVELS - 1}",
-             "skip_conv": "skip", "output": "out"}
-    for level in range(1, LEVELS):
-        inwards, outwards = level - 1, LEVELS - 1 - level
-        pairs[f"encoder_level{level}"] = f"encoder.{inwards}"
-        pairs[f"decoder_level{level}"] = f"decoder.{outwards}"
-        pairs[f"down{level}_{level + 1}"] = f"down.{inwards}"
-        pairs[f"up{level + 1}_{level}"] = f"up.{outwards}"
-        if level > 1:
-            pairs[f"reduce_chan_level{level}"] = f"reduce.{outwards}"
-    return pairs
+    return {"patch_embed.proj": "embed", **level_pairs(), "skip_conv": "skip", "output": "out"}
 
 
 @register_official
@@ -50,38 +45,24 @@ class RestormerOfficial(OfficialNetwork):
         if "patch_embed.proj.weight" not in shapes or "refinement.0.attn.temperature" not in shapes:
             return None
         width, channels = shapes["patch_embed.proj.weight"][:2]
-        stages = [f"encoder_level{level}" for level in range(1, LEVELS)] + ["latent"]
+        stages = stage_names()
         hidden, deepest = shapes["latent.0.ffn.project_out.weight"][1], width * 2 ** (LEVELS - 1)
         return "restormer", {
             "inp_channels": channels, "out_channels": shapes["output.weight"][0], "dim": width,
-            "num_blocks": [_count(shapes, stage) for stage in stages],
-            "num_refinement_blocks": _count(shapes, "refinement"),
+            "num_blocks": [count_blocks(shapes, stage) for stage in stages],
+            "num_refinement_blocks": count_blocks(shapes, "refinement"),
             "heads": [shapes[f"{stage}.0.attn.temperature"][0] for stage in stages],
-            "ffn_expansion_factor": _expansion(hidden, deepest),
+            "ffn_expansion_factor": find_expansion(hidden, deepest),
             "bias": "output.bias" in shapes,
             "LayerNorm_type": "WithBias" if "latent.0.norm1.body.bias" in shapes else "BiasFree",
             "dual_pixel_task": "skip_conv.weight" in shapes}
 
     def rename(self, key):
-        return self.keys.ours(key.replace(".body.0.", ".").replace(".body.", "."))
+        return self.keys.ours(without_body(key))
 
     def to_official(self, state):
         """The official state dict for ours."""
-        return {re.sub(r"((?:down|up)\d_\d)\.", r"\1.body.0.",
-                       re.sub(r"(norm\d)\.", r"\1.body.", self.keys.official(key))): value
-                for key, value in state.items()}
+        return {with_body(self.keys.official(key)): value for key, value in state.items()}
 
     def outputs(self, model, inputs, network):
         return {"restored": model.restore(inputs["lq"])}
-
-
-def _count(shapes, stage):
-    """Blocks of a stage."""
-    return len({key.split(".")[1] for key in shapes if key.startswith(f"{stage}.")})
-
-
-def _expansion(hidden, width):
-    """The shortest decimal whose product with `width` truncates to `hidden`."""
-    middle = (hidden + 0.5) / width
-    return next((short for short in (round(middle, digits) for digits in range(1, 6))
-                 if int(width * short) == hidden), middle)

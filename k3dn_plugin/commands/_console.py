@@ -1,0 +1,107 @@
+"""The console command `k3dn`: finds its subcommands, runs one, and turns an error into one line.
+
+A file of this folder has a docstring (its first line is the help), `GROUP`, `add_arguments(parser)` and
+`run(arguments) -> exit status`. Such a file imports only argparse and the like at its top, so that `k3dn --help`
+answers at once; what it needs of the package it imports when it runs.
+"""
+import argparse
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
+
+from k3dn_plugin import __version__
+from k3dn_plugin.errors import K3DNError
+
+PACKAGE = "k3dn_plugin.commands"
+GROUPS = {"photographs": "restore photographs", "restorers": "train and compare restorers", "data": "make data",
+          "weights": "weights and checkpoints", "machine": "this installation"}
+
+
+def commands() -> dict[str, ModuleType]:
+    """Return the modules of all subcommands by name (`inspect_kernels.py` is `inspect-kernels`)."""
+    names = sorted(info.name for info in pkgutil.iter_modules(import_module(PACKAGE).__path__) if not info.name.startswith("_"))
+    return {name.replace("_", "-"): import_module(f"{PACKAGE}.{name}") for name in names}
+
+
+def build_parser(program: str = "k3dn") -> argparse.ArgumentParser:
+    """Build the parser of `k3dn` with all its subcommands, as shell completion reads it."""
+    parser = argparse.ArgumentParser(
+        prog=program, description="Dual-pixel defocus deblurring: K3DN and its rivals.",
+        usage=f"{program} COMMAND [arguments]   ({program} COMMAND --help explains one)",
+        epilog=_overview(), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"k3dn_plugin {__version__}")
+    children = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS)
+    for name, module in commands().items():
+        child = children.add_parser(name, description=module.__doc__, prog=f"{program} {name}",
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(child)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> int:
+    """Run `k3dn` with `argv` (default: the process's) and return the exit status.
+
+    Args:
+        program: how the user called it, where that was not `k3dn` (`tools/train.py`).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    return run_tool(lambda given: _run(given, program), argv)
+
+
+def run_tool(function: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run `function(argv)` and return the process's exit status.
+
+    A `K3DNError` is printed as one `error:` message (the traceback too, when `K3DN_TRACEBACK=1`);
+    Ctrl-C ends with status 130; a closed pipe (`| head`) ends quietly.
+    """
+    try:
+        return function(argv) or 0
+    except K3DNError as error:
+        if os.environ.get("K3DN_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: Sequence[str], program: str | None) -> int:
+    known = commands()
+    if argv and argv[0] in known:
+        # One subcommand's parser alone: that of `prepare` reads all layouts for its help.
+        module = known[argv[0]]
+        parser = argparse.ArgumentParser(prog=program or f"k3dn {argv[0]}", description=module.__doc__,
+                                         formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(parser)
+        return module.run(parser.parse_args(argv[1:]))
+    parser = build_parser()
+    try:
+        import argcomplete  # optional: shell completion
+        argcomplete.autocomplete(parser)
+    except ImportError:
+        pass
+    if not argv:
+        parser.print_help()
+        return 0
+    parser.parse_args(argv)
+    return 0
+
+
+def _overview() -> str:
+    """All subcommands in their groups, a line each."""
+    lines = []
+    for group, title in GROUPS.items():
+        lines.append(f"{title}:")
+        for name, module in commands().items():
+            if module.GROUP == group:
+                lines.append(f"  {name:16} {module.__doc__.strip().splitlines()[0]}")
+        lines.append("")
+    return "\n".join(lines)

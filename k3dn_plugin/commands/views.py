@@ -1,0 +1,117 @@
+"""Take left and right view out of camera files: Canon Dual Pixel RAW, DNG, Google's capture app, quad pixel.
+
+    k3dn views photo.CR2 -o views                    # views/photo_L.png, photo_R.png, photo_C.png; 16 bits, sRGB
+    k3dn views *.CR3 -o views --scale 4              # a quarter of the size, as DPDD's frames
+    k3dn views scene_left.pgm -o views --light linear
+    k3dn views my_quad_set/ -o views --axis y        # the pair that is shifted along the rows
+
+Both views are developed alike. Which of the two is the left one no camera file says: the shift that was measured is
+printed, and --swap exchanges them.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+from k3dn_plugin.data.images import write_image
+from k3dn_plugin.data.raw import Views, ViewSettings, find_sources
+from k3dn_plugin.data.raw.base import ViewReader
+from k3dn_plugin.data.raw.sides import describe_sides, is_along_other_axis, measure_sides
+from k3dn_plugin.errors import K3DNError, OptionError
+
+GROUP = "photographs"
+ENDINGS = {"left": "L", "right": "R", "center": "C"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit status; files that cannot be read do not stop the others."""
+    settings = ViewSettings(light=arguments.light, swap=arguments.swap, scale=arguments.scale, axis=arguments.axis,
+                            black_level=arguments.black_level, whole=arguments.whole)
+    shots = find_sources(arguments.files)
+    names = shot_names(shots)
+    status = 0
+    for (reader, source), name in zip(shots, names, strict=True):
+        try:
+            views = reader.read(source, settings)
+            files = write_views(views, Path(arguments.out), name, suffix=f".{arguments.format}", mask=arguments.mask)
+        except K3DNError as error:
+            if len(shots) == 1:
+                raise
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            status = error.exit_code
+            continue
+        print("\n".join(report(views, source, files)), flush=True)
+    return status
+
+
+def shot_names(shots: list[tuple[ViewReader, Path]]) -> list[str]:
+    """Return what the results of each shot are called.
+
+    Raises:
+        OptionError: two shots would write the same files.
+    """
+    owners: dict[str, Path] = {}
+    for reader, source in shots:
+        name = reader.shot_name(source)
+        if name in owners:
+            raise OptionError(f"{owners[name]} and {source} would both be written as {name}_L; give them one at a "
+                              "time, with folders of their own for -o")
+        owners[name] = source
+    return list(owners)
+
+
+def write_views(views: Views, folder: Path, name: str, *, suffix: str = ".png", mask: bool = False) -> list[Path]:
+    """Write the views as `NAME_L`, `NAME_R`, `NAME_C`, and `NAME_M.png` (white where valid) if asked; return the paths.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    written = []
+    for view, ending in ENDINGS.items():
+        written.append(folder / f"{name}_{ending}{suffix}")
+        write_image(written[-1], getattr(views, view))
+    if mask and views.valid is not None:
+        written.append(folder / f"{name}_M.png")
+        write_image(written[-1], views.valid.astype("uint8") * 255)
+    return written
+
+
+def report(views: Views, source: Path, files: list[Path]) -> list[str]:
+    """Return what is to be said of a shot, line by line."""
+    rows, columns = views.left.shape[:2]
+    facts = views.metadata
+    lines = [f"{source}: {facts['kind']}, {facts['camera']}; {columns} x {rows} pixels, "
+             f"{'sRGB' if views.light == 'srgb' else 'linear'}, {views.bits} bits",
+             f"  written: {', '.join(map(str, files))}"]
+    if views.clipped_share:
+        lines.append(f"  clipped: {views.clipped_share:.2%} of the pixels are overexposed or beside such; there the "
+                     "views are not to be trusted (--mask writes where)")
+    measured = measure_sides(views.left, views.right)
+    lines.append("  " + describe_sides(measured, views.disparity_axis))
+    if is_along_other_axis(measured, views.disparity_axis):
+        other = "rows" if views.disparity_axis == "x" else "columns"
+        lines.append(f"  warning: the views are shifted along the {other}, where this kind of file should have none")
+    elif views.disparity_axis == "y":
+        lines.append("  note: restore these with --disparity-axis y")
+    if facts.get("flip"):
+        lines.append("  note: the camera was turned; the views keep the sensor's orientation, along whose rows they "
+                     "are shifted")
+    return lines + [f"  note: {note}" for note in facts.get("notes", ())]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("files", nargs="+", metavar="FILE",
+                        help="raw file (.CR2, .CR3, .DNG), one file of a .pgm pair or of a quad-pixel set, or a folder")
+    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder for the views")
+    parser.add_argument("--light", choices=("srgb", "linear"), default="srgb",
+                        help="encoded as restorers expect it (srgb, the default), or linear")
+    parser.add_argument("--format", choices=("png", "tif"), default="png", help="16-bit PNG (default) or TIFF")
+    parser.add_argument("--scale", type=int, default=1, metavar="N",
+                        help="shrink by N, averaging areas in linear light; 4 makes 1680 x 1120 of the 5D Mark IV")
+    parser.add_argument("--swap", action="store_true", help="exchange left and right")
+    parser.add_argument("--axis", choices=("x", "y"), default="x",
+                        help="of quad-pixel sets: views shifted along the columns (x) or the rows (y)")
+    parser.add_argument("--mask", action="store_true", help="also write NAME_M.png, black where the sum was clipped")
+    parser.add_argument("--black-level", type=int, metavar="N", help="in place of the file's own")
+    parser.add_argument("--whole", action="store_true",
+                        help="keep the sensor's border, which the camera's own pictures leave out")
