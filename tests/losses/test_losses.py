@@ -79,7 +79,7 @@ def test_psnr_loss_has_the_slope_of_the_negative_psnr():
     restored = (gt + 0.1 * torch.rand_like(gt)).requires_grad_()
     loss = LOSSES.build({"type": "PSNRLoss"})({"restored": restored}, {"gt": gt})
     psnr = (-10 * torch.log10((restored - gt).square().mean((1, 2, 3)))).mean()
-    assert float(loss) == pytest.approx(80 - float(psnr), abs=1e-4)
+    assert loss.item() == pytest.approx(80 - psnr.item(), abs=1e-4)
     torch.testing.assert_close(*torch.autograd.grad(loss, restored, retain_graph=True),
                                -torch.autograd.grad(psnr, restored)[0], rtol=1e-4, atol=0)
 
