@@ -58,6 +58,20 @@ def test_block_written_out():
         torch.testing.assert_close(block(x), y - 2 * block.conv5(u[:, :4] * u[:, 4:]))
 
 
+def test_windows_side_by_side_have_an_attention_each():
+    torch.manual_seed(0)
+    block, x = NAFBlock(4).double(), random(1, 4, 5, 12)
+    with torch.no_grad():
+        block.beta.fill_(1)
+        torch.testing.assert_close(block(x, (1, 1)), block(x))
+        other = x.clone()
+        other[..., 6:] += random(1, 4, 5, 6, seed=1)
+        # Without the columns beside the middle, no convolution looks across.
+        block.conv2.weight[..., ::2] = 0
+        assert torch.equal(block(other, (1, 2))[..., :6], block(x, (1, 2))[..., :6])
+        assert not torch.equal(block(other)[..., :6], block(x)[..., :6])
+
+
 def test_sizes_are_padded_with_zeros_inside():
     model, image = build(), random(1, 3, 37, 50)
     padded = F.pad(image, (0, 2, 0, 3))
