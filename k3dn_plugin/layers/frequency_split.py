@@ -4,12 +4,11 @@ Cui et al.: Selective Frequency Network for Image Restoration (ICLR 2023); docs/
 Means are the coarsest low-pass; a predicted kernel, one for several channels, is a finer one. Means, batch norm
 and softmax are taken in float32 at least, whatever autocast says.
 """
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from k3dn_plugin.layers.image_filter import filter_images
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 
 LEAST_HIDDEN = 32
@@ -98,7 +97,7 @@ class FrequencySplit(nn.Module):
         if padded is None:
             padded = F.pad(x, (self.radius,) * 4, mode="reflect")
         whole = map_mean(x)
-        low = low_pass(padded, self.kernels(whole, query).to(x.dtype))
+        low = filter_images(padded, self.kernels(whole, query).to(x.dtype))
         keep_high, keep_low = self.weights(whole if mean is None else mean, code)
         return self.out((x - low) * keep_high.to(x.dtype) + low * keep_low.to(x.dtype))
 
@@ -126,24 +125,3 @@ def map_mean(x: torch.Tensor) -> torch.Tensor:
     """Return the mean of (..., H, W) over all pixels, (..., 1, 1), in float32 at least."""
     half = x.dtype in (torch.float16, torch.bfloat16)
     return x.mean((-2, -1), keepdim=True, dtype=torch.float32 if half else None)
-
-
-def low_pass(padded: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Correlate the channels of each image with its own kernels; consecutive channels share one.
-
-    Args:
-        padded: (N, n, h + k - 1, w + k - 1).
-        kernels: (N, groups, k, k), groups a divisor of n.
-
-    Returns:
-        (N, n, h, w). One grouped convolution over all images, so that no shifted copies are held.
-    """
-    images, channels = padded.shape[:2]
-    weight = kernels.repeat_interleave(channels // kernels.shape[1], 1).flatten(0, 1)[:, None]
-    out = F.conv2d(padded.reshape(1, images * channels, *padded.shape[2:]), weight, groups=images * channels)
-    return out.view(images, channels, *out.shape[2:])
-
-
-def shared_groups(channels: int, groups: int) -> int:
-    """Return the most kernels, `groups` at most, among which the channels can be shared out evenly."""
-    return math.gcd(channels, groups)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from k3dn_plugin.errors import SizeError
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 
 
@@ -46,6 +47,23 @@ def local_mean(x: torch.Tensor, window: tuple[int, int] | None) -> torch.Tensor:
         for axis, side in ((-2, window[0]), (-1, window[1])):
             means = _means_along(means, axis, min(side, means.shape[axis]))
     return means.to(x.dtype)
+
+
+def grid_means(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Return the means of windows that lie side by side, (B, C, H, W) -> (B, C, rows, columns).
+
+    Args:
+        x: the map.
+        grid: rows and columns of windows.
+
+    Raises:
+        SizeError: the grid does not divide the size.
+    """
+    (rows, columns), (height, width) = grid, x.shape[-2:]
+    if height % rows or width % columns:
+        raise SizeError(f"a map of {height} x {width} cannot be cut evenly into {rows} x {columns} windows: use a size "
+                        "that is a multiple of it")
+    return x.unflatten(3, (columns, -1)).unflatten(2, (rows, -1)).mean((3, 5))
 
 
 def _means_along(x: torch.Tensor, axis: int, side: int) -> torch.Tensor:

@@ -3,14 +3,14 @@
 No activation function anywhere: products of halves of the channels ("gates") take their place
 (`docs/networks/nafnet.md`, sections 4 to 6).
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.layers.layer_norm import ChannelNorm
-from k3dn_plugin.layers.local_mean import local_mean, training_window
+from k3dn_plugin.layers.local_mean import grid_means, local_mean, training_window
 
 NORM_FLOOR = 1e-6
 
@@ -46,18 +46,23 @@ class NAFBlock(nn.Module):
         self.norm1 = ChannelNorm(channels, eps=NORM_FLOOR)
         self.norm2 = ChannelNorm(channels, eps=NORM_FLOOR)
 
-    def forward(self, x: torch.Tensor,
-                pool: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
         """(B, C, H, W) -> (B, C, H, W).
 
         Args:
             x: features.
-            pool: what the attention sees of `a`, in place of its means over the block's windows: a function from
-                (B, C, H, W) to (B, C, 1, 1) or (B, C, H, W).
+            grid: rows and columns of windows that lie side by side and each have an attention of their own, in place
+                of the block's sliding ones; they must divide H and W.
+
+        Raises:
+            SizeError: the grid does not divide the size.
         """
         a = gate(self.conv2(self.conv1(self.norm1(x))))
-        means = local_mean(a, self.window) if pool is None else pool(a)
-        y = x + self.beta * self.conv3(a * self.attention(means))
+        if grid is None:
+            scale = self.attention(local_mean(a, self.window))
+        else:
+            scale = F.interpolate(self.attention(grid_means(a, grid)), size=a.shape[-2:], mode="nearest")
+        y = x + self.beta * self.conv3(a * scale)
         return y + self.gamma * self.conv5(gate(self.conv4(self.norm2(y))))
 
 

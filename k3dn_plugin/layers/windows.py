@@ -4,6 +4,7 @@ A window is `window` = (rows, columns) of the 1/8-resolution features where the 
 at other sizes the *number* of windows is what the size holds, and the windows grow to fill it.
 """
 import torch
+import torch.nn.functional as F
 
 from k3dn_plugin.errors import SizeError
 
@@ -42,15 +43,19 @@ def partition(features: torch.Tensor, grid) -> torch.Tensor:
     return partition_with_margin(features, grid, 0)
 
 
-def partition_with_margin(features: torch.Tensor, grid, margin: int) -> torch.Tensor:
-    """Windows that also hold `margin` cells of what lies around them, reflected at the image's border.
+def partition_with_margin(features: torch.Tensor, grid, margin: int, *, zeros: bool = False) -> torch.Tensor:
+    """Windows that also hold `margin` cells of what lies around them.
+
+    Beyond the image's border that is its reflection, or nothing but zeros if asked for.
 
     (B, C, H, W) -> (B * rows * columns, C, H / rows + 2 margin, W / columns + 2 margin), in the order of
     `partition`.
     """
     rows, columns = grid
     batch, channels, height, width = features.shape
-    if margin:
+    if zeros:
+        features = F.pad(features, (margin,) * 4)
+    elif margin:
         for axis, side in ((-2, height), (-1, width)):
             around = reflected_indices(-margin, side + margin, side, features.device)
             features = features.index_select(axis, around)

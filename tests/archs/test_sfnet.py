@@ -6,7 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from k3dn_plugin.archs.sfnet_arch import Pooling, QuadrantSplit, SFNet, SFNetDual
 from k3dn_plugin.errors import OptionError, SizeError
-from k3dn_plugin.layers.frequency_split import FrequencySplit, VectorNorm, low_pass
+from k3dn_plugin.layers.frequency_split import FrequencySplit, VectorNorm
+from k3dn_plugin.layers.image_filter import filter_images
 from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = SFNet.tiny_arguments
@@ -41,7 +42,7 @@ def test_size_and_cost_are_those_of_the_sheet(cls, trained, macs):
 
 def test_predicted_kernels_by_their_definition():
     image, kernels = random(2, 4, 7, 9), random(2, 2, 3, 3, seed=1)
-    found = low_pass(F.pad(image, (1,) * 4, mode="reflect"), kernels)
+    found = filter_images(F.pad(image, (1,) * 4, mode="reflect"), kernels)
     # Channel 1 shares the first kernel; the row before the first is the second.
     for (channel, group), row, column in (((1, 0), 0, 4), ((2, 1), 3, 0)):
         rows, columns = [abs(row - 1), row, row + 1], [abs(column - 1), column, column + 1]
@@ -56,7 +57,7 @@ def test_frequency_split_by_its_definition():
     mean = x.mean((2, 3), keepdim=True)
     taps = split.norm(split.predict(mean)).view(1, 8, 25).softmax(-1)
     torch.testing.assert_close(split.kernels(mean).flatten(-2), taps)
-    low = low_pass(F.pad(x, (2,) * 4, mode="reflect"), split.kernels(mean))
+    low = filter_images(F.pad(x, (2,) * 4, mode="reflect"), split.kernels(mean))
     both = torch.cat([split.high(split.squeeze(mean)), split.low(split.squeeze(mean))], 1).softmax(1)
     torch.testing.assert_close(both.sum(), torch.ones((), dtype=torch.float64))
     torch.testing.assert_close(split(x), split.out((x - low) * both[:, :16] + low * both[:, 16:]))

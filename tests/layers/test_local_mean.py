@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from k3dn_plugin.layers.local_mean import local_mean, training_window
+from k3dn_plugin.errors import SizeError
+from k3dn_plugin.layers.local_mean import grid_means, local_mean, training_window
 
 
 def by_hand(x, window):
@@ -48,3 +49,10 @@ def test_gradcheck():
     ((100, 40), 0, (168, 72)), ((100, 40), 2, (42, 18))])
 def test_windows_of_training_crops(train_size, level, window):
     assert training_window(train_size, level=level, multiple=16) == window
+
+
+def test_means_of_windows_side_by_side():
+    x = torch.arange(24.0).view(1, 1, 4, 6)
+    assert grid_means(x, (2, 3)).tolist() == [[[[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]]]
+    with pytest.raises(SizeError, match="4 x 6 cannot be cut evenly into 3 x 3"):
+        grid_means(x, (3, 3))

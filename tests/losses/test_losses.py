@@ -74,6 +74,16 @@ def test_formulas():
         0.25 * (16 * 20) ** 0.5 / coefficients, rel=1e-4)
 
 
+def test_psnr_loss_has_the_slope_of_the_negative_psnr():
+    gt = make_batch()[1]["gt"].double()
+    restored = (gt + 0.1 * torch.rand_like(gt)).requires_grad_()
+    loss = LOSSES.build({"type": "PSNRLoss"})({"restored": restored}, {"gt": gt})
+    psnr = (-10 * torch.log10((restored - gt).square().mean((1, 2, 3)))).mean()
+    assert loss.item() == pytest.approx(80 - psnr.item(), abs=1e-4)
+    torch.testing.assert_close(*torch.autograd.grad(loss, restored, retain_graph=True),
+                               -torch.autograd.grad(psnr, restored)[0], rtol=1e-4, atol=0)
+
+
 def test_other_keys_of_prediction_and_batch():
     prediction, batch = make_batch()
     prediction["reblurred"]["center"] = batch["center"] + 0.5

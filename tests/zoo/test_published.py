@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PARITY = ROOT / "tests" / "data" / "parity"
 KERAS = ("dpdnet", "rdpd")
 TORCH = ("bambnet", "deeprft", "drbnet", "drbnet_dual", "ifan", "ifan_dual", "ifan_train", "ifan_dual_train",
-         "k3dn", "k3dn_base", "restormer", "sfnet", "sfnet_dual")
+         "k3dn", "k3dn_base", "restormer", "sfnet", "sfnet_dual",
+         "iniknet")
 
 
 def official(network, manifest="manifest.json"):
