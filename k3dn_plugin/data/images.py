@@ -22,7 +22,7 @@ def read_image(path, *, bits: int | None = None, gray: bool = False) -> np.ndarr
     """Read an image file as (H, W, 3) RGB, uint8 or uint16 as the file has it.
 
     Args:
-        path: PNG, TIFF, JPEG or BMP. An alpha channel is dropped, a single channel repeated; rotation
+        path: PNG, TIFF, JPEG or BMP, or a picture inside another file (`ParquetImage`). An alpha channel is dropped, a single channel repeated; rotation
             tags are ignored (the disparity lies along the sensor's rows).
         bits: the depth that was promised, 8 or 16; None takes either.
         gray: give a single-channel file as (H, W, 1).
@@ -30,7 +30,7 @@ def read_image(path, *, bits: int | None = None, gray: bool = False) -> np.ndarr
     Raises:
         DataError: no such file, not an image, cut off or damaged, or of another bit depth.
     """
-    path = Path(path)
+    path = path if hasattr(path, "read_bytes") else Path(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
