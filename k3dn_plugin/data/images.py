@@ -16,13 +16,15 @@ IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 FULL_SCALE = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
+_MOST_DEFLATED = 1040  # bytes that one deflated byte can stand for: 1032 and the first ones
 
 
 def read_image(path, *, bits: int | None = None, gray: bool = False) -> np.ndarray:
     """Read an image file as (H, W, 3) RGB, uint8 or uint16 as the file has it.
 
     Args:
-        path: PNG, TIFF, JPEG or BMP. An alpha channel is dropped, a single channel repeated; rotation
+        path: PNG, TIFF, JPEG or BMP, or a picture inside another file (`ParquetImage`). An alpha channel is dropped, a single channel repeated; rotation
             tags are ignored (the disparity lies along the sensor's rows).
         bits: the depth that was promised, 8 or 16; None takes either.
         gray: give a single-channel file as (H, W, 1).
@@ -30,7 +32,7 @@ def read_image(path, *, bits: int | None = None, gray: bool = False) -> np.ndarr
     Raises:
         DataError: no such file, not an image, cut off or damaged, or of another bit depth.
     """
-    path = Path(path)
+    path = path if hasattr(path, "read_bytes") else Path(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -55,7 +57,12 @@ def decode_image(data: bytes, name) -> np.ndarray:
     if not data:
         raise DataError(f"{name}: the file is empty; copy or download it again")
     check_whole(data, name)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # more pixels than OpenCV takes (2^30), or than memory holds
+        reason = next((line for line in str(error).splitlines() if line), "no reason given")
+        raise DataError(f"{name}: OpenCV refuses to decode it ({reason[-120:]}); the file claims too many pixels or is "
+                        "damaged: copy or download it again") from None
     if image is None:
         raise DataError(f"{name}: not an image that can be read ({', '.join(IMAGE_SUFFIXES)}), or a damaged "
                         "one; copy or download it again")
@@ -77,6 +84,7 @@ def check_whole(data: bytes, name):
 
 def _check_png(data, name):
     place = len(_PNG_SIGNATURE)
+    stored = 0
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 12 + length
@@ -85,6 +93,12 @@ def _check_png(data, name):
         if zlib.crc32(memoryview(data)[place + 4:end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             raise DataError(f"{name}: the PNG file is damaged (the checksum of its {kind.decode('latin-1')} "
                             f"chunk at byte {place} is wrong); copy or download it again")
+        stored += length * (kind == b"IDAT")
+        if kind == b"IEND" and data[len(_PNG_SIGNATURE) + 4:][:4] == b"IHDR":
+            columns, rows, depth, color = struct.unpack_from(">IIBB", data, len(_PNG_SIGNATURE) + 8)
+            if rows * columns * depth * _PNG_CHANNELS.get(color, 1) > 8 * _MOST_DEFLATED * stored:
+                raise DataError(f"{name}: the PNG file is damaged: it claims {columns} x {rows} pixels and holds "
+                                f"{stored:,} bytes of them; copy or download it again")
         if kind == b"IEND":
             return
         place = end

@@ -30,7 +30,7 @@ from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 
 LARGEST_BLOCK = 8
 # Pairs of query and key in flight. A processor wants them in its cache, a GPU wants many at once.
-PAIRS = {"cpu": 2 ** 20}
+PAIRS = {"cpu": 2 ** 18}
 PAIRS_ELSEWHERE = 2 ** 26
 
 
@@ -191,6 +191,7 @@ class _Plan(NamedTuple):
 
     rows: _Axis
     columns: _Axis
+    bias_side: int
 
     @property
     def block(self) -> tuple[int, int]:
@@ -209,18 +210,19 @@ class _Plan(NamedTuple):
         """Of query and key, in one block."""
         return self.rows.offsets.numel() * self.columns.offsets.numel()
 
-    def table(self, bias: torch.Tensor) -> torch.Tensor:
-        """The bias of every pair of a block: (heads, q1, q2, k1, k2)."""
-        return bias[:, self.rows.offsets[:, None, :, None], self.columns.offsets[None, :, None, :]]
+    @property
+    def places(self) -> torch.Tensor:
+        """Of every pair of a block in the bias table, flattened: (queries * keys,)."""
+        side = self.bias_side
+        return (self.rows.offsets[:, None, :, None] * side + self.columns.offsets[None, :, None, :]).flatten()
 
-    def mask(self, logits: torch.Tensor, part: slice) -> None:
-        """Set pairs out of the window to -inf in (N, r, c, heads, q1, q2, k1, k2), rows of blocks `part`."""
-        for first, last, outside in self.rows.outside:
-            first, last = max(first, part.start) - part.start, min(last, part.stop) - part.start
-            if last > first:
-                logits[:, first:last].masked_fill_(outside[:, None, :, None], float("-inf"))
-        for first, last, outside in self.columns.outside:
-            logits[:, :, first:last].masked_fill_(outside[None, :, None, :], float("-inf"))
+    def tables(self, bias: torch.Tensor) -> list[tuple[slice, slice, torch.Tensor]]:
+        """The bias of every pair in rows and columns of blocks, -inf out of the window: (heads, queries, keys)."""
+        whole = bias.flatten(1)[:, self.places].view(-1, self.rows.size, self.columns.size,
+                                                     *(part.offsets.shape[1] for part in (self.rows, self.columns)))
+        return [(slice(*row[:2]), slice(*column[:2]), whole.masked_fill(
+                    row[2][:, None, :, None] | column[2][None, :, None, :], float("-inf")).flatten(3).flatten(1, 2))
+                for row in self.rows.outside for column in self.columns.outside]
 
 
 class _Group(NamedTuple):
@@ -263,7 +265,8 @@ def _work(query: torch.Tensor, key: torch.Tensor, kernel: int,
     """Yield a group of classes, its blocks, a slice of its row phases, and the pairs allowed in a strip."""
     limit = PAIRS.get(query.device.type, PAIRS_ELSEWHERE)
     for group in _groups(tuple(key.shape[2:4]), tuple(query.shape[2:4]), dilation):
-        plan = _Plan(*(_axis(asked, have, kernel, query.device) for asked, have in zip(group.queries, group.keys)))
+        plan = _Plan(*(_axis(asked, have, kernel, query.device) for asked, have in zip(group.queries, group.keys)),
+                     2 * kernel - 1)
         images = query.shape[0] * query.shape[1] * group.phases[1][1]
         for part in strips(group.phases[0][1], images * plan.rows.count * plan.columns.count * plan.pairs, limit):
             yield group, plan, part, images * (part.stop - part.start) * plan.columns.count * plan.pairs
@@ -291,12 +294,16 @@ def _blocks_of_rows(x: torch.Tensor, like: torch.Size | tuple[int, ...]) -> torc
     return x.view(n, r, c, heads, b1, b2, e).permute(0, 1, 2, 4, 5, 3, 6)
 
 
-def _weights(plan: _Plan, table: torch.Tensor, query: torch.Tensor, key: torch.Tensor, part: slice,
+def _weights(tables: list[tuple[slice, slice, torch.Tensor]], query: torch.Tensor, key: torch.Tensor, part: slice,
              grid: tuple[int, int, int]) -> torch.Tensor:
     """Attention weights (N r c heads, queries, keys) of rows of blocks `part`; `grid` is N, r, c."""
-    logits = at_least_float32(query @ key.transpose(1, 2)).view(*grid, *table.shape).add_(table)
-    plan.mask(logits, part)
-    return logits.flatten(6, 7).softmax(-1).view(query.shape[0], query.shape[1], key.shape[1])
+    logits = at_least_float32(query @ key.transpose(1, 2))
+    blocks = logits.view(*grid, -1, *logits.shape[1:])
+    for rows, columns, table in tables:
+        first, last = max(rows.start, part.start) - part.start, min(rows.stop, part.stop) - part.start
+        if last > first:
+            blocks[:, first:last, columns].add_(table)
+    return logits.softmax(-1)
 
 
 class _NeighbourhoodAttention(torch.autograd.Function):
@@ -315,12 +322,12 @@ class _NeighbourhoodAttention(torch.autograd.Function):
             q = _images(_phases(whole, group, group.queries, dilation), phases, rows.query_pad, columns.query_pad)
             k, v = (_images(_phases(x, group, group.keys, dilation), phases, rows.key_pad, columns.key_pad)
                     for x in (key, value))
-            table = plan.table(bias)
+            tables = plan.tables(bias)
             attended = torch.empty_like(q)
             for part in strips(rows.count, per_row, PAIRS.get(query.device.type, PAIRS_ELSEWHERE)):
                 q_part = split_blocks(q, plan.block)[:, part]
                 k_part, v_part = (split_halo_blocks(x, plan.key_block, plan.halo)[:, part] for x in (k, v))
-                weights = _weights(plan, table, _rows_of_blocks(q_part) * scale, _rows_of_blocks(k_part), part,
+                weights = _weights(tables, _rows_of_blocks(q_part) * scale, _rows_of_blocks(k_part), part,
                                    tuple(q_part.shape[:3]))
                 split_blocks(attended, plan.block)[:, part] = _blocks_of_rows(
                     weights.to(q.dtype) @ _rows_of_blocks(v_part), q_part.shape)
@@ -343,8 +350,8 @@ class _NeighbourhoodAttention(torch.autograd.Function):
                     for x in (whole, grad))
             k, v = (_images(_phases(x, group, group.keys, dilation), phases, rows.key_pad, columns.key_pad)
                     for x in (key, value))
-            table = plan.table(bias)
-            grad_table = torch.zeros_like(table)
+            tables = plan.tables(bias)
+            grad_table = torch.zeros_like(tables[0][-1])
             dq = torch.empty_like(q)
             # Halos overlap, and half precision would lose what is added last.
             dk, dv = (torch.zeros_like(at_least_float32(x)) for x in (k, v))
@@ -354,11 +361,11 @@ class _NeighbourhoodAttention(torch.autograd.Function):
                 grid = tuple(q_part.shape[:3])
                 q_rows, g_rows, k_rows, v_rows = map(_rows_of_blocks, (q_part, g_part, k_part, v_part))
                 q_rows = q_rows * scale
-                weights = _weights(plan, table, q_rows, k_rows, part, grid)
+                weights = _weights(tables, q_rows, k_rows, part, grid)
                 value_rows = weights.to(q.dtype).transpose(1, 2) @ g_rows
                 slopes = at_least_float32(g_rows @ v_rows.transpose(1, 2)).mul_(weights)
                 slopes.sub_(weights.mul_(slopes.sum(-1, keepdim=True)))
-                grad_table += slopes.view(-1, *table.shape).sum(0)
+                grad_table += slopes.view(-1, *grad_table.shape).sum(0)
                 slopes = slopes.to(q.dtype)
                 split_blocks(dq, plan.block)[:, part] = _blocks_of_rows(slopes @ k_rows, q_part.shape) * scale
                 for pixels, found in ((dk, slopes.transpose(1, 2) @ q_rows), (dv, value_rows)):
@@ -367,8 +374,7 @@ class _NeighbourhoodAttention(torch.autograd.Function):
             for found, into in ((dk, grad_key), (dv, grad_value)):
                 _put(found, _phases(into, group, group.keys, dilation)[phases], rows.key_pad, columns.key_pad)
             _put(dq, _phases(grad_query, group, group.queries, dilation)[phases], rows.query_pad, columns.query_pad)
-            places = rows.offsets[:, None, :, None] * bias.shape[2] + columns.offsets[None, :, None, :]
-            grad_bias.flatten(1).index_add_(1, places.flatten(), grad_table.flatten(1))
+            grad_bias.flatten(1).index_add_(1, plan.places, grad_table.flatten(1))
         return grad_query[:, :, :query.shape[2], :query.shape[3]], grad_key, grad_value, grad_bias, None
 
 

@@ -1,5 +1,7 @@
 """Miniature copies of published layouts, with real names and tiny pictures."""
 import numpy as np
+import pytest
+import raw_files
 
 from k3dn_plugin.data.images import write_image
 from k3dn_plugin.data.preparation.base import load_preparers
@@ -28,7 +30,7 @@ def make(name, root):
 def has_truth(name):
     """Whether the scenes of `make(name, ...)` have sharp images."""
     views = {view for _, view in load_preparers()[name].miniature.values()}
-    return "sharp" in views if views else name not in ("cuhk", "dpd_disp")
+    return "sharp" in views if views else name not in ("cuhk", "dpd_disp", "raw", "pixel_app", "quad_pixel")
 
 
 def declared(preparer, root):
@@ -202,3 +204,30 @@ def rdpd(root):
                 for place, view in (("l/source", "left"), ("r/source", "right"), ("c/source", "center"),
                                     ("c/target", "sharp")):
                     write_image(root / f"{split}_{place}" / sequence / f"{frame:06d}.png", views[view])
+
+
+def raw(root):
+    """A two-frame CR2 and a two-sample DNG."""
+    pytest.importorskip("rawpy", reason="the extra [raw] is not installed")
+    root.mkdir(parents=True, exist_ok=True)
+    shots = (("IMG_0001.CR2", raw_files.write_cr2), ("IMG_0002.dng", raw_files.write_dng))
+    for number, (name, write) in enumerate(shots):
+        mosaics = raw_files.dual_pixel_frames(number, (32, 48))
+        write(root / name, [mosaics["sum"], mosaics["left"]])
+
+
+def pixel_app(root):
+    """Two pairs of Google's capture app, one of a turned phone."""
+    for number, name in enumerate(("desk", "garden")):
+        mosaics = raw_files.dual_pixel_frames(number, (24, 64))
+        for view in ("left", "right"):
+            numbers = mosaics[view] * 12
+            raw_files.write_pgm(root / f"{name}_{view}.pgm", numbers.T if number else numbers)
+
+
+def quad_pixel(root):
+    """Two quad-pixel sets, one in a folder of its own, one by names."""
+    for number, place in enumerate(("shot/", "other_")):
+        views = frames(number, dtype=np.uint8)
+        for corner, view in zip(("lt", "rt", "lb", "rb"), ("left", "right", "center", "sharp"), strict=True):
+            write_image(root / f"{place}{corner}.png", views[view])

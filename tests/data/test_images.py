@@ -1,5 +1,7 @@
 import errno
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -97,6 +99,25 @@ def test_what_is_not_an_image(tmp_path):
     (tmp_path / "c.png").mkdir()
     with pytest.raises(DataError, match=r"c\.png: cannot be read"):
         read_image(tmp_path / "c.png")
+
+
+def test_a_claim_that_the_bytes_cannot_hold(tmp_path):
+    write_image(tmp_path / "flat.png", np.zeros((3000, 4000, 3), np.uint16))
+    assert read_image(tmp_path / "flat.png").shape == (3000, 4000, 3)
+    data = bytearray((tmp_path / "flat.png").read_bytes())
+    for columns, rows in ((60000, 60000), (4000, 30000)):
+        struct.pack_into(">II", data, 16, columns, rows)
+        struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+        (tmp_path / "huge.png").write_bytes(data)
+        with pytest.raises(DataError, match=f"huge.png: .* claims {columns} x {rows} pixels"):
+            read_image(tmp_path / "huge.png")
+    (tmp_path / "no_head.png").write_bytes(data[:8] + data[-12:])
+    with pytest.raises(DataError, match="no_head.png: not an image"):
+        read_image(tmp_path / "no_head.png")
+    (tmp_path / "huge.bmp").write_bytes(struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 100, 0, 0, 54, 40, 60000, 60000, 1, 24,
+                                                    0, 0, 0, 0, 0, 0) + bytes(46))
+    with pytest.raises(DataError, match="huge.bmp: (OpenCV refuses|not an image)"):
+        read_image(tmp_path / "huge.bmp")
 
 
 def test_what_cannot_be_written(tmp_path):

@@ -47,7 +47,7 @@ def test_every_preparer_names_what_it_expects(name, tmp_path):
 
 
 def files_of(root):
-    return sorted(p for p in root.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".tif"))
+    return sorted(p for p in root.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".tif", ".pgm", ".cr2", ".dng"))
 
 
 def files_that_are_scenes(name, source):

@@ -170,6 +170,25 @@ def test_no_corruption_escapes_as_another_error(photo):
             assert "photo.CR2" in str(error) and "\n" not in str(error)
 
 
+def test_libraw_itself_says_nothing(photo, capfd):
+    data = bytearray(photo.read_bytes())
+    start = data.index(b"\xff\xda") + 12
+    data[start:start + 3] = b"\x0f\xfe\xfe"  # the first number becomes one of more than 14 bits
+    photo.write_bytes(data)
+    with pytest.raises(DataError, match="raw frame 0 cannot be read"):
+        read_views(photo)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_frame_whose_header_is_damaged(photo):
+    data = bytearray(photo.read_bytes())
+    place = data.index(b"\xff\xda") + 9  # the predictor's number
+    data[place] = 0xFE
+    photo.write_bytes(data)
+    with pytest.raises(DataError, match="(LibRaw finds one of its 2 raw frames only|cannot be read|no side of)"):
+        read_views(photo)
+
+
 def test_claims_that_the_bytes_cannot_hold(photo, frames, tmp_path):
     data = bytearray(photo.read_bytes())
     place = data.index(b"\xff\xc3")

@@ -18,7 +18,7 @@ class SceneFiles:
     """One scene before it is read: its name in the store, the file of each view, and its tags."""
 
     name: str
-    files: dict[str, Path]
+    files: dict[str, Path]  # or `ParquetImage`, which stands where a path does
     tags: dict = field(default_factory=dict)
 
 
@@ -75,7 +75,7 @@ class Preparer(ABC):
         Raises:
             DataError: a file is missing, damaged or of another depth; views differ in size or are the same.
         """
-        images = {path: read_image(path, bits=bits, gray=True) for path in set(scene.files.values())}
+        images = {path: read_image(path, bits=bits, gray=True) for path in dict.fromkeys(scene.files.values())}
         frames = {view: images[path] for view, path in scene.files.items()}
         check_frames(scene, frames)
         return frames if keep_portrait else turned(scene, frames)

@@ -1,4 +1,6 @@
-"""DPDD, the Canon set of Abuolaim and Brown (ECCV 2020), as its authors or as Restormer's authors lay it out.
+"""DPDD, the Canon set of Abuolaim and Brown (ECCV 2020), in the layouts in which people have it.
+
+These are its authors' and Restormer's, and its public Hugging Face copy: Parquet shards, or a tree of PNG files.
 
 Blurred and sharp image of a scene are two shots with different file numbers, so they are paired by the
 official lists (`datasets/dpdd/*_pairs.txt`); names that no list has (a miniature, Restormer's or one's own
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from k3dn_plugin.data.crop_sets import PUBLISHED
+from k3dn_plugin.data.preparation import dpdd_shards
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, register_preparer
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.errors import DataError
@@ -24,8 +27,13 @@ LAYOUTS = {
                     "center": "{split}/DPDD/inputC", "sharp": "{split}/DPDD/target"},
     "Restormer's patches": {"left": "{split}/DPDD/inputL_crops", "right": "{split}/DPDD/inputR_crops",
                             "center": "{split}/DPDD/inputC_crops", "sharp": "{split}/DPDD/target_crops"},
+    "a folder a view": {"left": "left/{split}/source", "right": "right/{split}/source",
+                        "center": "combined/{split}/source", "sharp": "combined/{split}/target"},
+    "a folder a view, flat": {"left": "left/{split}", "right": "right/{split}", "center": "combined/{split}/source",
+                              "sharp": "combined/{split}/target"},
 }
-ROOTS = (".", "dd_dp_dataset_canon", "dd_dp_dataset_canon_patch", "Datasets")
+# `dd_dp_dataset_png` is that of the Hugging Face copy.
+ROOTS = (".", "dd_dp_dataset_canon", "dd_dp_dataset_canon_patch", "dd_dp_dataset_png", "Datasets")
 
 
 @register_preparer
@@ -40,6 +48,8 @@ class DPDD(Preparer):
             "  SOURCE/{train,val,test}_c/target/TARGET.png    all-in-focus images\n"
             "or Restormer's copy:\n"
             "  SOURCE/{train,val,test}/DPDD/{inputL,inputR,inputC,target}[_crops]/NAME.png\n"
+            "or the Hugging Face copy (JacobLinCool/DPDD), whose PNG tree is the first one, or:\n"
+            "  SOURCE/{left,right,combined}/{train,val,test}-00000-of-0000N.parquet    (needs the extra [parquet])\n"
             "The archive is linked from github.com/Abdullah-Abuolaim/defocus-deblurring-dual-pixel")
     bits = 16
     size = (1120, 1680)
@@ -52,9 +62,14 @@ class DPDD(Preparer):
 
     def find(self, source: Path) -> list[Split]:
         found = []
+        shards = dpdd_shards.find_root(source)
         for split in SPLITS:
-            place = _locate(source, split)
-            if place is not None:
+            # A whole tree comes first, then shards, then a tree with folders missing, of which the user is told.
+            place = _locate(source, split, all)
+            read = dpdd_shards.read_split(shards, split) if place is None and shards is not None else None
+            if read is not None:
+                found.append(_split_of_shards(split, shards, *read))
+            elif place := place or _locate(source, split, any):
                 found.append(self._split(split, source, *place))
         if not found:
             raise self.missing(source)
@@ -75,18 +90,36 @@ class DPDD(Preparer):
         return Split(split, scenes, facts={"layout": layout}, notes=notes)
 
 
+def _split_of_shards(split, root, pictures, truths, notes):
+    """A split out of Parquet shards, where a row pairs a scene with its truth; official names are checked."""
+    names = sorted(pictures["left"])
+    official = official_pairs(split)
+    if truths:
+        _check_membership(split, names, official, root / "combined")
+        wrong = next((name for name in names if name in official and truths[name] not in (name, official[name])), None)
+        if wrong is not None:
+            raise DataError(f"scene {wrong}: {pictures['center'][wrong]} has the sharp image {truths[wrong]} beside "
+                            f"it, the official {split} list says {official[wrong]}. Download the shards again")
+        if len(names) < len(official) and set(names) <= set(official):
+            notes.append(f"incomplete: {len(names)} of the {len(official)} official {split} scenes")
+    places = _places(split, names, root / "combined", root)
+    scenes = [SceneFiles(name, {view: pictures[view][name] for view in ("left", "right", "center", "sharp")},
+                         {"place": places[name]} if name in places else {}) for name in names]
+    return Split(split, scenes, facts={"layout": "Parquet shards"}, notes=notes)
+
+
 def official_pairs(split: str) -> dict[str, str]:
     """`{name: target}` of the official list; empty where the lists are not at hand."""
     path = LISTS / f"{split}_pairs.txt"
     return dict(line.split() for line in path.read_text().splitlines()) if path.is_file() else {}
 
 
-def _locate(source, split):
-    """`(layout, folder by view)` of a split, or None where no folder of it exists."""
+def _locate(source, split, enough):
+    """`(layout, folder by view)` of a split of which `enough` (all or any) folders exist, else None."""
     for root in ROOTS:
         for layout, views in LAYOUTS.items():
             folders = {view: (source / root / path.format(split=split)) for view, path in views.items()}
-            if any(folder.is_dir() for folder in folders.values()):
+            if enough(folder.is_dir() for folder in folders.values()):
                 return layout, folders
     return None
 
@@ -101,16 +134,7 @@ def _pair(split, names, targets, folders, notes):
         if set(names) <= set(targets):
             return {name: targets[name] for name in names}
         return _pair_by_list(split, names, targets, official, folders)
-    for other in SPLITS:
-        belonging = [name for name in names if other != split and name in official_pairs(other)]
-        if belonging:
-            raise DataError(f"{folders['center']}: scene {belonging[0]} belongs to the official {other} "
-                            f"split, found among {split} ({len(belonging)} such); mixing splits would score "
-                            "on training data. Move each scene to its own split")
-    # A stray file among official ones is a mistake; a few official names in a set of one's own are chance.
-    if official and 2 * len(strangers) < len(names):
-        raise DataError(f"{folders['center']}: {strangers[0]} is not in the official {split} list, others "
-                        f"are ({len(strangers)} strangers among {len(names)}); remove or rename it")
+    _check_membership(split, names, official, folders["center"])
     if len(targets) != len(names):
         raise DataError(f"{folders['sharp']} holds {len(targets)} images, {folders['center']} {len(names)}: "
                         "each scene needs its sharp image" + _odd_one(names, targets))
@@ -118,6 +142,21 @@ def _pair(split, names, targets, folders, notes):
         return {name: targets[name] for name in names}
     notes.append("names that are not the official ones: blurred and sharp images are paired by sorted order")
     return dict(zip(names, (targets[target] for target in sorted(targets))))
+
+
+def _check_membership(split, names, official, place):
+    """Raise where scenes are another split's, or strangers among official ones."""
+    for other in SPLITS:
+        belonging = [name for name in names if other != split and name in official_pairs(other)]
+        if belonging:
+            raise DataError(f"{place}: scene {belonging[0]} belongs to the official {other} "
+                            f"split, found among {split} ({len(belonging)} such); mixing splits would score "
+                            "on training data. Move each scene to its own split")
+    # A stray file among official ones is a mistake; a few official names in a set of one's own are chance.
+    strangers = [name for name in names if name not in official]
+    if official and strangers and 2 * len(strangers) < len(names):
+        raise DataError(f"{place}: {strangers[0]} is not in the official {split} list, others "
+                        f"are ({len(strangers)} strangers among {len(names)}); remove or rename it")
 
 
 def _pair_by_list(split, names, targets, official, folders):

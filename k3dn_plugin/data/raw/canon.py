@@ -64,6 +64,9 @@ def second_frame(path: Path, facts: FileFacts, total: libraw.RawFrame) -> np.nda
         return libraw.read_frame(path, 1).mosaic
     except libraw.NoSuchFrameError:
         rows, columns = total.mosaic.shape
+        if len(facts.frames) > 1 and len(set(facts.frames)) == 1:
+            raise DataError(f"{path} ({facts.kind} of {facts.camera}): LibRaw finds one of its {len(facts.frames)} raw "
+                            "frames only, so another is damaged. Copy the file from the camera again") from None
         if len(facts.frames) > 1:
             sizes = " and ".join(f"{frame[0]} x {frame[1]}" for frame in facts.frames)
             raise DataError(f"{path} ({facts.kind} of {facts.camera}): its raw frames are {sizes} (rows x columns); "

@@ -3,7 +3,11 @@
 The frame of a file with several has to be chosen **before** the file is opened: `rawpy.imread(path, shot_select=1)`
 sets it afterwards and gives frame 0 without a word.
 """
+import contextlib
+import os
+import threading
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,9 @@ import numpy as np
 from k3dn_plugin.errors import DataError, DependencyError
 
 LEAST_RAWPY = "0.26"
+
+
+_STDERR = threading.Lock()
 
 
 class NoSuchFrameError(DataError):
@@ -66,8 +73,9 @@ def read_frame(path: Path, number: int) -> RawFrame:
     handle = rawpy.RawPy()
     try:
         handle.set_unpack_params(shot_select=number)  # before opening, see above
-        handle.open_file(str(path))
-        handle.unpack()
+        with _silent():
+            handle.open_file(str(path))
+            handle.unpack()
         mosaic = handle.raw_image
         if mosaic is None or handle.raw_type != rawpy.RawType.Flat:
             raise DataError(f"{path}: its raw frames are not a mosaic of one number a pixel (a reduced raw size, or "
@@ -148,6 +156,20 @@ def shot_facts(frame: RawFrame) -> dict[str, Any]:
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in facts.items() if value}
 
 
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what LibRaw itself writes to stderr about damaged data from the user: an error follows that says more."""
+    with _STDERR, contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a process without stderr
+            kept = os.dup(2)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, 2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
+        yield
 
 
 def _reason(error: BaseException) -> str:

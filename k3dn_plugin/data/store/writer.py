@@ -244,7 +244,9 @@ class StoreWriter:
 
 
 def file_hash(path) -> str | None:
-    """SHA-256 of a file; None for None."""
+    """SHA-256 of a file, or of a picture inside one (`ParquetImage`); None for None."""
+    if hasattr(path, "sha256"):
+        return path.sha256()
     return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
