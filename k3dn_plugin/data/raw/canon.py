@@ -80,8 +80,8 @@ def black_level(total: libraw.RawFrame, side: np.ndarray, facts: FileFacts,
                 wanted: int | None) -> tuple[tuple[int, ...], list[str]]:
     """Return the black level by color filter, and what has to be said of it.
 
-    The user's comes first, then the file's own, then that known of the camera's model, unless the side has darker
-    pixels than that by far.
+    The user's comes first, then the file's own, then that known of the camera's model unless the side has far darker
+    pixels, then an estimate.
     """
     if wanted is not None:
         return mosaics.chosen_black(wanted, total.white), []
@@ -91,7 +91,9 @@ def black_level(total: libraw.RawFrame, side: np.ndarray, facts: FileFacts,
     if known and float(np.percentile(side, 0.1)) >= 0.9 * known:
         return (known,) * 4, [f"the file states no black level: {known}, that of the {facts.camera}, is taken "
                               "(--black-level says another)"]
-    return total.black, ["the file states no black level: 0 is taken (--black-level says another)"]
+    guess = mosaics.estimated_black(total.mosaic, side)
+    return (guess,) * 4, [f"the file states no black level: {guess} is taken, by its darkest pixels (--black-level "
+                          "says another)"]
 
 
 def crop_of(total: libraw.RawFrame) -> tuple[slice, slice] | None:

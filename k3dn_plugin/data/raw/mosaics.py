@@ -32,6 +32,16 @@ def chosen_black(number: int, white: int) -> tuple[int, ...]:
     return (number,) * 4
 
 
+def estimated_black(total: np.ndarray, side: np.ndarray) -> int:
+    """Return the black level that a sum and its side suggest.
+
+    In the other side, their difference, black levels cancel out. Where both are darkest they have about the same
+    light, so what the side's numbers have more than the other's is the black level.
+    """
+    dark, dark_light = np.percentile(side, 0.1), np.percentile(other_side(total, side), 0.1)
+    return max(0, round(float(dark - max(dark_light, 0))))
+
+
 def other_side(total: np.ndarray, side: np.ndarray) -> np.ndarray:
     """Return the light of the other side, (H, W) int32 of any sign: the black levels of both frames cancel out.
 
