@@ -9,12 +9,11 @@ import torch
 
 from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
 from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.preparation import PREPARERS, prepare
-from k3dn_plugin.data.preparation.base import load_preparers, register_preparer
+from k3dn_plugin.data.preparation import prepare
 from k3dn_plugin.errors import DataError, RegistryError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.options import load_options
-from k3dn_plugin.registry import ARCHS, MODULES
+from k3dn_plugin.registry import ARCHS, MODULES, PREPARERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
@@ -43,28 +42,22 @@ def written(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, path.stem, module)
         spec.loader.exec_module(module)
         registered.append((known, name))
-        return known[name]
+        return known.get(name)
 
     yield write
     for known, name in registered:
-        known.pop(name)
-
-
-def components(registry):
-    """All of a registry by name, loaded."""
-    registry.load()
-    return registry.module_dict
+        known.unregister(name)
 
 
 def test_the_deblur_module(written):
-    written("UnsharpDeblur", components(MODULES))
+    written("UnsharpDeblur", MODULES)
     module = MODULES.build({"type": "UnsharpDeblur", "channels": 4, "vector_size": 8, "size": 5})
     features, disparity = torch.rand(2, 4, 24, 36), DisparityFeature(torch.rand(2 * 2 * 3, 8), (2, 3))
     assert module(features, disparity).shape == features.shape
 
 
 def test_the_restorer_and_its_option_file(written, tmp_path):
-    cls = written("PlainDeblur", components(ARCHS))
+    cls = written("PlainDeblur", ARCHS)
     for name in ("_base_/dpdd.yml", "_base_/runtime.yml"):
         copy = tmp_path / name
         copy.parent.mkdir(exist_ok=True)
@@ -81,7 +74,6 @@ def test_the_restorer_and_its_option_file(written, tmp_path):
 def test_the_layout_of_a_data_set(written, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tests" / "data")
     import miniatures
-    load_preparers()
     cls = written("SceneFolders", PREPARERS, "scene_folders")
     miniatures.make("scene_folders", tmp_path / "source")
     split, = prepare("scene_folders", tmp_path / "source", tmp_path / "out")
@@ -93,6 +85,6 @@ def test_the_layout_of_a_data_set(written, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="there is no image .*two/right.png"):
         prepare("scene_folders", tmp_path / "source", tmp_path / "again")
 
-    with pytest.raises(RegistryError, match="'scene_folders' already: SceneFolders of"):
-        register_preparer(type("Another", (cls,), {}))
-    assert PREPARERS["scene_folders"] is cls
+    with pytest.raises(RegistryError, match=r"'scene_folders' already: scenefolders_of_the_page\.SceneFolders"):
+        PREPARERS.register_module(module=type("Another", (cls,), {}))
+    assert PREPARERS.get("scene_folders") is cls

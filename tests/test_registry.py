@@ -63,5 +63,19 @@ def test_lists_become_tuples_and_ints_floats():
 def test_registering_twice_is_refused():
     registry = ComponentRegistry("thing", packages=[])
     registry.register_module(name="A", module=dict)
-    with pytest.raises(KeyError, match="A is already registered"):
+    with pytest.raises(RegistryError, match="'A' already: builtins.dict. Give builtins.list another name"):
         registry.register_module(name="A", module=list)
+
+
+def test_a_reloaded_file_registers_again():
+    registry = ComponentRegistry("thing", packages=[])
+    first, second = (type("Thing", (), {"__doc__": doc}) for doc in "ab")
+    registry.register_module(module=first)
+    registry.register_module(module=second)
+    assert registry.get("Thing") is second
+
+
+def test_names_that_a_component_brings():
+    registry = ComponentRegistry("thing", packages=[], named_by="names")
+    registry.register_module(module=type("Thing", (), {"names": ("one", "two")}))
+    assert registry.names() == ["one", "two"] and registry.get("one") is registry.get("two")

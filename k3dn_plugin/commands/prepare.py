@@ -2,14 +2,14 @@
 import argparse
 import sys
 
+from k3dn_plugin.registry import PREPARERS
+
 GROUP = "data"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments; the layouts known to the registry are listed below them."""
-    # Imported here, because the layouts read images and --help of the other commands should not wait for that.
-    from k3dn_plugin.data.preparation.base import load_preparers
-    known = load_preparers()
+    known = {name: PREPARERS.get(name) for name in PREPARERS.names()}
     parser.epilog = "Data sets and the layout of SOURCE:\n\n" + "\n\n".join(
         f"{name}: {cls.title}\n{cls.tree}" for name, cls in known.items())
     parser.add_argument("name", help=f"one of {', '.join(known)}")

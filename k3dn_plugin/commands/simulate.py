@@ -68,9 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make(arguments):
     """The stores that are asked for."""
+    from k3dn_plugin.registry import PSF_FAMILIES
     from k3dn_plugin.simulation.build import build_from_depth, build_simulated
     from k3dn_plugin.simulation.demo import build_demo
-    from k3dn_plugin.simulation.psf import FAMILIES, MEASURED
+    from k3dn_plugin.simulation.psf import MEASURED
     from k3dn_plugin.simulation.rgbd import RgbdSettings
     from k3dn_plugin.simulation.settings import SimulationSettings
     from k3dn_plugin.simulation.sources import RgbdFolder
@@ -79,7 +80,7 @@ def make(arguments):
     settings = SimulationSettings(
         size=tuple(arguments.size or (512, 512)), max_radius=arguments.max_radius, shot=arguments.shot,
         read=arguments.read, bit_depth=arguments.bits, mode=arguments.mode, bank=arguments.bank,
-        families=tuple(arguments.psf or sorted(FAMILIES) + [MEASURED] * (arguments.bank is not None)),
+        families=tuple(arguments.psf or PSF_FAMILIES.names() + [MEASURED] * (arguments.bank is not None)),
         split=tuple(arguments.split), frame=arguments.frame and tuple(arguments.frame),
         distortion_share=arguments.distortion)
     if arguments.rgbd is None:

@@ -109,7 +109,7 @@ def _registries():
         except Exception as error:
             yield Finding(name, "broken", f"{type(error).__name__}: {error}",
                           "a component's file does not import; see the error")
-    for entry, error in registry._broken_entry_points.items():
+    for entry, error in registry.broken_entry_points().items():
         yield Finding(f"entry point {entry}", "broken", error, "mend or remove the package that declares it")
 
 

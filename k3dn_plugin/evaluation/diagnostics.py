@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.inference.self_ensemble import flip_image, flipped
+from k3dn_plugin.registry import DIAGNOSTICS
 
 BIN_EDGES = (0.0, 1.0, 2.0, 4.0, 8.0, math.inf)   # blur radius in pixels
 IN_FOCUS = 1.0
@@ -39,7 +40,7 @@ def diagnose(names, run, sample, prepared, restored, blurred) -> tuple[dict, dic
     """
     scores, input_scores = {}, {}
     for name in names:
-        of_restored, of_input = DIAGNOSTICS[name](run, sample, prepared, restored, blurred)
+        of_restored, of_input = DIAGNOSTICS.get(name)(run, sample, prepared, restored, blurred)
         scores.update(of_restored)
         input_scores.update(of_input)
     return scores, input_scores
@@ -49,9 +50,10 @@ def check_names(names):
     """Raise `OptionError` for a diagnostic that does not exist."""
     unknown = [name for name in names if name not in DIAGNOSTICS]
     if unknown:
-        raise OptionError(f"no diagnostic is called {unknown[0]!r}; there are {', '.join(DIAGNOSTICS)}")
+        raise OptionError(f"no diagnostic is called {unknown[0]!r}; there are {', '.join(DIAGNOSTICS.names())}")
 
 
+@DIAGNOSTICS.register_module()
 def blur_bins(run, sample, prepared, restored, blurred):
     """PSNR within and outside the area in focus, and by blur radius."""
     radius = blur_radius(sample, prepared, blurred)
@@ -62,6 +64,7 @@ def blur_bins(run, sample, prepared, restored, blurred):
                  for image in (restored, blurred))
 
 
+@DIAGNOSTICS.register_module()
 def preservation(run, sample, prepared, restored, blurred):
     """PSNR of what becomes of a pair that is sharp already."""
     gt = prepared["gt"]
@@ -71,6 +74,7 @@ def preservation(run, sample, prepared, restored, blurred):
     return {"preservation_psnr": _psnr(frame.image[0].clamp(0, 1), gt)}, {}
 
 
+@DIAGNOSTICS.register_module()
 def view_swap(run, sample, prepared, restored, blurred):
     """PSNR between the result, and the result of the mirrored pair mirrored back."""
     lq, center = prepared["lq"][None], prepared["center"][None]
@@ -80,6 +84,7 @@ def view_swap(run, sample, prepared, restored, blurred):
     return {"view_swap_psnr": _psnr(back.clamp(0, 1)[0], once.clamp(0, 1)[0])}, {}
 
 
+@DIAGNOSTICS.register_module()
 def reblur(run, sample, prepared, restored, blurred):
     """PSNR of the reblurred result against the captured center view, on a central piece of the frame."""
     restorer = run.restorer
@@ -91,9 +96,6 @@ def reblur(run, sample, prepared, restored, blurred):
         outputs = restorer.training_outputs({"lq": lq, "center": center, "gt": center})
         again = restorer.reblur(outputs["restored"].clamp(0, 1), outputs["disparity"])
     return {"reblur_psnr": _psnr(again[0].float().clamp(0, 1).cpu(), center[0].cpu())}, {}
-
-
-DIAGNOSTICS = {"blur_bins": blur_bins, "preservation": preservation, "view_swap": view_swap, "reblur": reblur}
 
 
 def blur_radius(sample, prepared, blurred):

@@ -68,11 +68,12 @@ class SimulatedDualPixelDataset(Dataset):
                  distortion_share: float = 0.1, flat_share: float = 0.2, smooth_share: float = 0.15,
                  shrink: tuple[float, float] = (1.0, 2.0), shot: float = 0.004, read: float = 0.001,
                  bit_depth: Literal[8, 16] = 16, seed: int = 0, device: str = "cpu"):
-        from k3dn_plugin.simulation.psf import FAMILIES, MEASURED
+        from k3dn_plugin.registry import PSF_FAMILIES
+        from k3dn_plugin.simulation.psf import MEASURED
         from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd
         from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
         from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
-        families = tuple(families or sorted(FAMILIES) + [MEASURED] * (bank is not None))
+        families = tuple(families or PSF_FAMILIES.names() + [MEASURED] * (bank is not None))
         self.seed, self.length, self.fixed, self.device = seed, length, fixed, device
         self.settings = SimulationSettings(
             size=(crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size),

@@ -2,7 +2,8 @@
 import cv2
 import numpy as np
 
-from k3dn_plugin.simulation.psf import FAMILIES, PsfSettings, kernel_pair
+from k3dn_plugin.registry import PSF_FAMILIES
+from k3dn_plugin.simulation.psf import PsfSettings, kernel_pair
 
 GAP = 6
 
@@ -44,7 +45,7 @@ def kernel_sheet(radii=(-8, -4, -2, 2, 4, 8), *, split: float = 1.0, scale: int 
     """Every PSF family, a row each: left and right kernel for each radius, (H, W, 3) uint8."""
     lines = []
     size = 2 * int(max(abs(r) for r in radii) + 2) + 1
-    for family in sorted(FAMILIES):
+    for family in PSF_FAMILIES.names():
         cells = []
         for radius in radii:
             pair = kernel_pair(radius, PsfSettings(family=family, split=split), size=size)

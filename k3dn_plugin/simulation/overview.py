@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from k3dn_plugin.files import atomic_write
+from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation import dddnet, rdpd
 from k3dn_plugin.simulation.demo import load_motorcycle
 from k3dn_plugin.simulation.figure import colour_of_radius, eight_bits
 from k3dn_plugin.simulation.layers import surfaces_from_depth
 from k3dn_plugin.simulation.optics import blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import photograph, random_source, simulate_scene
-from k3dn_plugin.simulation.psf import FAMILIES, MEASURED, PsfSettings, kernel_pair
+from k3dn_plugin.simulation.psf import MEASURED, PsfSettings, kernel_pair
 from k3dn_plugin.simulation.sensor import SensorSettings, quantise
 from k3dn_plugin.simulation.settings import SimulationSettings
 from k3dn_plugin.simulation.sources import Photographs
@@ -47,7 +48,7 @@ def write_overview(path, *, bank: str | None = None) -> Path:
 def kernel_rows(bank=None) -> dict[str, list[np.ndarray]]:
     """By family, a picture for each of `RADII` on the axis, then of one radius over the field."""
     rows = {}
-    families = [*sorted(FAMILIES), *([MEASURED] if bank else [])]
+    families = [*PSF_FAMILIES.names(), *([MEASURED] if bank else [])]
     for family in families:
         lens = PsfSettings(family=family, split=1.0, field_tilt=0.8,
                            parameters={"folder": bank} if family == MEASURED else {})

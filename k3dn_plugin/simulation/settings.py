@@ -1,12 +1,13 @@
 """What simulated scenes are like, and what is drawn for one of them: lens, sensor, place in the frame."""
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation.place import Place
-from k3dn_plugin.simulation.psf import FAMILIES, MEASURED, PsfSettings, check_psf
+from k3dn_plugin.simulation.psf import MEASURED, PsfSettings, check_psf
 from k3dn_plugin.simulation.rdpd import CAMERAS
 from k3dn_plugin.simulation.sensor import SensorSettings
 
@@ -45,7 +46,7 @@ class SimulationSettings:
 
     size: tuple[int, int] = (320, 320)
     max_radius: float = 8.0
-    families: tuple[str, ...] = tuple(sorted(FAMILIES))
+    families: tuple[str, ...] = field(default_factory=lambda: tuple(PSF_FAMILIES.names()))
     split: tuple[float, float] = (0.5, 1.0)
     field_share: float = 0.3
     shot: float = 0.004

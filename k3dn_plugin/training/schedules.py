@@ -19,18 +19,22 @@ from itertools import accumulate
 from torch.optim.lr_scheduler import LambdaLR
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.registry import conform, near
+from k3dn_plugin.registry import SCHEDULES, conform, near
 
 
+@SCHEDULES.register_module("Constant")
 def constant():
+    """Keep the rate."""
     return lambda lr, t: lr
 
 
+@SCHEDULES.register_module(["CosineAnnealing", "CosineAnnealingLR", "TrueCosineAnnealingLR"])
 def cosine(*, T_max: int, eta_min: float = 0.0):
     """eta_min + (lr - eta_min) (1 + cos(pi t / T_max)) / 2, and eta_min after T_max."""
     return lambda lr, t: _cosine(lr, eta_min, min(t / T_max, 1))
 
 
+@SCHEDULES.register_module(["MultiStep", "MultiStepLR", "MultiStepRestartLR"])
 def multi_step(*, milestones: list[int], gamma: float = 0.1, restarts: list[int] = (0,),
                restart_weights: list[float] = (1.0,)):
     """Multiply by `gamma` at each milestone; at `restarts[i]` start again from lr * restart_weights[i]."""
@@ -43,6 +47,7 @@ def multi_step(*, milestones: list[int], gamma: float = 0.1, restarts: list[int]
     return rate
 
 
+@SCHEDULES.register_module(["CosineAnnealingRestart", "CosineAnnealingRestartLR", "CosineAnnealingRestartCyclicLR"])
 def cosine_restart(*, periods: list[int], restart_weights: list[float] | None = None,
                    eta_min: float = 0.0, eta_mins: list[float] | None = None):
     """Cosines one after the other: period i falls from lr * restart_weights[i] to eta_mins[i]."""
@@ -59,15 +64,6 @@ def cosine_restart(*, periods: list[int], restart_weights: list[float] | None = 
     return rate
 
 
-SCHEDULES = {"Constant": constant, "CosineAnnealing": cosine, "MultiStep": multi_step,
-             "CosineAnnealingRestart": cosine_restart}
-# BasicSR's class names, and that of Restormer's recipe.
-ALIASES = {"CosineAnnealingLR": "CosineAnnealing", "TrueCosineAnnealingLR": "CosineAnnealing",
-           "MultiStepLR": "MultiStep", "MultiStepRestartLR": "MultiStep",
-           "CosineAnnealingRestartLR": "CosineAnnealingRestart",
-           "CosineAnnealingRestartCyclicLR": "CosineAnnealingRestart"}
-
-
 def check_schedule(spec, total_iter, where="train.scheduler"):
     """The function (lr, iterations done) -> rate that `spec` describes.
 
@@ -75,10 +71,10 @@ def check_schedule(spec, total_iter, where="train.scheduler"):
         OptionError: no such schedule, or arguments that do not fit it.
     """
     name = spec.get("type")
-    factory = SCHEDULES.get(ALIASES.get(name, name))
-    if factory is None:
+    if name not in SCHEDULES:
         raise OptionError(f"{where}.type: no schedule is called {name!r}."
-                          f"{near(name, [*SCHEDULES, *ALIASES])} Known: {', '.join(SCHEDULES)}")
+                          f"{near(name, SCHEDULES.names())} Known: {', '.join(SCHEDULES.names())}")
+    factory = SCHEDULES.get(name)
     signature = inspect.signature(factory)
     arguments = {"T_max": total_iter} if "T_max" in signature.parameters else {}
     for key, value in spec.items():

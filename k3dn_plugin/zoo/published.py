@@ -12,8 +12,8 @@ import torch
 
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.registry import import_all
-from k3dn_plugin.zoo.formats.base import FORMATS, load_strictly, official_format
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import load_strictly, official_format
 from k3dn_plugin.zoo.official_files import OfficialFile, read_official_file
 
 PARTS = {"dddnet_estd": "estd", "dddnet_esti": "esti"}  # published as two files
@@ -123,9 +123,8 @@ def recognise(file: OfficialFile) -> tuple[str, dict]:
     Raises:
         CheckpointError: no known network has them; the message shows the first keys.
     """
-    import_all("k3dn_plugin.zoo")
     shapes = {key: tuple(value.shape) for key, value in file.tensors.items()}
-    for known in dict.fromkeys(FORMATS.values()):
+    for known in dict.fromkeys(FORMATS.get(name) for name in FORMATS.names()):
         found = known().recognise(shapes)
         if found is not None:
             return found
@@ -137,7 +136,7 @@ def recognise(file: OfficialFile) -> tuple[str, dict]:
     first = ", ".join(f"{key} {shape}" for key, shape in list(shapes.items())[:4])
     raise CheckpointError(
         f"{file.path}: a {file.kind} file with {len(shapes)} tensors of no network known here (it begins with "
-        f"{first}). Known: {', '.join(sorted(set(FORMATS) - set(UNFIT)))}")
+        f"{first}). Known: {', '.join(sorted(set(FORMATS.names()) - set(UNFIT)))}")
 
 
 def file_hash(path) -> str:

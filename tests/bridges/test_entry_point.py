@@ -16,7 +16,7 @@ from torch import nn
 
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard
-from k3dn_plugin.registry import ARCHS
+from k3dn_plugin.registry import ARCHS, PREPARERS
 
 
 @ARCHS.register_module()
@@ -33,11 +33,11 @@ class Foreign(Restorer):
 '''
 
 PREPARER = '''
-from k3dn_plugin.data.preparation import Preparer, register_preparer
+from k3dn_plugin.data.preparation import PREPARERS, Preparer
 from k3dn_plugin.data.preparation.base import SceneFiles, Split
 
 
-@register_preparer
+@PREPARERS.register_module()
 class Foreign(Preparer):
     name, title, tree = "foreign", "a layout of somebody else's", "  SOURCE/SCENE_VIEW.png"
 

@@ -4,9 +4,9 @@ import pytest
 import raw_files
 
 from k3dn_plugin.data.images import write_image
-from k3dn_plugin.data.preparation.base import load_preparers
 from k3dn_plugin.data.preparation.dpdd import official_pairs
 from k3dn_plugin.data.store.manifest import MAPS
+from k3dn_plugin.registry import PREPARERS
 
 SIZE = (24, 32)
 
@@ -21,7 +21,7 @@ def frames(seed, size=SIZE, dtype=np.uint16):
 
 def make(name, root):
     """A miniature of the layout called `name`: as its preparer declares, or by the function below of that name."""
-    preparer = load_preparers()[name]
+    preparer = PREPARERS.get(name)
     assert preparer.miniature or name in globals(), (
         f"{preparer.__name__} needs a `miniature`: the files of a small copy of its layout")
     return declared(preparer, root) if preparer.miniature else globals()[name](root)
@@ -29,7 +29,7 @@ def make(name, root):
 
 def has_truth(name):
     """Whether the scenes of `make(name, ...)` have sharp images."""
-    views = {view for _, view in load_preparers()[name].miniature.values()}
+    views = {view for _, view in PREPARERS.get(name).miniature.values()}
     return "sharp" in views if views else name not in ("cuhk", "dpd_disp", "raw", "pixel_app", "quad_pixel")
 
 

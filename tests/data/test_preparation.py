@@ -13,9 +13,9 @@ from k3dn_plugin.data import open_store
 from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
 from k3dn_plugin.data.images import write_image
 from k3dn_plugin.data.preparation import get_preparer, prepare
-from k3dn_plugin.data.preparation.base import load_preparers
 from k3dn_plugin.data.preparation.dpdd import LISTS, official_pairs
 from k3dn_plugin.errors import DataError, StorageError
+from k3dn_plugin.registry import PREPARERS
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_data.py"
 
@@ -336,7 +336,7 @@ def test_the_tool_killed_and_run_again(tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["train.lmdb", "train_contact_sheet.png"]
 
 
-@pytest.mark.parametrize("name", sorted(load_preparers()))
+@pytest.mark.parametrize("name", PREPARERS.names())
 def test_every_preparer_describes_its_layout(name, tmp_path):
     preparer = get_preparer(name)
     assert preparer.name == name and preparer.title and "SOURCE" in preparer.tree

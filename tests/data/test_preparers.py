@@ -12,11 +12,12 @@ from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
 from k3dn_plugin.data.depth_files import read_pfm
 from k3dn_plugin.data.images import read_image, write_image
 from k3dn_plugin.data.preparation import prepare
-from k3dn_plugin.data.preparation.base import get_preparer, load_preparers
+from k3dn_plugin.data.preparation.base import get_preparer
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import PREPARERS
 
 
-@pytest.mark.parametrize("name", sorted(load_preparers()))
+@pytest.mark.parametrize("name", PREPARERS.names())
 def test_every_preparer_makes_the_same_samples(name, tmp_path):
     miniatures.make(name, tmp_path / "source")
     prepared = prepare(name, tmp_path / "source", tmp_path / "out")
@@ -38,7 +39,7 @@ def test_every_preparer_makes_the_same_samples(name, tmp_path):
     assert all(split.was_there for split in again)
 
 
-@pytest.mark.parametrize("name", sorted(load_preparers()))
+@pytest.mark.parametrize("name", PREPARERS.names())
 def test_every_preparer_names_what_it_expects(name, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: expected .*here; it holds nothing"):
@@ -56,7 +57,7 @@ def files_that_are_scenes(name, source):
             for path in scene.files.values() if len(set(scene.files.values())) == 1}
 
 
-@pytest.mark.parametrize("name", sorted(load_preparers()))
+@pytest.mark.parametrize("name", PREPARERS.names())
 def test_every_preparer_misses_any_file_that_is_gone(name, tmp_path):
     source = tmp_path / "source"
     miniatures.make(name, source)
@@ -73,7 +74,7 @@ def test_every_preparer_misses_any_file_that_is_gone(name, tmp_path):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
-@pytest.mark.parametrize("name", sorted(load_preparers()))
+@pytest.mark.parametrize("name", PREPARERS.names())
 def test_every_preparer_refuses_a_file_that_is_cut_off(name, tmp_path):
     source = tmp_path / "source"
     miniatures.make(name, source)

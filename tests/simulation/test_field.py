@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation.layers import Surface, render_pair
 from k3dn_plugin.simulation.place import Place
-from k3dn_plugin.simulation.psf import FAMILIES, PsfSettings, centroid_gap, kernel_pair
+from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap, kernel_pair
 from k3dn_plugin.simulation.psf.measured import FILES, load_bank
 from k3dn_plugin.simulation.radial import distort, margin_needed
 from k3dn_plugin.simulation.sensor import SensorSettings, expose
@@ -61,7 +62,7 @@ def settings_of(kind, bank):
     return measured(bank) if kind == "measured" else PsfSettings(family=kind, field_tilt=0.6)
 
 
-KINDS = [*sorted(FAMILIES), "measured"]
+KINDS = [*PSF_FAMILIES.names(), "measured"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,7 +100,7 @@ class TestFieldAsymmetry:
 
 
 class TestQuickRenderer:
-    @pytest.mark.parametrize("family", sorted(FAMILIES))
+    @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_one_distance_is_rendered_alike(self, family):
         surfaces = [replace(s, radius=torch.full(SIZE, r)) for s, r in zip(scene(), (3.3, -2.2))]
         for exact, quick in zip(render_pair(surfaces, PsfSettings(family=family)),

@@ -10,9 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation.layers import Surface, render_pair, surfaces_from_depth
 from k3dn_plugin.simulation.optics import blur_radius
-from k3dn_plugin.simulation.psf import FAMILIES, PsfSettings, centroid_gap
+from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap
 
 ROWS, COLUMNS = 64, 256
 
@@ -55,21 +56,21 @@ class TestEveryPair:
                              borderType=cv2.BORDER_REFLECT_101)
         np.testing.assert_allclose(((left + right) / 2).permute(1, 2, 0).numpy(), plain, atol=2e-3)
 
-    @pytest.mark.parametrize("family", sorted(FAMILIES))
+    @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_the_sum_of_the_views_does_not_depend_on_how_they_are_split(self, family, fast):
         sums = [sum(render_pair(two_layers(4.0)[:1], PsfSettings(family=family, split=s), fast=fast))
                 for s in (0.0, 0.4, 1.0)]
         torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(sums[2], sums[0], rtol=0, atol=1e-5)
 
-    @pytest.mark.parametrize("family", sorted(FAMILIES))
+    @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_the_other_sign_swaps_the_views(self, family, fast):
         settings = PsfSettings(family=family, split=0.7)
         one, other = (render_pair(flat(r), settings, fast=fast) for r in (3.4, -3.4))
         torch.testing.assert_close(one[0], other[1], rtol=0, atol=1e-5)
         torch.testing.assert_close(one[1], other[0], rtol=0, atol=1e-5)
 
-    @pytest.mark.parametrize("family", sorted(FAMILIES))
+    @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_a_mirrored_scene_swaps_the_views(self, family, fast):
         settings = PsfSettings(family=family, split=0.7)
         left, right = render_pair(two_layers(3.4), settings, fast=fast)
@@ -78,7 +79,7 @@ class TestEveryPair:
         torch.testing.assert_close(mirrored[0], right.flip(-1), rtol=0, atol=1e-5)
         torch.testing.assert_close(mirrored[1], left.flip(-1), rtol=0, atol=1e-5)
 
-    @pytest.mark.parametrize("family", sorted(FAMILIES))
+    @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_the_shift_grows_linearly_with_the_radius(self, family, fast):
         settings = PsfSettings(family=family, split=0.8)
         radii = np.array([-9, -6, -3, 3, 6, 9])

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation.optics import blur_radius, blur_radius_from_disparity
-from k3dn_plugin.simulation.psf import FAMILIES, PsfSettings, kernel_pair
+from k3dn_plugin.simulation.psf import PsfSettings, kernel_pair
 
 RADII = (-7.3, -3.0, -1.1, 0.2, 1.1, 3.0, 7.3)
 
@@ -15,7 +16,7 @@ def centroid(kernel):
     return float((kernel * offsets).sum())
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", PSF_FAMILIES.names())
 class TestEveryFamily:
     @pytest.mark.parametrize("radius", RADII)
     def test_kernels_keep_the_light(self, family, radius):

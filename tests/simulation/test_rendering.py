@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.errors import SizeError
+from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation.layers import Surface, fill_holes, render_pair, surfaces_from_depth
-from k3dn_plugin.simulation.psf import FAMILIES, PsfSettings, kernel_pair
+from k3dn_plugin.simulation.psf import PsfSettings, kernel_pair
 
 SIZE = (60, 72)
 
@@ -31,7 +32,7 @@ def flipped(surfaces):
     return [Surface(s.colour.flip(-1), s.alpha.flip(-1), s.radius.flip(-1)) for s in surfaces]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", PSF_FAMILIES.names())
 @pytest.mark.parametrize("radius", [-4.0, 2.5])
 def test_the_mean_of_the_views_is_the_plain_blur(family, radius):
     settings = PsfSettings(family=family)

@@ -139,9 +139,9 @@ def test_figures_are_pictures():
 
 
 def test_the_documentations_picture_is_drawn(tmp_path):
+    from k3dn_plugin.registry import PSF_FAMILIES
     from k3dn_plugin.simulation.overview import kernel_rows, write_overview
-    from k3dn_plugin.simulation.psf import FAMILIES
-    assert set(FAMILIES) < set(kernel_rows())
+    assert set(PSF_FAMILIES.names()) < set(kernel_rows())
     path = write_overview(tmp_path / "a.jpg")
     assert cv2.imread(str(path)).std() > 10 and path.stat().st_size < 400_000
 

@@ -45,7 +45,7 @@ def _die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@ARCHS.register_module(force=True)
+@ARCHS.register_module()
 class TinyRestorer(Restorer):
     """Two convolutions with what makes resuming hard: batch norm and dropout."""
 
@@ -82,7 +82,7 @@ class TinyRestorer(Restorer):
         return image
 
 
-@DATASETS.register_module(force=True)
+@DATASETS.register_module()
 class TinyPairs(Dataset):
     """Random smooth pairs; a sample depends on (seed, epoch, index) alone."""
 
@@ -107,7 +107,7 @@ class TinyPairs(Dataset):
                 "name": f"tiny_{index:02d}"}
 
 
-@LOSSES.register_module(force=True)
+@LOSSES.register_module()
 class RootLoss(nn.Module):
     """A loss whose gradient is not finite where the restored image is right."""
 

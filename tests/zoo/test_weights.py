@@ -21,7 +21,7 @@ from k3dn_plugin.zoo.weights import (
 CARD = RestorerCard(title="t", paper="t", year=2026, venue="t", official_licence="t")
 
 
-@ARCHS.register_module(name="WeightsTestNet", force=True)
+@ARCHS.register_module(name="WeightsTestNet")
 class WeightsTestNet(Restorer):
     card = CARD
 
@@ -36,7 +36,7 @@ class WeightsTestNet(Restorer):
         return self.last(self.first(views))
 
 
-@ARCHS.register_module(name="OtherTestNet", force=True)
+@ARCHS.register_module(name="OtherTestNet")
 class OtherTestNet(Restorer):
     card = CARD
 

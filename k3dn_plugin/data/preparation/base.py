@@ -9,8 +9,8 @@ import numpy as np
 from k3dn_plugin.data.crop_sets import PatchFilter
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.store.manifest import nearest
-from k3dn_plugin.errors import DataError, RegistryError
-from k3dn_plugin.registry import import_all, load_entry_points
+from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import PREPARERS
 
 
 @dataclass
@@ -115,37 +115,13 @@ def _size(shape):
     return f"{shape[0]} x {shape[1]} pixels (rows x columns) of {shape[2]} channel{'s' * (shape[2] > 1)}"
 
 
-PREPARERS: dict[str, type[Preparer]] = {}
-
-
-def register_preparer(cls):
-    """Class decorator: make a preparer known by its `name`.
-
-    Raises:
-        RegistryError: another class has that name.
-    """
-    there = PREPARERS.get(cls.name, cls)
-    if (there.__module__, there.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise RegistryError(f"a preparer is called {cls.name!r} already: {there.__qualname__} of "
-                            f"{there.__module__}. Give {cls.__qualname__} of {cls.__module__} another `name`")
-    PREPARERS[cls.name] = cls
-    return cls
-
-
-def load_preparers() -> dict[str, type[Preparer]]:
-    """All preparers by name: of this package, of installed packages' entry points, of what was imported before."""
-    import_all("k3dn_plugin.data.preparation")
-    load_entry_points()
-    return dict(sorted(PREPARERS.items()))
-
-
 def get_preparer(name: str) -> Preparer:
-    """The preparer called `name`.
+    """Return the preparer called `name`.
 
     Raises:
         DataError: there is none; the message lists the nearest.
     """
-    known = load_preparers()
-    if name not in known:
+    if name not in PREPARERS:
+        known = PREPARERS.names()
         raise DataError(f"no data set is called {name!r}. {nearest(name, known)} Known: {', '.join(known)}")
-    return known[name]()
+    return PREPARERS.get(name)()

@@ -5,10 +5,11 @@ import numpy as np
 
 from k3dn_plugin.data.depth_files import read_pfm
 from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, register_preparer
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames
 from k3dn_plugin.data.preparation.files import match_views
 from k3dn_plugin.data.preparation.single_images import how_many
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import PREPARERS
 
 # Split: its folders and how many pairs each has.
 FOLDERS = {"train": {"training": 5000}, "test": {"testing": 350, "testing1": 150}}
@@ -16,7 +17,7 @@ FILES = {"left": ("dp", "_l.png"), "right": ("dp", "_r.png"), "sharp": ("gt", "_
          "disparity": ("disp", "_dm.pfm")}
 
 
-@register_preparer
+@PREPARERS.register_module()
 class DDDsyn(Preparer):
     """5000 training and 500 test pairs, 480 x 640."""
 

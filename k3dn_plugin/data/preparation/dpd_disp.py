@@ -4,17 +4,18 @@ from pathlib import Path
 import numpy as np
 
 from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, register_preparer, turned
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, turned
 from k3dn_plugin.data.preparation.files import match_views
 from k3dn_plugin.data.preparation.single_images import how_many
 from k3dn_plugin.data.store.writer import file_hash
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import PREPARERS
 
 ENDINGS = {"left": "_L", "right": "_R", "center": "_B", "depth": "_D"}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
-@register_preparer
+@PREPARERS.register_module()
 class DPDDisp(Preparer):
     """100 evaluation scenes; depth maps are 8-bit, larger being nearer, 0 where nothing is known."""
 

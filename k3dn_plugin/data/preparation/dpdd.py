@@ -12,9 +12,10 @@ import numpy as np
 
 from k3dn_plugin.data.crop_sets import PUBLISHED
 from k3dn_plugin.data.preparation import dpdd_shards
-from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, register_preparer
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import PREPARERS
 
 SPLITS = ("train", "val", "test")
 LISTS = Path(__file__).resolve().parents[3] / "datasets" / "dpdd"
@@ -36,7 +37,7 @@ LAYOUTS = {
 ROOTS = (".", "dd_dp_dataset_canon", "dd_dp_dataset_canon_patch", "dd_dp_dataset_png", "Datasets")
 
 
-@register_preparer
+@PREPARERS.register_module()
 class DPDD(Preparer):
     """DPDD in any of its layouts."""
 

@@ -1,13 +1,14 @@
 """One's own pairs: folders `left` and `right`, with or without `center` and `sharp`."""
 from pathlib import Path
 
-from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, register_preparer
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
 from k3dn_plugin.data.preparation.files import list_view, match_views
+from k3dn_plugin.registry import PREPARERS
 
 SPLITS = ("train", "val", "test")
 
 
-@register_preparer
+@PREPARERS.register_module()
 class Pairs(Preparer):
     """Files of one scene have one name in all folders, view endings (`_L`, `_right`, ...) aside."""
 

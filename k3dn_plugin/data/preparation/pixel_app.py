@@ -2,13 +2,13 @@
 from pathlib import Path
 from typing import ClassVar
 
-from k3dn_plugin.data.preparation.base import register_preparer
 from k3dn_plugin.data.preparation.camera_files import CameraFiles
 from k3dn_plugin.data.raw.base import ViewSettings
 from k3dn_plugin.data.raw.pixel_app import pair_files
+from k3dn_plugin.registry import PREPARERS
 
 
-@register_preparer
+@PREPARERS.register_module()
 class PixelAppPairs(CameraFiles):
     """Black level taken off, rows doubled; the center is the mean of the views."""
 

@@ -2,12 +2,12 @@
 from pathlib import Path
 from typing import ClassVar
 
-from k3dn_plugin.data.preparation.base import register_preparer
 from k3dn_plugin.data.preparation.camera_files import CameraFiles
 from k3dn_plugin.data.raw.quad_pixel import set_files
+from k3dn_plugin.registry import PREPARERS
 
 
-@register_preparer
+@PREPARERS.register_module()
 class QuadPixelSets(CameraFiles):
     """Left is lt + lb, right is rt + rb, the center all four, each halved or quartered."""
 

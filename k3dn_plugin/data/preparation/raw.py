@@ -1,11 +1,11 @@
 """Camera raw files that hold both views: Canon Dual Pixel RAW, and DNG with two samples a pixel."""
 from typing import ClassVar
 
-from k3dn_plugin.data.preparation.base import register_preparer
 from k3dn_plugin.data.preparation.camera_files import CameraFiles
+from k3dn_plugin.registry import PREPARERS
 
 
-@register_preparer
+@PREPARERS.register_module()
 class Raw(CameraFiles):
     """Full frames in sRGB; `k3dn views --scale 4` and the layout `pairs` make DPDD's size."""
 

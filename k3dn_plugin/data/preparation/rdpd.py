@@ -1,17 +1,18 @@
 """RDPD's synthetic sequences (Abuolaim et al., ICCV 2021), rendered by users from SYNTHIA-SF."""
 from pathlib import Path
 
-from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, register_preparer
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.data.preparation.single_images import how_many
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import PREPARERS
 
 OFFICIAL = {"train": 2023, "val": None, "test": 201}
 VIEWS = {"left": "{split}_l/source", "right": "{split}_r/source", "center": "{split}_c/source",
          "sharp": "{split}_c/target"}
 
 
-@register_preparer
+@PREPARERS.register_module()
 class RDPDSequences(Preparer):
     """Scenes are frames, `seq_NNN/FRAME`, whose sorted order is that of the sequence."""
 

@@ -2,9 +2,10 @@
 import re
 from pathlib import Path
 
-from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, register_preparer
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import PREPARERS
 
 NOTE = "single images: left, right and center view are one picture, without disparity"
 
@@ -46,7 +47,7 @@ class SingleImages(Preparer):
         return super().load(scene, bits, True)
 
 
-@register_preparer
+@PREPARERS.register_module()
 class RealDOF(SingleImages):
     """RealDOF of IFAN: 50 pairs of one camera position."""
 
@@ -67,7 +68,7 @@ class RealDOF(SingleImages):
         return [Split("test", scenes, notes=[NOTE, *which(names, [f"{number:02d}" for number in range(1, 51)])])]
 
 
-@register_preparer
+@PREPARERS.register_module()
 class LFDOF(SingleImages):
     """LFDOF: several focus settings and apertures of each light-field scene share one truth."""
 
@@ -129,7 +130,7 @@ def _setting(stem):
     return {"aperture": int(found[1]), "focus": int(found[2])} if found else {}
 
 
-@register_preparer
+@PREPARERS.register_module()
 class CUHK(SingleImages):
     """CUHK's blur detection images, which have no sharp truth."""
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from k3dn_plugin.errors import DataError, OptionError, RegistryError
-from k3dn_plugin.registry import import_all
+from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.registry import VIEW_READERS
 
 Light = Literal["srgb", "linear"]
 Axis = Literal["x", "y"]
@@ -121,27 +121,9 @@ class ViewReader(ABC):
         return source.stem
 
 
-READERS: dict[str, ViewReader] = {}
-
-
-def register_reader(cls: type[ViewReader]) -> type[ViewReader]:
-    """Class decorator: make a reader known by its name.
-
-    Raises:
-        RegistryError: another class has that name.
-    """
-    there = READERS.get(cls.name)
-    if there is not None and type(there).__module__ != cls.__module__:
-        raise RegistryError(f"a reader is called {cls.name!r} already, in {type(there).__module__}. Give that of "
-                            f"{cls.__module__} another `name`")
-    READERS[cls.name] = cls()
-    return cls
-
-
 def load_readers() -> dict[str, ViewReader]:
-    """Return all readers by name."""
-    import_all("k3dn_plugin.data.raw")
-    return dict(sorted(READERS.items()))
+    """Return one reader of each kind, by name."""
+    return {name: VIEW_READERS.get(name)() for name in VIEW_READERS.names()}
 
 
 def first_bytes(path: Path, count: int = 16) -> bytes:

@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from k3dn_plugin.data.raw import libraw, mosaics
-from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, first_bytes, register_reader
+from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, first_bytes
 from k3dn_plugin.data.raw.structure import FileFacts, read_structure
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import VIEW_READERS
 
 # Where a file does not state its black level: measured on both frames of that body (511 or 512).
 BLACK_LEVELS = {"Canon EOS 5D Mark IV": 512}
@@ -20,7 +21,7 @@ BLACK_LEVELS = {"Canon EOS 5D Mark IV": 512}
 CROPS = {(4502, 6744): (slice(12, 4492), slice(12, 6732))}  # 5D Mark IV; DPDD's framing
 
 
-@register_reader
+@VIEW_READERS.register_module()
 class CanonDualPixelRaw(ViewReader):
     """The sum and one side in one file."""
 

@@ -9,14 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from k3dn_plugin.data.raw import libraw, mosaics
-from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, first_bytes, register_reader
+from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, first_bytes
 from k3dn_plugin.data.raw.structure import read_structure
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import VIEW_READERS
 
 ALIKE = (0.7, 1.4)  # ratio of the light of two views; that of a side to its sum is about 0.5
 
 
-@register_reader
+@VIEW_READERS.register_module()
 class TwoSampleDNG(ViewReader):
     """Sum and side, or left and right, as two samples of one picture."""
 

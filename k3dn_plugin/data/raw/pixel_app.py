@@ -10,9 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, first_bytes, register_reader
+from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, first_bytes
 from k3dn_plugin.data.raw.light import WHITE, finish_view, shrink_mask, to_16_bits
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.registry import VIEW_READERS
 
 BLACK = 4096
 HALVED = 2.0  # columns to rows, from which on rows stand for two: 2.67 in the app's files, 1.33 on the sensor
@@ -20,7 +21,7 @@ _NAME = re.compile(r"^(?P<name>.*?)(?P<gap>[_-]?)(?P<view>left|right)$", re.IGNO
 _HEADER = re.compile(rb"^P5(?:\s+|\s*#[^\n]*\n)+(\d+)(?:\s+|\s*#[^\n]*\n)+(\d+)(?:\s+|\s*#[^\n]*\n)+(\d+)\s")
 
 
-@register_reader
+@VIEW_READERS.register_module()
 class PixelApp(ViewReader):
     """Two PGM files; the left one stands for the pair."""
 

@@ -11,9 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, register_reader
+from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings
 from k3dn_plugin.data.raw.light import WHITE, finish_view, shrink_mask
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.registry import VIEW_READERS
 
 CORNERS = ("lt", "rt", "lb", "rb")
 # Which corners are summed to the left (or top) and the right (or bottom) view.
@@ -21,7 +22,7 @@ PAIRS = {"x": (("lt", "lb"), ("rt", "rb")), "y": (("lt", "rt"), ("lb", "rb"))}
 _NAME = re.compile(r"^(?P<name>.*?)(?P<gap>[_-]?)(?P<corner>lt|rt|lb|rb)$", re.IGNORECASE)
 
 
-@register_reader
+@VIEW_READERS.register_module()
 class QuadPixel(ViewReader):
     """Four files; that of the left top corner stands for the set."""
 

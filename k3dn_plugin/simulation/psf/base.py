@@ -5,29 +5,20 @@ the kernel of the combined picture is the mean of both. A real pixel separates t
 one: a share of each view's light is that of the whole aperture. Away from the axis the pupil is cut from one
 side, so the mirror holds about the axis and not at each pixel: k_left(u, v) = mirror of k_right(-u, v) for a
 place (u, v) of the field, from -1 at the left or upper edge of the frame to 1.
+
+A family is a function `f(x, y, radius, parameters) -> density`, for r > 0, of the left view, registered in
+`PSF_FAMILIES`; `x` and `y` are offsets in pixels, and the density need not be normalized.
 """
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.registry import PSF_FAMILIES
 
-FAMILIES: dict[str, Callable] = {}
 MEASURED = "measured"  # the family that comes from a folder of kernels instead of a formula
 SAMPLES = 6  # per pixel and axis; even, so that none lies on the line between the halves
-
-
-def register_psf(name):
-    """Make a family known: `f(x, y, radius, parameters) -> density`, for r > 0, of the left view.
-
-    `x`, `y` are offsets in pixels; the density need not be normalised.
-    """
-    def add(function):
-        FAMILIES[name] = function
-        return function
-    return add
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class PsfSettings:
     """One lens and sensor.
 
     Attributes:
-        family: name in `FAMILIES`.
+        family: name in `PSF_FAMILIES`.
         split: share of the ideal separation between the views, 0 (none) to 1. Real sensors: 0.35 to 1
             in terms of the half disc, whose centroid gap is 0.42 of its diameter.
         tilt: weight of one side of the kernels against the other, the same in both views, wherever in the
@@ -104,7 +95,7 @@ def kernel_pair(radius: float, settings: PsfSettings, *, size: int | None = None
     y, x = torch.meshgrid(offsets / settings.aspect, offsets, indexing="ij")
     if settings.family == MEASURED:
         return _measured_pair(x, y, radius, settings, side)
-    left = _per_pixel(FAMILIES[settings.family](x, y, magnitude, settings.parameters), side)
+    left = _per_pixel(PSF_FAMILIES.get(settings.family)(x, y, magnitude, settings.parameters), side)
     right = left.flip(1)
     whole = (left + right) / 2
     pair = [settings.split * view + (1 - settings.split) * whole for view in (left, right)]
@@ -129,8 +120,8 @@ def kernel_reach(radius: float, settings: PsfSettings) -> int:
 
 def check_psf(settings: PsfSettings):
     """Raise `OptionError` for a family that there is not, or a setting out of range."""
-    if settings.family not in FAMILIES and settings.family != MEASURED:
-        known = ", ".join([*sorted(FAMILIES), MEASURED])
+    if settings.family != MEASURED and settings.family not in PSF_FAMILIES:
+        known = ", ".join([*PSF_FAMILIES.names(), MEASURED])
         raise OptionError(f"no PSF family {settings.family!r}; there are {known}")
     if not 0 <= settings.split <= 1 or not -1 <= settings.tilt <= 1 or not 0.5 <= settings.aspect <= 2 \
             or not -1 <= settings.field_tilt <= 1:

@@ -10,22 +10,23 @@ import math
 import cv2
 import torch
 
-from k3dn_plugin.simulation.psf.base import SAMPLES, disc, register_psf
+from k3dn_plugin.registry import PSF_FAMILIES
+from k3dn_plugin.simulation.psf.base import SAMPLES, disc
 
 
-@register_psf("half_disc")
+@PSF_FAMILIES.register_module("half_disc")
 def half_disc(x, y, radius, parameters):
     """k_left = D_r [x < 0]: centroid 4 r / (3 pi) from the middle."""
     return disc(x, y, radius) * (x < 0)
 
 
-@register_psf("soft_disc")
+@PSF_FAMILIES.register_module("soft_disc")
 def soft_disc(x, y, radius, parameters):
     """k_left = D_r times a logistic in -x; `softness` (default 0.25) is its width over the radius."""
     return disc(x, y, radius) * torch.sigmoid(-x / (parameters.get("softness", 0.25) * radius))
 
 
-@register_psf("translating_disc")
+@PSF_FAMILIES.register_module("translating_disc")
 def translating_disc(x, y, radius, parameters):
     """Mean over i = 0 .. 2r+1 of D_r(x) D_r(x + i): sharpest at the left rim, fading to the right."""
     total = torch.zeros_like(x)
@@ -34,7 +35,7 @@ def translating_disc(x, y, radius, parameters):
     return disc(x, y, radius) * total
 
 
-@register_psf("rectangle")
+@PSF_FAMILIES.register_module("rectangle")
 def rectangle(x, y, radius, parameters):
     """A rectangular aperture, 2 r wide and r high, split in two: each view sees a filled square of side r.
 
@@ -44,7 +45,7 @@ def rectangle(x, y, radius, parameters):
     return ((x.abs() <= radius) & (y.abs() <= radius / 2) & (x < 0)).to(x.dtype)
 
 
-@register_psf("butterworth")
+@PSF_FAMILIES.register_module("butterworth")
 def butterworth(x, y, radius, parameters):
     """A ring (Butterworth high-pass times disc), smoothed, times a linear ramp across the aperture.
 

@@ -4,7 +4,8 @@ from torch import nn
 
 from k3dn_plugin.archs.bambnet_arch import STAGES, CoCNetwork
 from k3dn_plugin.layers.coc_kernels import cross_blur, gaussian_smooth, total_variation
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 
 NETWORK = "network."
 
@@ -17,7 +18,7 @@ class CrossBlurCheck(nn.Module):
         self.settings = settings
 
 
-@register_official
+@FORMATS.register_module()
 class BaMBNetOfficial(OfficialNetwork):
     """`bambnet`, `bambnet_coc`, and `bambnet_reblur`, the constraint that trains the latter."""
 

@@ -10,32 +10,19 @@ import numpy as np
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.registry import ARCHS, import_all
-
-FORMATS = {}
+from k3dn_plugin.registry import ARCHS, FORMATS
 
 
-def register_official(cls):
-    """Class decorator: make an `OfficialNetwork` known under each of its manifest names."""
-    for network in cls.networks:
-        if network in FORMATS:
-            raise CheckpointError(f"two official formats claim the network {network!r}: "
-                                  f"{FORMATS[network].__name__} and {cls.__name__}")
-        FORMATS[network] = cls
-    return cls
-
-
-def official_format(network):
-    """An instance of the format for a manifest's `arch`.
+def official_format(network: str) -> "OfficialNetwork":
+    """Return an instance of the format for a manifest's `arch`.
 
     Raises:
         CheckpointError: no format has that name.
     """
-    import_all("k3dn_plugin.zoo")
     if network not in FORMATS:
         raise CheckpointError(f"no official format is known for the network {network!r}; "
-                              f"known: {', '.join(sorted(FORMATS))}")
-    return FORMATS[network]()
+                              f"known: {', '.join(FORMATS.names())}")
+    return FORMATS.get(network)()
 
 
 class OfficialNetwork(ABC):

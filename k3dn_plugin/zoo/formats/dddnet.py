@@ -1,11 +1,12 @@
 """The released DDDNet checkpoints: one file for each of the two networks, with our keys."""
 from k3dn_plugin.archs.dddnet_arch import DepthNetwork, ImageNetwork
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 
 PARTS = ("estd", "esti")
 
 
-@register_official
+@FORMATS.register_module()
 class DDDNetOfficial(OfficialNetwork):
     """`dddnet_estd` and `dddnet_esti` as published; `dddnet` for both, under `estd.` and `esti.`."""
 

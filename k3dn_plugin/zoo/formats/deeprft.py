@@ -2,7 +2,8 @@
 import numpy as np
 import torch
 
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 MOST_BLOCKS = 64
@@ -35,7 +36,7 @@ def key_pairs():
     return pairs
 
 
-@register_official
+@FORMATS.register_module()
 class DeepRFTOfficial(OfficialNetwork):
     """`deeprft`: small, standard and plus are told apart by their number of blocks."""
 

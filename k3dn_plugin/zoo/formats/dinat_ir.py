@@ -13,7 +13,8 @@ from torch import nn
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.layers.neighbourhood_attention import NeighbourhoodAttention, neighbourhood_attention
 from k3dn_plugin.layers.neighbourhood_unit import ChannelGate
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 from k3dn_plugin.zoo.formats.u_keys import (
     LEVELS,
@@ -33,7 +34,7 @@ UNSEEN = {"dilations": [36, 18, 9, 4], "local_dilation": 1, "mode": "hybrid",
           "local_pooling": {"window_per_level": [384, 192, 96, 48]}}
 
 
-@register_official
+@FORMATS.register_module()
 class DiNATIROfficial(OfficialNetwork):
     """`dinat_ir` and `dinat_ir_dual`: the skip from the embedding tells them apart."""
 
@@ -144,7 +145,7 @@ class _Layer(OfficialNetwork):
         """None: no file holds one layer."""
 
 
-@register_official
+@FORMATS.register_module()
 class NeighbourhoodAttentionOfficial(_Layer):
     """`neighbourhood_attention` (the operator) and `neighbourhood_attention_module` (with its projections)."""
 
@@ -167,7 +168,7 @@ class NeighbourhoodAttentionOfficial(_Layer):
         return {"out": model(inputs["x"].movedim(1, -1)).movedim(-1, 1)}
 
 
-@register_official
+@FORMATS.register_module()
 class ChannelGateOfficial(_Layer):
     """`dinat_ir_gate`: the channel gate alone, expanded to every pixel."""
 

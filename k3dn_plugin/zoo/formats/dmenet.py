@@ -5,7 +5,8 @@ import torch
 
 from k3dn_plugin.archs.dmenet_arch import CONVS_PER_STAGE, LARGEST_BLUR
 from k3dn_plugin.layers.hyper_laplacian import NonBlindDeconvolution, quantise
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 SCOPE = "main_net/defocus_net/"
@@ -46,7 +47,7 @@ def key_pairs():
     return pairs
 
 
-@register_official
+@FORMATS.register_module()
 class DMENetOfficial(OfficialNetwork):
     """`dmenet`, the map's network, and `dmenet_deconv`, the deconvolution."""
 

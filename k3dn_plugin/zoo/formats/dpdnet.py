@@ -1,7 +1,8 @@
 """The released DPDNet checkpoints: Keras files, whose layers are matched by order, not by name."""
 from k3dn_plugin.archs.dpdnet_arch import LEVELS
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, kind_of, to_keras
 
 
@@ -20,7 +21,7 @@ def tensors_in_order():
             for last, kind in (("weight", "kernel"), ("bias", "bias"))]
 
 
-@register_official
+@FORMATS.register_module()
 class DPDNetOfficial(OfficialNetwork):
     """`dpdnet`: dual-pixel (6 channels in) and single-image (3)."""
 

@@ -2,7 +2,8 @@
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 FACTORS = (1, 2, 4, 8)
@@ -25,7 +26,7 @@ def key_pairs():
     return pairs
 
 
-@register_official
+@FORMATS.register_module()
 class DRBNetOfficial(OfficialNetwork):
     """`drbnet` and `drbnet_dual`: the encoder's first convolution tells them apart."""
 

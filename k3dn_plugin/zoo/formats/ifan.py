@@ -8,8 +8,8 @@ from k3dn_plugin.archs.ifan_arch import IFAN
 from k3dn_plugin.layers.adaptive_filter import filter_channels
 from k3dn_plugin.modules.reblur.filter_reblur import FilterReblur
 from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
-from k3dn_plugin.registry import ARCHS
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import ARCHS, FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 NETWORK, REBLUR = "Network.", "reblurNet."
@@ -40,7 +40,7 @@ class TrainingPair(nn.Module):
         self.reblur = reblur
 
 
-@register_official
+@FORMATS.register_module()
 class IFANOfficial(OfficialNetwork):
     """`ifan` and `ifan_dual`, and either with the reblurring network (`..._train`)."""
 

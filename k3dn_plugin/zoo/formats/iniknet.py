@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 MOST_BLOCKS = 16
@@ -39,7 +40,7 @@ def key_pairs() -> dict[str, str]:
     return pairs
 
 
-@register_official
+@FORMATS.register_module()
 class INIKNetOfficial(OfficialNetwork):
     """`iniknet` as published, and `iniknet_dual`, our form for pairs: told apart by their first convolution."""
 

@@ -4,7 +4,8 @@ import re
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 
@@ -53,7 +54,7 @@ def _kernel_set(theirs, ours):
             f"{theirs}.inter.out": f"{ours}.query.to_vector"}
 
 
-@register_official
+@FORMATS.register_module()
 class K3DNOfficial(OfficialNetwork):
     """Both released networks: `k3dn` with sharp-region preservation, `k3dn_base` without."""
 

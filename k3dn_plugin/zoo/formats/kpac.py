@@ -5,7 +5,8 @@ import numpy as np
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 
 SCOPE = "deblur_net/"
 FIRST = f"{SCOPE}deblur/c0/W_conv2d:0"
@@ -45,7 +46,7 @@ def variables(levels, blocks):
     return rows
 
 
-@register_official
+@FORMATS.register_module()
 class KPACOfficial(OfficialNetwork):
     """`kpac`, of two or three levels, and `kpac_dual`: number and first shape tell them apart."""
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 from k3dn_plugin.zoo.formats.u_keys import (
     LEVELS,
@@ -19,7 +20,7 @@ from k3dn_plugin.zoo.formats.u_keys import (
 LAYERS = {"dense_depth_1": "depth1", "dense_point_1": "point1", "dense_depth_2": "depth2", "dense_point_2": "point2"}
 
 
-@register_official
+@FORMATS.register_module()
 class LaKDNetOfficial(OfficialNetwork):
     """`lakdnet` and `lakdnet_dual`, told apart by the channels of the embedding; also the motion-blur networks."""
 

@@ -5,14 +5,15 @@ from collections.abc import Mapping
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 
 MARKS = ("intro.weight", "ending.weight", "encoders.0.0.beta", "encoders.0.0.sca.1.weight")
 DEFOCUS_BLOCKS = [1, 1, 1, 28]
 TRAIN_SIZE = [1, 3, 256, 256]
 
 
-@register_official
+@FORMATS.register_module()
 class NAFNetOfficial(OfficialNetwork):
     """`nafnet`: the single-image networks of any width and blocks; `nafnet_dual`: ours, of six channels in."""
 

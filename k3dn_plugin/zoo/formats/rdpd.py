@@ -1,6 +1,7 @@
 """The released RDPD checkpoints: Keras files, whose layers are matched by order, not by name."""
 from k3dn_plugin.archs.rdpd_arch import LEVELS
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, to_keras
 
 RECURRENT = "recurrent_kernel"
@@ -39,7 +40,7 @@ def tensors_in_order():
     return rows
 
 
-@register_official
+@FORMATS.register_module()
 class RDPDOfficial(OfficialNetwork):
     """`rdpd`: RDPD and RDPD+ are the same network."""
 

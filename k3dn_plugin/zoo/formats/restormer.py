@@ -1,6 +1,7 @@
 """The released Restormer checkpoints: a state dict under `params`, dual-pixel or single-image."""
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 from k3dn_plugin.zoo.formats.u_keys import (
     LEVELS,
@@ -18,7 +19,7 @@ def key_pairs():
     return {"patch_embed.proj": "embed", **level_pairs(), "skip_conv": "skip", "output": "out"}
 
 
-@register_official
+@FORMATS.register_module()
 class RestormerOfficial(OfficialNetwork):
     """`restormer`: dual-pixel and single-image defocus deblurring, and the other networks of its size."""
 

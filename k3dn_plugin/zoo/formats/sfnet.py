@@ -6,7 +6,8 @@ import torch
 
 from k3dn_plugin.archs.sfnet_arch import GROUPS, KERNEL_SIZES
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork, register_official
+from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 MOST_BLOCKS = 64
@@ -50,7 +51,7 @@ def key_pairs() -> dict[str, str]:
     return pairs
 
 
-@register_official
+@FORMATS.register_module()
 class SFNetOfficial(OfficialNetwork):
     """`sfnet` as published, and `sfnet_dual`, our form for pairs: told apart by their first convolution."""
 
