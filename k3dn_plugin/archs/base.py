@@ -11,7 +11,7 @@ from torch import nn
 
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import SizeError
-from k3dn_plugin.layers.windows import reflected_indices
+from k3dn_plugin.layers.windows import pad_to
 
 
 class Restorer(nn.Module):
@@ -86,16 +86,3 @@ def check_pair(lq, center=None):
     if center is not None and center.shape != (lq.shape[0], 3, *lq.shape[2:]):
         raise SizeError(f"center: expected {(lq.shape[0], 3, *lq.shape[2:])} to go with lq "
                         f"{tuple(lq.shape)}; found {tuple(center.shape)}")
-
-
-def pad_to(image, size):
-    """Pad (..., H, W) on the bottom and right to `size` by reflection, however small the image is.
-
-    Reflection without repeating the edge, as `F.pad(mode="reflect")`, which refuses a pad that is not
-    smaller than the image; here it goes back and forth as often as needed.
-    """
-    for axis, wanted in zip((-2, -1), size):
-        have = image.shape[axis]
-        if have < wanted:
-            image = image.index_select(axis, reflected_indices(0, wanted, have, image.device))
-    return image
