@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k3dn_plugin.commands.restorer_page import restorer_names
+from k3dn_plugin.commands._restorer_page import restorer_names
 
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import ARCHS

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 import yaml
-from k3dn_plugin.commands.restorer_page import restorer_names
+from k3dn_plugin.commands._restorer_page import restorer_names
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.options import load_options

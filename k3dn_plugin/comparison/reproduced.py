@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from k3dn_plugin.atomic import atomic_write
 from k3dn_plugin.comparison.published import published_figures
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.files import atomic_write
 from k3dn_plugin.registry import ARCHS, PROTOCOLS
 
 TABLE = Path(__file__).with_name("reproduced.csv")

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from k3dn_plugin.comparison.numbers_page import numbers_page
+from k3dn_plugin.commands._numbers_page import numbers_page
 from k3dn_plugin.comparison.published import published_figures
-from k3dn_plugin.comparison.reproduced import COLUMNS, PLAUSIBLE, add_score, reproduced_scores, score_of_summary
+from k3dn_plugin.comparison.reproduced import (
+    COLUMNS,
+    PLAUSIBLE,
+    add_score,
+    reproduced_scores,
+    score_of_summary,
+)
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.registry import ARCHS, PROTOCOLS
 
@@ -80,7 +86,7 @@ def test_a_run_becomes_a_row_beside_the_published_one(table, tmp_path, monkeypat
     add_score(summary_file(tmp_path, means__psnr=26.7), by="Somebody", method="LaKDNet-S", path=table)
     add_score(summary_file(tmp_path, protocol__name="ifan8"), by="Somebody", method="LaKDNet-S", path=table)
     assert [row.psnr for row in reproduced_scores(table)] == [26.7, 26.6543]
-    monkeypatch.setattr("k3dn_plugin.comparison.numbers_page.reproduced_scores", lambda: reproduced_scores(table))
+    monkeypatch.setattr("k3dn_plugin.commands._numbers_page.reproduced_scores", lambda: reproduced_scores(table))
     lines = [line for line in numbers_page().splitlines() if line.startswith("| `LaKDNetDual` | LaKDNet-S")]
     assert [("26.70 dB (-0.02)" in line) for line in lines] == [True, False, False], "the same protocol alone"
 

@@ -1,9 +1,9 @@
 """The page of the papers' numbers and ours: what is printed, by which evaluation, and what users measured."""
 from collections.abc import Iterable
 
+from k3dn_plugin.commands._restorer_page import restorer_names
 from k3dn_plugin.comparison.published import PublishedFigure, published_figures
 from k3dn_plugin.comparison.reproduced import ReproducedScore, reproduced_scores
-from k3dn_plugin.evaluation.restorer_page import restorer_names
 
 VIEWS = {"D": "pair", "S": "single", "?": "not stated"}
 COLUMNS = ("restorer", "published as", "views", "PSNR", "SSIM", "MAE", "LPIPS", "protocol",
