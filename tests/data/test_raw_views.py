@@ -205,7 +205,7 @@ def test_claims_that_the_bytes_cannot_hold(photo, frames, tmp_path):
 
 def test_directories_in_a_circle_end(photo):
     data = bytearray(photo.read_bytes())
-    struct.pack_into("<I", data, 16 + 2 + 24, 16)  # the first directory's successor is itself
+    struct.pack_into("<I", data, 16 + 2 + 36, 16)  # the first directory's successor is itself
     photo.write_bytes(data)
     assert read_structure(photo).frames == []
 

@@ -153,16 +153,18 @@ def _developed(frame: libraw.RawFrame, lights: dict[str, np.ndarray], clipped: n
     """Views of mosaics without black level, by one white balance and one white for all."""
     white = full - max(black)
     balance = libraw.white_balance(frame)
+    # Read before the development, which changes what LibRaw says of orientation and sizes.
+    visible = libraw.visible_part(frame)
+    facts = {"white_balance": [round(number, 5) for number in balance], "black_level": list(black),
+             "white_level": full, "flip": frame.handle.sizes.flip, **libraw.shot_facts(frame)}
     pictures = {}
     for view, light in lights.items():
         light[clipped] = white
         picture = libraw.develop(frame, light, white=white, balance=balance)
         pictures[view] = np.ascontiguousarray(finish_view(
             picture if crop is None else picture[crop], encoded=False, light=settings.light, scale=settings.scale))
-    valid = ~grown(clipped, DEMOSAIC_REACH)[libraw.visible_part(frame)]
+    valid = ~grown(clipped, DEMOSAIC_REACH)[visible]
     valid = shrink_mask(valid if crop is None else valid[crop], settings.scale)
-    facts = {"white_balance": [round(number, 5) for number in balance], "black_level": list(black),
-             "white_level": full, "flip": frame.handle.sizes.flip, **libraw.shot_facts(frame)}
     return Views(**pictures, light=settings.light, valid=valid, metadata=facts)
 
 
