@@ -142,7 +142,7 @@ class FrameRestorer:
         return in_use + (memory_available(self.device) - in_use) / self.share
 
     def _tiles(self, frame, tile):
-        rule = self.restorer.size_rule
+        rule = self.restorer.size_rule.for_tiles
         tile = rule.padded(*(min(t, f) for t, f in zip(tile, frame)))
         return plan_tiles(frame, tile, multiple=rule.multiple, margin=self.restorer.card.receptive_margin)
 
@@ -153,7 +153,7 @@ class FrameRestorer:
         joined = 4 * math.prod(frame) * (lq.shape[0] * 3 * (3 if self.self_ensemble else 1) + 2)
         base += joined if self.device.type == "cpu" else 0
         pixels = (bound - base) * SAFETY / slope
-        smallest = self.restorer.size_rule.padded(1, 1)
+        smallest = self.restorer.size_rule.for_tiles.padded(1, 1)
         needed = base + slope * math.prod(smallest)
         if needed > bound and self.max_memory_gb is not None:
             raise OptionError(
@@ -171,11 +171,11 @@ class FrameRestorer:
             even_tile(length, _floor(size, step, low), low=low, step=step,
                       margin=self.restorer.card.receptive_margin)
             for length, size, step, low in zip(frame, (rows, min(frame[1], pixels / rows)),
-                                               self.restorer.size_rule.multiple, smallest))
+                                               self.restorer.size_rule.for_tiles.multiple, smallest))
 
     def _measure(self, frame, lq, center, bound):
         """`(bytes at no pixels, bytes a pixel)` of the peak, from two pieces of the frame."""
-        rule = self.restorer.size_rule
+        rule = self.restorer.size_rule.for_tiles
         small = rule.padded(*(min(PROBE_SIDE, f) for f in frame))
         large = rule.padded(*(min(max(2 * PROBE_SIDE, s + 1), f) for s, f in zip(small, frame)))
         low, high = math.prod(small), math.prod(large)
@@ -206,7 +206,7 @@ class FrameRestorer:
 
     def _smaller(self, plan):
         """The next smaller tiles, or None at the smallest; remembered for the frames to come."""
-        rule = self.restorer.size_rule
+        rule = self.restorer.size_rule.for_tiles
         smallest = rule.padded(1, 1)
         # Halve the longer side, in steps of the rule.
         axis = 0 if plan.tile[0] / smallest[0] > plan.tile[1] / smallest[1] else 1

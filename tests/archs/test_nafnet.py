@@ -101,7 +101,8 @@ def test_the_center_is_restored():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"encoder_blocks": [1]}, "the same one level or more"), ({"encoder_blocks": [], "decoder_blocks": []}, "one level"),
+    ({"encoder_blocks": [1]}, "the same one level or more"),
+    ({"encoder_blocks": [], "decoder_blocks": []}, "one level"),
     ({"width": 0}, "width"), ({"middle_blocks": -1}, "middle_blocks"), ({"train_size": [256]}, "rows and columns"),
     ({"train_size": [0, 9]}, "positive")])
 def test_impossible_settings_are_reported(arguments, message):
