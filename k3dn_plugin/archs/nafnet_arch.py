@@ -50,7 +50,7 @@ class NAFNet(Restorer):
                                       "decoder_blocks": [1, 1], "train_size": [32, 32]}
 
     def __init__(self, *, width: int = 32, encoder_blocks: Sequence[int] = (1, 1, 1, 28), middle_blocks: int = 1,
-                 decoder_blocks: Sequence[int] = (1, 1, 1, 1), train_size: Sequence[int] | None = (256, 256)):
+                 decoder_blocks: Sequence[int] = (1, 1, 1, 1), train_size: Sequence[int] | None = (256, 256)) -> None:
         super().__init__()
         _check(type(self).__name__, width, encoder_blocks, middle_blocks, decoder_blocks, train_size)
         self.trunk = NAFTrunk(3 * len(self.trunk_views()), 3, width=width, encoder_blocks=encoder_blocks,
