@@ -9,8 +9,8 @@ from k3dn_plugin.data.raw.light import finish_view, shrink_mask
 from k3dn_plugin.errors import DataError, OptionError
 
 DEMOSAIC_REACH = 6        # pixels around a clipped one that its number reaches in LibRaw's demosaicing (AHD)
-EXCESS = 0.03             # of the range: by how much a side may exceed the sum through noise
-MOST_EXCEEDING = 0.01     # share of the pixels
+EXCESS = 0.08             # of the range: by how much a side may exceed the sum through noise, at the highest ISO too
+MOST_EXCEEDING = 0.02     # share of the pixels
 SHARE_OF_SUM = (0.2, 0.8)  # of one side; lenses with strong vignetting reach 0.3 at the edge
 PLATEAU = 0.85            # of the stated white: where the largest number is looked at for clipping
 
