@@ -28,6 +28,35 @@ from k3dn_plugin.errors import DataError, K3DNError, StorageError
 MOST_BYTES = 2**32    # of a file that is read into memory as a whole
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
+PACKAGE = Path(__file__).resolve().parent
+
+
+def shared_folder(kind: str) -> Path:
+    """Return the folder of shipped files of a kind: "options" (recipes) or "datasets" (official lists).
+
+    In a checkout it lies beside the package; an installed copy has it within, under `_share`.
+    """
+    checkout = PACKAGE.parent
+    # Beside an installed package lie other packages, one of them perhaps called `datasets`.
+    beside = (checkout / "setup.cfg").is_file() and (checkout / kind).is_dir()
+    return checkout / kind if beside else PACKAGE / "_share" / kind
+
+
+def shared_file(kind: str, name: str) -> Path | None:
+    """Return the shipped file `name` ("k3dn_dpdd.yml", "dpdd/train_pairs.txt") of a kind, or None."""
+    path = shared_folder(kind) / name
+    return path if path.is_file() else None
+
+
+def shared_names(kind: str, suffix: str) -> list[str]:
+    """Return the names of the shipped files of a kind that end in `suffix`, sorted."""
+    return sorted(path.name for path in shared_folder(kind).glob(f"*{suffix}"))
+
+
+def expand_path(path: str | Path) -> Path:
+    """Return `path` with `~` and `$VARIABLES` replaced, as a shell would."""
+    return Path(os.path.expandvars(os.path.expanduser(path)))
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "wb", *, encoding: str | None = None,

@@ -60,7 +60,7 @@ def training_seconds(stage, steps: int) -> float:
     phase = share_stage(stage, 1)[-1]
     crop = phase.crop_size or stage.dataset.arguments().get("crop_size") or (256, 256)
     crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
-    pair = torch.rand(phase.batch, 6, *crop)
+    pair = torch.rand(phase.batch_size, 6, *crop)
     batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3]}
     taken = []
     for _ in range(steps + 1):

@@ -43,6 +43,7 @@ class MultiScaleLoss(nn.Module):
         super().__init__()
         self.weight, self.frequency, self.edge, self.scales = weight, frequency, edge, scales
         self.distance, self.spectrum, self.pyramid = distance, spectrum, pyramid
+        self.reads = ("restored", scales)
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
         """Return the weighted sum over all scales.
