@@ -53,11 +53,6 @@ def shared_names(kind: str, suffix: str) -> list[str]:
     return sorted(path.name for path in shared_folder(kind).glob(f"*{suffix}"))
 
 
-def expand_path(path: str | Path) -> Path:
-    """Return `path` with `~` and `$VARIABLES` replaced, as a shell would."""
-    return Path(os.path.expandvars(os.path.expanduser(path)))
-
-
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "wb", *, encoding: str | None = None,
                  newline: str | None = None) -> Iterator[IO]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from k3dn_plugin.errors import OptionError
-from k3dn_plugin.files import expand_path, shared_file, shared_names
+from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.files import shared_file, shared_names, user_path
 from k3dn_plugin.registry import near
 
 LARGEST_FILE = 4 * 2**20   # bytes
@@ -51,8 +51,11 @@ def find_option_file(path: str | Path, folder: Path = Path()) -> Path:
 
     A file of one's own comes first. What is found nowhere is returned as it is; reading it explains.
     """
-    given = folder / expand_path(path)
     text = str(path)
+    try:
+        given = folder / user_path(path)
+    except DataError as error:
+        raise OptionError(f"option file {error}") from None
     if os.path.lexists(given) and not given.is_dir() or Path(text).name != text:
         return given
     return shared_file("options", text if text.endswith((".yml", ".yaml")) else f"{text}.yml") or given
