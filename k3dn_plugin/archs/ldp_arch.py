@@ -5,7 +5,7 @@ is averaged to 32 x 32 numbers, which are added to the 32 x 32 logits of an atte
 how the channels are mixed, the same for all pixels. There is no residual to an image. The published test script reads
 8 bits, restores whole frames and clamps; zeros are appended to features inside, so that any size fits.
 """
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -106,11 +106,11 @@ class LDP(Restorer):
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """`blur_map`, where the pair alone does not give it."""
-        return ("blur_map",) if getattr(self.blur_map, "needs_sample", False) else ()
+        """`blur_map`, where it comes with the sample and not from the pair."""
+        return ("blur_map",) if hasattr(self.blur_map, "of_sample") else ()
 
-    def maps_of(self, sample: dict) -> dict[str, torch.Tensor]:
-        """The sample's blur map, where the pair alone does not give it."""
+    def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The sample's blur map, where it comes with the sample."""
         return {name: self.blur_map.of_sample(sample) for name in self.maps}
 
     def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None,

@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from k3dn_plugin.archs.base import blank_maps
 from k3dn_plugin.evaluation.cost import count_macs, count_parameters
 from k3dn_plugin.inference.memory import PeakMemory, memory_in_use, release
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
@@ -39,7 +40,7 @@ def measure_restorers(restorers: dict, *, size, latency_size=(256, 256), device=
             before = memory_in_use(device)
             with PeakMemory(device) as peak, torch.inference_mode():
                 began = time.perf_counter()
-                restorer(pair)
+                restorer(pair, **blank_maps(restorer, pair))
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                 taken = time.perf_counter() - began

@@ -34,6 +34,7 @@ class Pair:
         bits: 8 or 16, of the files. colour: whether they have three channels.
         disparity_axis: along which the views are shifted, where the files say so ("x" or "y").
         quarter_turns: counter-clockwise, that put the result upright; the views lie as on the sensor.
+        name: of the scene, by which a restorer may find a map of it.
     """
 
     lq: torch.Tensor
@@ -42,6 +43,7 @@ class Pair:
     colour: bool
     disparity_axis: str | None = None
     quarter_turns: int = 0
+    name: str = ""
 
 
 def find_pairs(left, right, out, center=None) -> list[PairFiles]:
@@ -148,7 +150,7 @@ def read_pair(files: PairFiles) -> Pair:
     scale = np.iinfo(first.dtype).max
     tensors = {view: as_tensor(image, scale) for view, image in images.items()}
     return Pair(lq=torch.cat([tensors["left"], tensors["right"]], 1), center=tensors.get("center"),
-                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3)
+                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3, name=bare_name(Path(files.left)))
 
 
 def _difference(one, other):
@@ -176,10 +178,11 @@ def restore_pair(run, pair: Pair, *, disparity_axis="x"):
             along the columns. They are turned by a quarter counter-clockwise, as DPDNet and IFAN do, and the
             result back.
     """
+    maps = run.maps_of({"name": pair.name})
     if disparity_axis in (None, "x"):
-        return run(pair.lq, pair.center)
+        return run(pair.lq, pair.center, maps)
     center = None if pair.center is None else pair.center.rot90(1, (-2, -1))
-    frame = run(pair.lq.rot90(1, (-2, -1)), center)
+    frame = run(pair.lq.rot90(1, (-2, -1)), center, {name: found.rot90(1, (-2, -1)) for name, found in maps.items()})
     return type(frame)(frame.image.rot90(-1, (-2, -1)), frame.tiling, frame.same_as_whole, frame.peak_bytes)
 
 

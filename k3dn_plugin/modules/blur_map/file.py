@@ -61,6 +61,9 @@ class FileBlurMap(nn.Module):
             return self._of(sample, sample.get("name", "the sample"))
         if not self.path.is_dir():
             return self._read(self.path)
+        if not sample.get("name"):
+            raise DataError(f"FileBlurMap: {self.path} is a folder of maps, and the image has no name to find its "
+                            "own by; set blur_map.path to the map's file")
         name = str(sample["name"]).replace("/", "_")
         found = [path for suffix in SUFFIXES if (path := self.path / f"{name}{suffix}").is_file()]
         if not found:
