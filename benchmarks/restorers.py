@@ -53,7 +53,7 @@ def main(argv=None):
 
 
 def chosen(patterns):
-    from k3dn_plugin.commands.restorer_page import restorer_names
+    from k3dn_plugin.commands._restorer_page import restorer_names
     names = [n for n in restorer_names() if any(fnmatch.fnmatch(n, pattern) for pattern in patterns)]
     if not names:
         from k3dn_plugin.errors import OptionError

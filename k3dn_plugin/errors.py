@@ -1,13 +1,13 @@
 """The errors that users meet.
 
-Each message says three things: what was expected, what was found (naming the file, key or option),
+Each message has three parts: what was expected, what was found (naming the file, key or option),
 and what to do next. Tools print the message alone and exit with `exit_code`; code that embeds the
 package catches `K3DNError` to catch them all.
 """
 
 
 class K3DNError(Exception):
-    """Base of every error that a user can mend. `exit_code` is what a command-line tool returns."""
+    """Base of every error that a user can fix. `exit_code` is what a command-line tool returns."""
 
     exit_code = 2
 
@@ -41,4 +41,4 @@ class TrainingError(K3DNError):
 
 
 class DependencyError(K3DNError):
-    """Something that has to be installed is missing or broken; the message gives the mend."""
+    """Something that has to be installed is missing or broken; the message says how to fix it."""

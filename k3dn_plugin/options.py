@@ -1,48 +1,26 @@
 """Option files: YAML with `_base_` inheritance, `--set a.b=c` overrides, every key typed and checked.
 
-    options = load_options("options/k3dn_dpdd.yml", overrides=["train.optim_g.lr=1e-4"])
+    options = load_options("k3dn_dpdd", overrides=["train.optim_g.lr=1e-4"])      # shipped, or a path
     options.train.optim_g["lr"], options.hash(), options.differences()
-
-Merging is by key: a later file's mapping is merged into an earlier one's, anything else replaces it. A
-mapping that names another `type` replaces the earlier one whole (its arguments belong to another
-component), and so does one that says `_delete_: true`.
 """
 import copy
 import hashlib
 import json
-import re
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from k3dn_plugin.errors import OptionError, RegistryError
+from k3dn_plugin.option_files import find_option_file, merge, merged_value, parse_yaml, read_inherited
 from k3dn_plugin.option_schema import DatasetOptions, OptionKeys
-from k3dn_plugin.registry import check_arguments, near
+from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, MODULES, PROTOCOLS, check_arguments, near
 
-MAX_LEVELS = 3  # a recipe, what it inherits, and the shared base below that
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses duplicate keys."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise OptionError(f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: "
-                                  f"the key {key!r} stands twice in one mapping; remove one")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+.0123456789"))
+__all__ = ["Options", "apply_override", "check_components", "check_name", "differences", "load_options", "merge",
+           "parse_options", "read_inherited"]
 
 
 class Options(OptionKeys):
@@ -83,18 +61,18 @@ class Options(OptionKeys):
         return options
 
 
-def load_options(path, overrides: Sequence[str] = ()) -> Options:
+def load_options(path: str | Path, overrides: Sequence[str] = ()) -> Options:
     """Read, inherit, override and check an option file.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of a shipped recipe (`k3dn_dpdd`).
         overrides: `"train.optim_g.lr=1e-4"`, the value parsed as YAML.
 
     Raises:
         OptionError: names the file and key, what was expected, and the nearest valid key.
         RegistryError: a `type` is not registered.
     """
-    path = Path(path)
+    path = find_option_file(path)
     recipe = read_inherited(path)
     raw = copy.deepcopy(recipe)
     for override in overrides:
@@ -105,7 +83,11 @@ def load_options(path, overrides: Sequence[str] = ()) -> Options:
 
 
 def parse_options(raw: Mapping, source: Path | None = None) -> Options:
-    """Check plain data against the schema and the components' signatures."""
+    """Check plain data against the schema and the components' signatures.
+
+    Raises:
+        OptionError, RegistryError: as `load_options`.
+    """
     where = f"{source}: " if source else ""
     raw = copy.deepcopy(dict(raw))
     try:
@@ -113,22 +95,41 @@ def parse_options(raw: Mapping, source: Path | None = None) -> Options:
     except ValidationError as error:
         raise OptionError(where + _explain(error)) from None
     options._source, options._raw, options._recipe = source, raw, raw
-    for module in options.custom_imports:
-        try:
-            import_module(module)
-        except Exception as error:
-            raise OptionError(f"{where}custom_imports: {module!r} could not be imported "
-                              f"({type(error).__name__}: {error})") from error
     try:
+        check_name(options.name)
+        for module in options.custom_imports:
+            _import_custom(module)
         check_components(options)
     except (OptionError, RegistryError) as error:
         raise type(error)(where + str(error)) from None
     return options
 
 
-def check_components(options: Options):
+def check_name(name: str) -> None:
+    """Raise `OptionError` unless `name` can name a run's folder, within the folder of all runs."""
+    reason = None
+    if not name.strip() or name.strip(".") == "":
+        reason = "names no folder of its own"
+    elif any(mark in name for mark in "/\\\0") or any(ord(mark) < 32 for mark in name):
+        reason = "has a character that no folder's name may have"
+    elif len(os.fsencode(name)) > 200:
+        reason = f"is {len(os.fsencode(name))} bytes long; a folder's name has at most 200 here"
+    if reason:
+        raise OptionError(f"name: {name[:80]!r} {reason}. It names the run's folder in path.experiments_root; "
+                          "choose a plain word such as k3dn_dpdd_2, and another place by path.experiments_root")
+
+
+def _import_custom(module: str) -> None:
+    try:
+        import_module(module)
+    except (Exception, SystemExit) as error:  # a module that calls sys.exit would end the program without a word
+        said = "it calls sys.exit" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        raise OptionError(f"custom_imports: {module!r} could not be imported ({said}). It must be on "
+                          "PYTHONPATH, or in an installed package") from error
+
+
+def check_components(options: Options) -> None:
     """Check every component's `type` and arguments; nothing is built and no data is read."""
-    from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, MODULES, PROTOCOLS
     check_arguments(ARCHS, options.network_g, path="network_g")
     for split in ("train", "val"):
         dataset = getattr(options.datasets, split)
@@ -138,14 +139,14 @@ def check_components(options: Options):
         PROTOCOLS.get(options.val.protocol)
     if options.train is None:
         return
-    _check_training(options.train, "train", LOSSES, MODULES)
+    _check_training(options.train, "train")
     total = sum(stage.total_iter for stage in options.train.stages or ())
     if options.train.stages and total != options.train.total_iter:
         raise OptionError(f"train.total_iter is {options.train.total_iter}, but the stages add up to "
                           f"{total}; make them agree")
     for i, stage in enumerate(options.train.stages or ()):
         path = f"train.stages[{i}]"
-        _check_training(stage, path, LOSSES, MODULES)
+        _check_training(stage, path)
         if stage.network_g is not None:
             check_arguments(ARCHS, merge(options.network_g, stage.network_g), path=f"{path}.network_g")
         if stage.datasets_train is not None and options.datasets.train is not None:
@@ -157,69 +158,11 @@ def check_components(options: Options):
             check_arguments(DATASETS, dataset.arguments(), path=f"{path}.datasets_train")
 
 
-def _check_training(block, path, losses, modules):
+def _check_training(block, path: str) -> None:
     for name, spec in (block.losses or {}).items():
-        check_arguments(losses, spec, path=f"{path}.losses.{name}")
+        check_arguments(LOSSES, spec, path=f"{path}.losses.{name}")
     if block.reblur is not None:
-        check_arguments(modules, block.reblur, path=f"{path}.reblur")
-
-
-def read_inherited(path: Path, _below: tuple = ()) -> dict:
-    """The mapping of an option file with its `_base_` files merged in, base first."""
-    if path.resolve() in _below:
-        raise OptionError(f"{path}: `_base_` goes round in a circle: "
-                          + " -> ".join(str(p) for p in (*_below, path)))
-    if len(_below) >= MAX_LEVELS:
-        raise OptionError(f"{path}: `_base_` is more than {MAX_LEVELS - 1} levels deep; inherit from "
-                          "fewer files, a recipe should be readable in two steps")
-    own = read_yaml(path)
-    bases = own.pop("_base_", [])
-    merged = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, read_inherited(path.parent / base, (*_below, path.resolve())))
-    return merge(merged, own)
-
-
-def read_yaml(path: Path) -> dict:
-    """A YAML mapping from a file, with errors that name the file and line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        folder = path.parent if path.parent.is_dir() else Path(".")
-        names = sorted(p.name for p in folder.glob("*.yml"))
-        raise OptionError(f"{path}: no such option file.{near(path.name, names)} "
-                          f"In {folder}: {', '.join(names) or 'no .yml file'}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: cannot be read as a text file ({error})") from None
-    try:
-        loader = _Loader(text)
-        loader.name = str(path)
-        data = loader.get_single_data()
-    except yaml.YAMLError as error:
-        raise OptionError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise OptionError(f"{path}: expected a mapping of options, found {type(data).__name__}")
-    return data
-
-
-def merge(base: Mapping, change: Mapping) -> dict:
-    """`change` merged into a copy of `base`, by key (module docstring)."""
-    change = dict(change)
-    replaces = change.pop("_delete_", False) or (
-        "type" in change and "type" in base and change["type"] != base["type"])
-    merged = {} if replaces else copy.deepcopy(dict(base))
-    for key, value in change.items():
-        before = merged.get(key)
-        merged[key] = _merged_value(before if isinstance(before, Mapping) else {}, value)
-    return merged
-
-
-def _merged_value(before, value):
-    if isinstance(value, Mapping):
-        return merge(before, value)
-    if isinstance(value, list):
-        return [_merged_value({}, entry) for entry in value]
-    return copy.deepcopy(value)
+        check_arguments(MODULES, block.reblur, path=f"{path}.reblur")
 
 
 def apply_override(raw: dict, override: str):
@@ -228,23 +171,20 @@ def apply_override(raw: dict, override: str):
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise OptionError(f"--set {override}: expected key=value, e.g. train.optim_g.lr=1e-4")
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except yaml.YAMLError as error:
-        raise OptionError(f"--set {override}: the value is not valid YAML: {error}") from None
+    value = parse_yaml(text, f"--set {override[:200]}")
     place = raw
     for depth, key in enumerate(keys[:-1]):
         place = _step(place, key, ".".join(keys[:depth + 1]), override)
     last = keys[-1]
     if isinstance(place, list):
-        place[_index(place, last, dotted, override)] = _merged_value({}, value)
+        place[_index(place, last, dotted, override)] = merged_value({}, value)
     elif last == "type" and place.get("type") not in (None, value):
         # The other arguments belong to the component that is replaced.
         place.clear()
         place["type"] = value
     else:
         before = place.get(last)
-        place[last] = _merged_value(before if isinstance(before, Mapping) else {}, value)
+        place[last] = merged_value(before if isinstance(before, Mapping) else {}, value)
 
 
 def _step(place, key, dotted, override):
@@ -284,7 +224,9 @@ def _explain(error: ValidationError) -> str:
     if found["type"] == "missing":
         return f"the option {dotted!r} is missing"
     message = found["msg"][0].lower() + found["msg"][1:]
-    return f"{dotted}: {message}, found {found['input']!r} ({type(found['input']).__name__})"
+    shown = repr(found["input"])
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+    return f"{dotted}: {message}, found {shown} ({type(found['input']).__name__})"
 
 
 def _valid_keys(location) -> list[str]:

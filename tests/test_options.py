@@ -1,7 +1,9 @@
 """Option files: inheritance, overrides, checks that name the key and the nearest valid one."""
 import textwrap
+import typing
 
 import pytest
+from pydantic import BaseModel
 from torch import nn
 
 from k3dn_plugin.errors import OptionError, RegistryError
@@ -125,8 +127,133 @@ def test_files_that_cannot_be_read(write, tmp_path):
     with pytest.raises(OptionError, match="'network_g' is missing"):
         load_options(tmp_path / "recipe.yml")
     write("a.yml", "_base_: b.yml\n")
-    with pytest.raises(OptionError, match="circle"):
+    with pytest.raises(OptionError, match="circle: .*b.yml -> .*a.yml -> .*b.yml"):
         load_options(write("b.yml", "_base_: a.yml\n"))
+    with pytest.raises(OptionError, match="circle"):
+        load_options(write("self.yml", "_base_: [self.yml]\n"))
+
+
+def test_inheritance_of_any_depth(recipe, write):
+    for level in range(6):
+        below = "recipe.yml" if level == 0 else f"level{level - 1}.yml"
+        path = write(f"level{level}.yml", f"_base_: {below}\nname: level{level}\nnetwork_g: {{width: {level}}}\n")
+    options = load_options(path)
+    assert options.name == "level5" and options.network_g["width"] == 5 and options.train.total_iter == 50
+    # The same base twice, side by side, is no circle.
+    both = write("both.yml", "_base_: [level1.yml, level0.yml]\nname: both\n")
+    assert load_options(both).network_g["width"] == 0
+
+
+def test_merge_keys(write):
+    path = write("merged.yml", """
+        name: merged
+        network_g: {type: OptionTestRestorer}
+        train:
+          total_iter: 6
+          losses: {pixel: {type: L1Loss}}
+          optim_g: &adam {type: Adam, lr: 1e-4, betas: [0.9, 0.99]}
+          stages:
+            - {name: a, total_iter: 3, optim_g: &low {<<: *adam, lr: 5e-5}}
+            - {name: b, total_iter: 3, optim_g: {<<: [*low], weight_decay: 0.1}}
+    """)
+    first, second = load_options(path).train.stages
+    assert first.optim_g == {"type": "Adam", "lr": 5e-5, "betas": [0.9, 0.99]}
+    assert second.optim_g == {**first.optim_g, "weight_decay": 0.1}
+    with pytest.raises(OptionError, match="line 3: the key 'lr' stands twice"):
+        load_options(write("twice.yml", "a: &a {lr: 1}\nb:\n  {<<: *a, lr: 2, lr: 3}\n"))
+
+
+def test_shipped_recipes_are_found_by_name(write, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = load_options("k3dn_dpdd")
+    assert options.name == "k3dn_dpdd" and options.source().is_file()
+    assert load_options("k3dn_dpdd.yml").hash() == options.hash()
+    mine = load_options(write("mine.yml", "_base_: k3dn_demo\nname: mine\n"))
+    assert mine.name == "mine" and mine.network_g["base_channels"] == 16
+    write("k3dn_dpdd", "name: own\nnetwork_g: {type: OptionTestRestorer}\n")
+    assert load_options("k3dn_dpdd").name == "own"
+    with pytest.raises(OptionError, match="no recipe of that name is shipped. Did you mean 'k3dn_dpdd'"):
+        load_options("k3dn_dppd")
+
+
+def test_an_installed_copy_finds_its_own_recipes(monkeypatch, tmp_path):
+    import shutil
+
+    from k3dn_plugin import files
+    package = tmp_path / "site-packages" / "k3dn_plugin"
+    shutil.copytree(files.shared_folder("options"), package / "_share" / "options")
+    (tmp_path / "site-packages" / "options").mkdir()  # of another package
+    monkeypatch.setattr(files, "PACKAGE", package)
+    assert load_options("k3dn_s_dpdd").source() == package / "_share" / "options" / "k3dn_s_dpdd.yml"
+
+
+def test_paths_are_expanded(write, monkeypatch, tmp_path):
+    write("home/x.yml", "name: x\nnetwork_g: {type: OptionTestRestorer}\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert load_options("~/x.yml").name == load_options("$HOME/x.yml").name == "x"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("_base_: 3\n", "_base_: expected an option file or a list of them, found 3"),
+    ("_base_: [[a.yml]]\n", "_base_: expected an option file"),
+    ("network_g: &a {type: OptionTestRestorer, part: *a}\n", "network_g.part holds itself, by an alias"),
+    ("a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{b}: &{b} [{','.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi")), "more than 100,000"),
+    ("network_g: {{ NETWORK }}\n", "not valid YAML.*unhashable key"),
+    ("a: " + "[" * 3000, "nested too deeply"), ("a: " + "{a: " * 300 + "1" + "}" * 300, "nested too deeply"),
+    ("num_threads: !!set {96}\n", "num_threads: expected text, a number, a list or a mapping, found set"),
+    ("name: !!binary aGk=\n", "name: expected text.*found bytes"), ("name: !!bool abc\n", "not valid YAML"),
+    ("manual_seed: " + "9" * 5000, "not valid YAML"), ("name: 2024-05-01\n", "name is a date in YAML.*in quotes"),
+    ("1: 2\n", "expected keys that are text, found 1"), ("train: {total_iter: .nan}\n", "not a number"),
+    ("<<: 5\n", "not valid YAML")])
+def test_odd_yaml_is_one_clear_error(write, text, message):
+    with pytest.raises(OptionError, match=message):
+        load_options(write("odd.yml", "") if text is None else _raw(write, text))
+
+
+def _raw(write, text):
+    path = write("odd.yml", "")
+    path.write_text(text)
+    return path
+
+
+def test_files_that_are_no_files(tmp_path):
+    for odd in (tmp_path, "/dev/null"):
+        with pytest.raises(OptionError, match="is not a file"):
+            load_options(odd)
+    (tmp_path / "loop.yml").symlink_to(tmp_path / "loop.yml")
+    with pytest.raises(OptionError, match="loop.yml"):
+        load_options(tmp_path / "loop.yml")
+    (tmp_path / "big.yml").write_text("# " + "x" * 5_000_000)
+    with pytest.raises(OptionError, match="5,000,002 bytes"):
+        load_options(tmp_path / "big.yml")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/abs", "../x", "a\\b", "a\nb", "a\0b", "x" * 300, " "])
+def test_a_name_is_that_of_a_folder(recipe, name):
+    with pytest.raises(OptionError, match="name: .*experiments_root"):
+        load_options(recipe).with_changes({"name": name})
+
+
+def test_a_custom_import_that_ends_the_program(recipe, write, monkeypatch, tmp_path):
+    write("quits_at_once.py", "import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(OptionError, match="'quits_at_once' could not be imported .it calls sys.exit"):
+        load_options(recipe, ["custom_imports=[quits_at_once]"])
+
+
+def test_every_key_is_described():
+    from k3dn_plugin.option_schema import OptionKeys
+
+    def blocks(model, path):
+        for name, field in model.model_fields.items():
+            assert field.description and len(field.description) > 10, f"{path}{name}"
+            assert field.description[0].islower() or field.description.startswith(("TensorBoard", "BasicSR"))
+            for inner in (field.annotation, *typing.get_args(field.annotation)):
+                for found in (inner, *typing.get_args(inner)):
+                    if isinstance(found, type) and issubclass(found, BaseModel):
+                        blocks(found, f"{path}{name}.")
+    blocks(OptionKeys, "")
 
 
 def test_differences_of_nested_structures():

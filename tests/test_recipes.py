@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k3dn_plugin.commands.restorer_page import restorer_names
 
+from k3dn_plugin.commands._restorer_page import restorer_names
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.training.stages import plan_stages

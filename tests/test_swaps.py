@@ -4,8 +4,8 @@ import json
 import pytest
 import torch
 import yaml
-from k3dn_plugin.commands.restorer_page import restorer_names
 
+from k3dn_plugin.commands._restorer_page import restorer_names
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES

@@ -106,14 +106,14 @@ def gate_picture(restorer, sample) -> bytes | None:
                 gate = module.gate(torch.cat(inputs, 1))
                 gates.append((torch.sigmoid(gate) if isinstance(module, GatedSkip) else gate).float().mean(1)[0])
             handles.append(level.register_forward_hook(keep))
+    if not handles:
+        return None
     try:
         with torch.inference_mode():
             restorer(cropped(sample))
     finally:
         for handle in handles:
             handle.remove()
-    if not gates:
-        return None
     return _figure([(gate, "viridis", f"level {number + 1}") for number, gate in enumerate(gates)])
 
 

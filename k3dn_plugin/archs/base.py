@@ -4,14 +4,15 @@ A restorer writes `restore(views)` at sizes and in the range its card declares; 
 `lq` (left RGB, then right RGB, in [0, 1], any size) and gets the restored image at that size.
 """
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import SizeError
-from k3dn_plugin.layers.windows import reflected_indices
+from k3dn_plugin.layers.windows import pad_to
 
 
 class Restorer(nn.Module):
@@ -21,15 +22,27 @@ class Restorer(nn.Module):
         card: what the rest of the toolbox reads about it.
         tiny_arguments: constructor arguments of an instance small enough for the tests, which ask every
             registered restorer the same questions.
+        slots: names of the constructor's arguments that are parts (a mapping with `type`, or null), which a module
+            matrix may exchange.
     """
 
     card: ClassVar[RestorerCard]
     tiny_arguments: ClassVar[dict] = {}
+    slots: ClassVar[tuple[str, ...]] = ()
 
     @property
     def size_rule(self) -> SizeRule:
         """Sizes that `restore` takes; override where they depend on the settings."""
         return self.card.size_rule
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the maps (B, 1, H, W) that `forward` takes by keyword besides the views; mostly none."""
+        return ()
+
+    def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The sample's maps, (1, h, w) by the names of `maps`; a restorer with any overrides it."""
+        return {}
 
     @abstractmethod
     def restore(self, views: torch.Tensor) -> torch.Tensor:
@@ -88,14 +101,6 @@ def check_pair(lq, center=None):
                         f"{tuple(lq.shape)}; found {tuple(center.shape)}")
 
 
-def pad_to(image, size):
-    """Pad (..., H, W) on the bottom and right to `size` by reflection, however small the image is.
-
-    Reflection without repeating the edge, as `F.pad(mode="reflect")`, which refuses a pad that is not
-    smaller than the image; here it goes back and forth as often as needed.
-    """
-    for axis, wanted in zip((-2, -1), size):
-        have = image.shape[axis]
-        if have < wanted:
-            image = image.index_select(axis, reflected_indices(0, wanted, have, image.device))
-    return image
+def blank_maps(restorer: nn.Module, lq: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Zeros for the maps that a restorer takes besides the views, for measurements in which values do not matter."""
+    return {name: lq.new_zeros(lq.shape[0], 1, *lq.shape[-2:]) for name in getattr(restorer, "maps", ())}

@@ -1,6 +1,6 @@
 """What a restorer says of itself, so that trainer, tiler, comparer, docs and tests need no special case."""
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 View = Literal["left", "right", "center"]
@@ -13,10 +13,13 @@ class SizeRule:
     Args:
         multiple: (rows, columns); H and W must be multiples of these.
         minimum: (rows, columns) below which the network cannot run.
+        stride: (rows, columns) at whose multiples tiles of a frame start, beside those of `multiple`: the pixels to a
+            cell of the coarsest features, where a network that pads inside takes other sizes too.
     """
 
     multiple: tuple[int, int] = (1, 1)
     minimum: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
 
     def accepts(self, height, width):
         """Whether the network runs at this size without padding."""
@@ -26,6 +29,12 @@ class SizeRule:
         """The smallest size that the network takes and that holds `height` x `width`."""
         return tuple(math.ceil(max(size, low) / step) * step
                      for size, low, step in zip((height, width), self.minimum, self.multiple))
+
+    @property
+    def for_tiles(self) -> "SizeRule":
+        """Return the rule of tiles, whose cells then lie where those of the whole frame do."""
+        multiple = tuple(math.lcm(step, cell) for step, cell in zip(self.multiple, self.stride))
+        return replace(self, multiple=multiple)
 
 
 @dataclass(frozen=True)

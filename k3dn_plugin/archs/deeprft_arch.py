@@ -6,6 +6,7 @@ result depends on the size: the published evaluation cuts the image into windows
 (512 for DPDD), which `window` does; without it the image is restored whole, padded by reflection to a
 multiple of 4. The network of the AAAI 2023 paper of the same title is another one.
 """
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -26,7 +27,7 @@ WINDOWS_AT_ONCE = 4
 class ScaleInput(nn.Module):
     """Features of the image at a coarser scale: the image itself and what four convolutions see in it."""
 
-    def __init__(self, in_channels: int, channels: int):
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.main = nn.Sequential(
             DOConv(in_channels, channels // 4), DOConv(channels // 4, channels // 2, 1),
@@ -40,7 +41,7 @@ class ScaleInput(nn.Module):
 class FeatureAttention(nn.Module):
     """features + convolution of (features x those of the coarser image)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.merge = DOConv(channels, channels, relu=False)
 
@@ -74,7 +75,7 @@ class DeepRFT(MultiScaleRestorer):
 
     tiny_arguments: ClassVar[dict] = {"num_res": 1, "base_channels": 4}
 
-    def __init__(self, *, num_res: int = 8, base_channels: int = 32, window: int | None = None):
+    def __init__(self, *, num_res: int = 8, base_channels: int = 32, window: int | None = None) -> None:
         super().__init__()
         self.in_channels = 3 * len(self.card.views)
         if num_res < 1 or base_channels < 4 or base_channels % 2:
@@ -87,7 +88,7 @@ class DeepRFT(MultiScaleRestorer):
         widths = (base_channels, 2 * base_channels, 4 * base_channels)
         full, half, quarter = widths
 
-        def stage(width):
+        def stage(width: int) -> nn.Sequential:
             return nn.Sequential(*(FourierBlock(width) for _ in range(num_res)))
 
         self.extract = nn.ModuleList([DOConv(self.in_channels, full), DOConv(full, half, stride=2),
@@ -104,7 +105,7 @@ class DeepRFT(MultiScaleRestorer):
         self.out = nn.ModuleList(DOConv(width, 3, relu=False) for width in (quarter, half, full))
 
     @property
-    def size_rule(self):
+    def size_rule(self) -> SizeRule:
         """Any size from one window on where `window` is set, else multiples of 4."""
         if self.window is None:
             return self.card.size_rule
@@ -159,13 +160,13 @@ def doubled(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def windows(height: int, width: int, side: int):
+def windows(height: int, width: int, side: int) -> Iterator[tuple[int, int, int, int]]:
     """Windows that cover an image, as published: (row, column, first row kept, first column kept) of each.
 
     Windows lie side by side from the top left; what is left over gets windows anchored to the right or
     bottom edge, of which only the part not yet covered is kept.
     """
-    def starts(length):
+    def starts(length: int) -> Iterator[tuple[int, int]]:
         whole = length // side * side
         yield from ((start, start) for start in range(0, whole, side))
         if whole < length:

@@ -29,7 +29,7 @@ COLORS = 3
 class Conv(nn.Conv2d):
     """Convolution without bias, edges reflected, ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, relu: bool = True):
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, relu: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, padding_mode="reflect", bias=False)
         self.relu = relu
 
@@ -42,7 +42,7 @@ class Conv(nn.Conv2d):
 class Residual(nn.Sequential):
     """x + two convolutions of x, nothing after the sum."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__(Conv(channels, channels), Conv(channels, channels, relu=False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ def residuals(channels: int, count: int) -> nn.Sequential:
 class FeatureNet(nn.Module):
     """A U-net of three levels that gives features of an image's own size (sheet, section 4.1)."""
 
-    def __init__(self, in_channels: int, width: int, blocks: int):
+    def __init__(self, in_channels: int, width: int, blocks: int) -> None:
         super().__init__()
         widths = (width, 2 * width, 4 * width)
         self.extract = nn.ModuleList([Conv(in_channels, width), Conv(width, widths[1], stride=2),
@@ -83,7 +83,7 @@ class FeatureNet(nn.Module):
 class Cell(nn.Module):
     """A convolutional LSTM cell (sheet, section 4.2); gates and state in float32 at least."""
 
-    def __init__(self, width: int, blocks: int):
+    def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
         self.body = residuals(2 * width, blocks)
         self.gates = nn.Conv2d(2 * width, 4 * width, 1)
@@ -100,7 +100,7 @@ class Cell(nn.Module):
 class ScaleRecurrence(nn.Module):
     """A recurrence from the fine scale to the coarse one and back (sheet, section 4.3)."""
 
-    def __init__(self, width: int, blocks: int):
+    def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
         self.to_coarse, self.to_fine = Cell(width, blocks), Cell(width, blocks)
         self.norm = ChannelNorm(width)
@@ -122,7 +122,7 @@ class ScaleRecurrence(nn.Module):
         return [x + y for x, y in zip(features, reversed(found))]
 
 
-def _zeros(x):
+def _zeros(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The first state of a recurrence."""
     return torch.zeros_like(at_least_float32(x)), torch.zeros_like(at_least_float32(x))
 
@@ -153,7 +153,7 @@ class INIKNet(MultiScaleRestorer):
                                       "max_kernel_size": 5, "hidden": 8}
 
     def __init__(self, *, width: int = 32, unet_blocks: int = 2, recurrent_blocks: int = 2, bases: int = 10,
-                 max_kernel_size: int = 15, hidden: int = 64):
+                 max_kernel_size: int = 15, hidden: int = 64) -> None:
         super().__init__()
         if min(width, unet_blocks, recurrent_blocks) < 1:
             raise OptionError(f"{type(self).__name__}: expected width and blocks of at least 1; found {width}, "

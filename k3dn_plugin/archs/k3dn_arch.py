@@ -78,6 +78,8 @@ class K3DN(Restorer):
         "deblur": {"type": "KernelSetDeblur", "blocks": 2},
         "preservation": {"type": "SharpRegionPreservation", "blocks": 1}}
 
+    slots: ClassVar[tuple[str, ...]] = ("disparity", "deblur", "preservation")
+
     def __init__(self, *, base_channels: int = 48, encoder_blocks: int = 4,
                  window: tuple[int, int] = (18, 14), vector_size: int = 256, residual: bool = False,
                  disparity: dict[str, Any] | None = {"type": "CostVolumeDisparity"},  # noqa: B006

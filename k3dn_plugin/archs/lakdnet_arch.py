@@ -53,7 +53,7 @@ class LaKDNet(Restorer):
 
     def __init__(self, *, width: int = 32, blocks: Sequence[int] = (8, 12, 12, 16),
                  kernel_sizes: Sequence[int] = (9, 9, 9, 9), expansion: float = 2.3, bias: bool = False,
-                 norm_bias: bool = True, clip_in_training: bool = True):
+                 norm_bias: bool = True, clip_in_training: bool = True) -> None:
         super().__init__()
         _check(type(self).__name__, width, blocks, kernel_sizes, expansion)
         self.clip_in_training = clip_in_training

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from k3dn_plugin.archs.base import Restorer
-from k3dn_plugin.archs.card import RestorerCard
+from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.naf import NAFTrunk
 from k3dn_plugin.registry import ARCHS
@@ -37,7 +37,8 @@ class NAFNet(Restorer):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="NAFNet", paper="Chen, Chu, Zhang, Sun: Simple Baselines for Image Restoration",
-        year=2022, venue="ECCV", official_licence="MIT", views=("center",), view_order_matters=False,
+        year=2022, venue="ECCV", official_licence="MIT", views=("center",), size_rule=SizeRule(stride=(16, 16)),
+        view_order_matters=False,
         # Windows of the attention reach 192 pixels far, the convolutions 279.
         tiling="approximate", receptive_margin=128,
         recipe_source="the repository of CLDefocus (Lee, Kim, Cho, arXiv 2607.05837), which trained it on DPDD",
@@ -49,7 +50,7 @@ class NAFNet(Restorer):
                                       "decoder_blocks": [1, 1], "train_size": [32, 32]}
 
     def __init__(self, *, width: int = 32, encoder_blocks: Sequence[int] = (1, 1, 1, 28), middle_blocks: int = 1,
-                 decoder_blocks: Sequence[int] = (1, 1, 1, 1), train_size: Sequence[int] | None = (256, 256)):
+                 decoder_blocks: Sequence[int] = (1, 1, 1, 1), train_size: Sequence[int] | None = (256, 256)) -> None:
         super().__init__()
         _check(type(self).__name__, width, encoder_blocks, middle_blocks, decoder_blocks, train_size)
         self.trunk = NAFTrunk(3 * len(self.trunk_views()), 3, width=width, encoder_blocks=encoder_blocks,
@@ -59,6 +60,11 @@ class NAFNet(Restorer):
     def trunk_views(cls) -> tuple[str, ...]:
         """Return the views that the convolutions see, the first among the card's."""
         return ("center",)
+
+    @property
+    def size_rule(self) -> SizeRule:
+        """Any size; each level halves it, which tiles have to respect."""
+        return SizeRule(stride=(self.trunk.multiple,) * 2)
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """Add what the trunk predicts to the center view, the last three channels.

@@ -4,6 +4,7 @@ K3DN joins features from before and after deblurring so that what was in focus s
 another restorer joins the blurred center view and the restored image; ours, for comparison.
 """
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -57,8 +58,18 @@ class PreservedRestorer(Restorer):
         """That of the wrapped restorer; the join takes any size."""
         return self.restorer.size_rule
 
-    def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None) -> torch.Tensor:
-        return self.join(lq, center, self.restorer(lq, center))
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Those of the wrapped restorer."""
+        return self.restorer.maps
+
+    def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Those of the wrapped restorer."""
+        return self.restorer.maps_of(sample)
+
+    def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None, **maps: torch.Tensor) -> torch.Tensor:
+        """(B, 6, H, W) -> (B, 3, H, W): what the wrapped restorer gives, joined; it gets the maps that it names."""
+        return self.join(lq, center, self.restorer(lq, center, **maps))
 
     def training_outputs(self, batch: dict) -> dict:
         """Those of the wrapped restorer, `restored` after the join."""

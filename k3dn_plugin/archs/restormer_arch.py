@@ -54,7 +54,7 @@ class Restormer(Restorer):
 
     def __init__(self, *, dual_pixel: bool = True, width: int = 48, blocks: Sequence[int] = (4, 6, 6, 8),
                  refinement_blocks: int = 4, heads: Sequence[int] = (1, 2, 4, 8), expansion: float = 2.66,
-                 bias: bool = False, norm_bias: bool = True):
+                 bias: bool = False, norm_bias: bool = True) -> None:
         super().__init__()
         _check(width, blocks, refinement_blocks, heads, expansion)
         self.dual_pixel = dual_pixel
@@ -74,7 +74,7 @@ class Restormer(Restorer):
         self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
 
     @property
-    def size_rule(self):
+    def size_rule(self) -> SizeRule:
         """Each level but the first halves the size."""
         return SizeRule(multiple=(2 ** len(self.down),) * 2)
 
@@ -87,7 +87,8 @@ class Restormer(Restorer):
         return self.out(x) + views
 
 
-def _check(width, blocks, refinement_blocks, heads, expansion):
+def _check(width: int, blocks: Sequence[int], refinement_blocks: int, heads: Sequence[int],
+           expansion: float) -> None:
     if len(blocks) < 2 or len(heads) != len(blocks) or min(*blocks, *heads) < 1 or refinement_blocks < 0:
         raise OptionError("Restormer: expected blocks and heads of at least 1 for the same two levels or "
                           f"more, and refinement_blocks of at least 0; found blocks {list(blocks)}, heads "

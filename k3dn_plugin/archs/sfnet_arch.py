@@ -32,7 +32,7 @@ class Conv(nn.Conv2d):
     """Convolution that keeps the size but for its stride, GELU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1,
-                 gelu: bool = True):
+                 gelu: bool = True) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
         self.gelu = gelu
 
@@ -49,7 +49,7 @@ class Pooling:
         share: side of the window as a share of the map's, (numerator, denominator); None takes the whole map.
     """
 
-    def __init__(self, share: tuple[int, int] | None = None):
+    def __init__(self, share: tuple[int, int] | None = None) -> None:
         self.share = share
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ class Pooling:
 class QuadrantSplit(nn.Module):
     """high x (x - mean) + low x mean in each of 2 x 2 quadrants, whose means and weights are their own."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.high = nn.Parameter(torch.zeros(4 * channels))
         self.low = nn.Parameter(torch.zeros(4 * channels))
@@ -84,7 +84,7 @@ class QuadrantSplit(nn.Module):
 class PublishedSplit(FrequencySplit):
     """A frequency split with the two vectors that every published file holds and nothing uses."""
 
-    def __init__(self, channels: int, kernel_size: int):
+    def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__(channels, kernel_size, groups=GROUPS)
         self.unused_low, self.unused_high = (nn.Parameter(torch.zeros(channels), requires_grad=False)
                                              for _ in range(2))
@@ -97,7 +97,7 @@ class Block(nn.Module):
         last: whether it is the last of a stage, which also splits by predicted kernels.
     """
 
-    def __init__(self, channels: int, *, last: bool = False):
+    def __init__(self, channels: int, *, last: bool = False) -> None:
         super().__init__()
         self.conv1 = Conv(channels, channels)
         self.conv2 = Conv(channels, channels, gelu=False)
@@ -121,7 +121,7 @@ class Block(nn.Module):
 class ScaleInput(nn.Module):
     """Shallow features of the image at a coarser scale: four convolutions and an instance norm."""
 
-    def __init__(self, in_channels: int, channels: int):
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             Conv(in_channels, channels // 4), Conv(channels // 4, channels // 2, 1),
@@ -138,7 +138,7 @@ class ScaleInput(nn.Module):
 class Merge(Conv):
     """3x3 convolution over the features from above and those of the image, in this order."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__(2 * channels, channels, gelu=False)
 
     def forward(self, features: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -175,7 +175,7 @@ class SFNet(MultiScaleRestorer):
     tiny_arguments: ClassVar[dict] = {"num_res": 2, "base_channels": 16}
 
     def __init__(self, *, num_res: int = 16, base_channels: int = 32, local_pool: int | None = None,
-                 local_pool_crop: int = 256):
+                 local_pool_crop: int = 256) -> None:
         super().__init__()
         if num_res < 1 or base_channels < 2 * GROUPS or base_channels % (2 * GROUPS):
             raise OptionError(f"{type(self).__name__}: expected num_res of at least 1 and base_channels that are a "

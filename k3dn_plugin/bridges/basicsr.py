@@ -7,7 +7,7 @@ Importing this file registers everything in BasicSR's and mmengine's registries,
 later, too. A name that BasicSR has already (`L1Loss`) is mirrored as `L1Loss_k3dn`. This is the only file that
 knows basicsr.
 
-What is mended, without touching the installed packages: basicsr 1.4.2 imports
+What is fixed, without touching the installed packages: basicsr 1.4.2 imports
 `torchvision.transforms.functional_tensor`, which torchvision 0.17 renamed; and torchvision's CUDA build, the
 only one on PyPI, expects two operators whose schemas a CPU build of torch lacks.
 """
@@ -30,7 +30,7 @@ BASICSR_DATASET_KEYS = ("name", "type", "phase", "scale", "io_backend", "dataset
 
 
 def make_importable():
-    """Mend what keeps torchvision and basicsr from importing; harmless where nothing is broken."""
+    """Fix what keeps torchvision and basicsr from importing; harmless where nothing is broken."""
     define_missing_operators()
     name = "torchvision.transforms.functional_tensor"
     if name not in sys.modules:
@@ -81,7 +81,7 @@ def basicsr_dataset(name, cls):
     class BasicSRDataset(cls):
         def __init__(self, opt):
             own = {k: v for k, v in opt.items() if k not in BASICSR_DATASET_KEYS}
-            # Through the registry, so that a misspelt option is told here as anywhere.
+            # Through the registry, so that a misspelt option is reported here as anywhere.
             _, arguments = check_arguments(DATASETS, {"type": name, **own}, path=opt.get("name", "dataset"))
             super().__init__(**arguments)
             self.opt = opt

@@ -58,8 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "seconds=; without it each recipe trains for its own length")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="N", help="one training each")
     parser.add_argument("--matrix", action="store_true", help="train every combination of --choices in one recipe")
-    parser.add_argument("--choices", nargs="+", default=[], metavar="SLOT=A,B", help="for --matrix: disparity, "
-                        "deblur, reblur, preservation; `none` leaves a part out, `default` keeps the recipe's")
+    parser.add_argument("--choices", nargs="+", default=[], metavar="SLOT=A,B", help="for --matrix: "
+                        "disparity, deblur, preservation of K3DN, blur_map of LDP, reblur; `none` leaves a part out, "
+                        "`default` keeps the recipe's")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
                         help="change an option of every option file")
     parser.add_argument("--data", metavar="STORE", help="default: the first option file's datasets.val")

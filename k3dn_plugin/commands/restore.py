@@ -1,7 +1,9 @@
 """Restore your own dual-pixel pair:
 
     python tools/restore.py --left L.png --right R.png -o sharp.png --weights FILE.safetensors
+    python tools/restore.py photo.CR2 -o sharp.png --weights FILE.safetensors
 
+Camera files hold both views (docs/views.md): raw files, .pgm pairs, quad-pixel sets, and folders of them.
 16-bit files give a 16-bit result. --left and --right may be folders (then -o too); files belong together if
 their names are equal up to an ending such as _L and _R.
 """
@@ -9,18 +11,25 @@ import argparse
 import sys
 import time
 
+from k3dn_plugin.errors import OptionError
+
 GROUP = "photographs"
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
+    check_inputs(arguments)
     # Imported here, because torch takes seconds and --help should not.
+    from k3dn_plugin.inference import camera_files
     from k3dn_plugin.inference import files as restore
     from k3dn_plugin.inference.frames import FrameRestorer, check_amp
     from k3dn_plugin.training.distributed import choose_device
     from k3dn_plugin.zoo.weights import restorer_from_weights
 
-    pairs = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
+    if arguments.files:
+        pairs = camera_files.find_shots(arguments.files, arguments.out)
+    else:
+        pairs = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
     for files in pairs:
         restore.check_writable(files.out)
     restorer = restorer_from_weights(arguments.weights)
@@ -30,18 +39,34 @@ def run(arguments: argparse.Namespace) -> int:
     run = FrameRestorer(restorer.to(device), device=device, amp=amp, tile=arguments.tile,
                         max_memory_gb=arguments.max_memory_gb, self_ensemble=arguments.self_ensemble)
     for files in pairs:
-        pair = restore.read_pair(files)
+        is_pair = isinstance(files, restore.PairFiles)
+        pair = restore.read_pair(files) if is_pair else camera_files.read_shot(files, swap=arguments.swap)
         bits = arguments.bits or pair.bits
         restore.check_format(files.out, bits)
-        note(files, pair, arguments)
+        if is_pair:
+            note(files, pair, arguments)
         began = time.perf_counter()
-        frame = restore.restore_pair(run, pair, disparity_axis=arguments.disparity_axis)
-        restore.write_restored(files.out, frame.image, bits=bits, colour=pair.colour)
+        axis = arguments.disparity_axis or pair.disparity_axis
+        frame = restore.restore_pair(run, pair, disparity_axis=axis)
+        restore.write_restored(files.out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=bits,
+                               colour=pair.colour)
         print(f"{files.out}: {bits} bit, {frame.tiling}, {time.perf_counter() - began:.1f} s", flush=True)
         if not frame.same_as_whole:
             print("note: tiles change this network's result a little; a larger --tile or --max-memory-gb "
                   "avoids it", file=sys.stderr)
     return 0
+
+
+def check_inputs(arguments: argparse.Namespace) -> None:
+    """Raise `OptionError` unless there are either camera files or both views."""
+    views = [name for name in ("left", "right", "center") if getattr(arguments, name)]
+    if arguments.files and views:
+        raise OptionError(f"--{views[0]} and camera files ({arguments.files[0]}) exclude each other: a camera file holds "
+                          "both views")
+    if not arguments.files and not {"left", "right"} <= set(views):
+        raise OptionError("nothing to restore: give a camera file (.CR2, .CR3, .DNG, ...), or both --left and --right")
+    if arguments.swap and not arguments.files:
+        raise OptionError("--swap is for camera files; exchange what --left and --right name instead")
 
 
 def note(files, pair, arguments):
@@ -57,9 +82,12 @@ def note(files, pair, arguments):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--left", required=True, metavar="PATH", help="left view, or a folder of left views")
-    parser.add_argument("--right", required=True, metavar="PATH",
-                        help="right view, or a folder of right views")
+    parser.add_argument("files", nargs="*", metavar="FILE",
+                        help="camera file that holds both views (.CR2, .CR3, .DNG, ...), or a folder of such")
+    parser.add_argument("--left", metavar="PATH", help="left view, or a folder of left views")
+    parser.add_argument("--right", metavar="PATH", help="right view, or a folder of right views")
+    parser.add_argument("--swap", action="store_true", help="exchange the views of camera files, which do not say "
+                                                            "which is the left one")
     parser.add_argument("--center", metavar="PATH", help="captured combined view; default: the mean of both")
     parser.add_argument("-o", "--out", required=True, metavar="PATH",
                         help="result (.png or .tif), or a folder")

@@ -12,18 +12,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from k3dn_plugin.data.images import write_image
-from k3dn_plugin.data.raw import Views, ViewSettings, find_sources
-from k3dn_plugin.data.raw.base import ViewReader
-from k3dn_plugin.data.raw.sides import describe_sides, is_along_other_axis, measure_sides
-from k3dn_plugin.errors import K3DNError, OptionError
-
 GROUP = "photographs"
-ENDINGS = {"left": "L", "right": "R", "center": "C"}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status; files that cannot be read do not stop the others."""
+    # Imported here, because OpenCV takes time and --help should not.
+    from k3dn_plugin.data.raw import ViewSettings, find_sources
+    from k3dn_plugin.data.raw.results import report, shot_names, write_views
+    from k3dn_plugin.errors import K3DNError
+
     settings = ViewSettings(light=arguments.light, swap=arguments.swap, scale=arguments.scale, axis=arguments.axis,
                             black_level=arguments.black_level, whole=arguments.whole)
     shots = find_sources(arguments.files)
@@ -41,61 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         print("\n".join(report(views, source, files)), flush=True)
     return status
-
-
-def shot_names(shots: list[tuple[ViewReader, Path]]) -> list[str]:
-    """Return what the results of each shot are called.
-
-    Raises:
-        OptionError: two shots would write the same files.
-    """
-    owners: dict[str, Path] = {}
-    for reader, source in shots:
-        name = reader.shot_name(source)
-        if name in owners:
-            raise OptionError(f"{owners[name]} and {source} would both be written as {name}_L; give them one at a "
-                              "time, with folders of their own for -o")
-        owners[name] = source
-    return list(owners)
-
-
-def write_views(views: Views, folder: Path, name: str, *, suffix: str = ".png", mask: bool = False) -> list[Path]:
-    """Write the views as `NAME_L`, `NAME_R`, `NAME_C`, and `NAME_M.png` (white where valid) if asked; return the paths.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    written = []
-    for view, ending in ENDINGS.items():
-        written.append(folder / f"{name}_{ending}{suffix}")
-        write_image(written[-1], getattr(views, view))
-    if mask and views.valid is not None:
-        written.append(folder / f"{name}_M.png")
-        write_image(written[-1], views.valid.astype("uint8") * 255)
-    return written
-
-
-def report(views: Views, source: Path, files: list[Path]) -> list[str]:
-    """Return what is to be said of a shot, line by line."""
-    rows, columns = views.left.shape[:2]
-    facts = views.metadata
-    lines = [f"{source}: {facts['kind']}, {facts['camera']}; {columns} x {rows} pixels, "
-             f"{'sRGB' if views.light == 'srgb' else 'linear'}, {views.bits} bits",
-             f"  written: {', '.join(map(str, files))}"]
-    if views.clipped_share:
-        lines.append(f"  clipped: {views.clipped_share:.2%} of the pixels are overexposed or beside such; there the "
-                     "views are not to be trusted (--mask writes where)")
-    measured = measure_sides(views.left, views.right)
-    lines.append("  " + describe_sides(measured, views.disparity_axis))
-    if is_along_other_axis(measured, views.disparity_axis):
-        other = "rows" if views.disparity_axis == "x" else "columns"
-        lines.append(f"  warning: the views are shifted along the {other}, where this kind of file should have none")
-    elif views.disparity_axis == "y":
-        lines.append("  note: restore these with --disparity-axis y")
-    if facts.get("flip"):
-        lines.append("  note: the camera was turned; the views keep the sensor's orientation, along whose rows they "
-                     "are shifted")
-    return lines + [f"  note: {note}" for note in facts.get("notes", ())]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,7 @@ def quality_against(comparison, cost, unit, title):
             axes.annotate(entry.label, (entry.cost[cost] / unit, value), textcoords="offset points", xytext=(5, 4),
                           fontsize=8)
     if comparison.settings.published and cost == "parameters":
-        quoted = [one for one in published_figures() if one.params_m is not None]
+        quoted = [one for one in published_figures("D") if one.params_m is not None]
         axes.scatter([one.params_m for one in quoted], [one.psnr for one in quoted], marker="x", color="grey",
                      label="quoted: DPDD as published, not measured here")
         for one in quoted:

@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from k3dn_plugin.archs.base import blank_maps
 from k3dn_plugin.evaluation.cost import count_macs, count_parameters
 from k3dn_plugin.inference.memory import PeakMemory, memory_in_use, release
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
@@ -39,7 +40,7 @@ def measure_restorers(restorers: dict, *, size, latency_size=(256, 256), device=
             before = memory_in_use(device)
             with PeakMemory(device) as peak, torch.inference_mode():
                 began = time.perf_counter()
-                restorer(pair)
+                restorer(pair, **blank_maps(restorer, pair))
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                 taken = time.perf_counter() - began
@@ -60,7 +61,7 @@ def training_seconds(stage, steps: int) -> float:
     phase = share_stage(stage, 1)[-1]
     crop = phase.crop_size or stage.dataset.arguments().get("crop_size") or (256, 256)
     crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
-    pair = torch.rand(phase.batch, 6, *crop)
+    pair = torch.rand(phase.batch_size, 6, *crop)
     batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3]}
     taken = []
     for _ in range(steps + 1):

@@ -34,7 +34,7 @@ def save_scene_pictures(weights, dataset, protocol, scenes, folder, *, device="c
     for index in todo:
         sample = dataset[index]
         prepared = protocol.prepare(sample)
-        frame = run(prepared["lq"][None], prepared["center"][None])
+        frame = run(prepared["lq"][None], prepared["center"][None], run.maps_of(sample))
         images = {"truth": prepared["gt"], "input": protocol.do_nothing(sample, prepared),
                   "restored": protocol.finish(frame.image[0], prepared)}
         for name, image in images.items():  # `restored` last: it says that the others are there

@@ -13,7 +13,7 @@ def build_loader(dataset: Dataset, *, batch_size: int | None = None, total_itera
                  phases: Sequence[Phase] | None = None, num_workers: int = 0, prefetch_factor: int = 2,
                  pin_memory: bool = False, seed: int = 0, start_iteration: int = 0, rank: int = 0,
                  world_size: int = 1, shuffle: bool = True) -> "SampleLoader":
-    """Batches of `dataset`, one an iteration, from `start_iteration` to `total_iterations`.
+    """Batches of `dataset`, those of an iteration one after the other, from `start_iteration` to `total_iterations`.
 
     Args:
         dataset: takes a `SampleIndex`.

@@ -1,21 +1,25 @@
 """Pictures inside Parquet files, as Hugging Face data sets hold them: a column of {bytes, path}.
 
-A shard is read from front to back, as it is asked; what was just passed is kept, because scenes are loaded by two
-threads. Nothing is fetched from anywhere.
+Such files hold hundreds of megabytes of pictures in one compressed page, of which a single one cannot be read. So a
+row group is read once, one column at a time, and its pictures are laid out in a temporary file, from which they are
+read in any order. Nothing is fetched from anywhere.
 """
+import bisect
 import hashlib
 import os
+import tempfile
 import threading
 import types
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from k3dn_plugin.errors import DataError, DependencyError
+from k3dn_plugin.files import storage_error
 
-KEPT = 6  # pictures a column
+KEPT = 2  # row groups of a column that stay laid out: scenes are loaded by two threads
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def import_parquet() -> types.ModuleType:
@@ -30,6 +34,28 @@ def import_parquet() -> types.ModuleType:
         raise DependencyError(f"Parquet files need pyarrow ({error}); install it with: pip install "
                               "'k3dn_plugin[parquet]'") from None
     return pyarrow.parquet
+
+
+class _Pictures:
+    """Pictures one after the other in a temporary file, which is gone with this object."""
+
+    def __init__(self) -> None:
+        self.ends = [0]
+        self._file = tempfile.TemporaryFile(prefix="k3dn_")
+
+    def add(self, content: bytes) -> None:
+        """Add a picture at the end."""
+        try:
+            self._file.write(content)
+            self._file.flush()
+        except OSError as error:
+            raise storage_error(Path(tempfile.gettempdir()) / "pictures of a Parquet file", error) from error
+        self.ends.append(self.ends[-1] + len(content))
+
+    def read(self, number: int) -> bytes:
+        """Return a picture."""
+        self._file.seek(self.ends[number])
+        return self._file.read(self.ends[number + 1] - self.ends[number])
 
 
 @dataclass
@@ -52,10 +78,8 @@ class ParquetColumn:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._passed: OrderedDict[int, bytes] = OrderedDict()
+        self._laid_out: OrderedDict[int, _Pictures] = OrderedDict()
         self._hashes: dict[int, str] = {}
-        self._batches: Iterator[Any] | None = None
-        self._next = 0
         file = self._open()
         columns = {file.schema_arrow.field(i).name: file.schema_arrow.field(i).type for i in
                    range(len(file.schema_arrow))}
@@ -78,21 +102,21 @@ class ParquetColumn:
 
         Raises:
             DataError: the shard is damaged, or holds no picture there.
+            StorageError: the folder for temporary files is full.
         """
+        group = bisect.bisect_right(self._starts, row) - 1
         with self._lock:
-            if row not in self._passed:
-                try:
-                    self._advance(row)
-                except (OSError, ValueError, StopIteration) as error:  # pyarrow's errors are of these
-                    self._batches = None
-                    raise DataError(f"{self.shard}: row {row} of {self.column!r} cannot be read ({_first(error)}): the "
-                                    "file is damaged. Download it again") from None
-            content = self._passed[row]
-            if not content:
-                raise DataError(f"{self.shard}: row {row} of {self.column!r} holds no picture (null). The file was "
-                                "written without its pictures: download the data set's own Parquet files")
-            self._hashes[row] = hashlib.sha256(content).hexdigest()
-            return content
+            if group not in self._laid_out:
+                while len(self._laid_out) >= KEPT:
+                    self._laid_out.popitem(last=False)
+                with _ONE_AT_A_TIME:
+                    self._laid_out[group] = self._lay_out(group)
+            content = self._laid_out[group].read(row - self._starts[group])
+        if not content:
+            raise DataError(f"{self.shard}: row {row} of {self.column!r} holds no picture (null). The file was written "
+                            "without its pictures: download the data set's own Parquet files")
+        self._hashes[row] = hashlib.sha256(content).hexdigest()
+        return content
 
     def sha256(self, row: int) -> str:
         """Return the hash of one picture's file content."""
@@ -100,18 +124,18 @@ class ParquetColumn:
             self.read(row)
         return self._hashes[row]
 
-    def _advance(self, row: int) -> None:
-        if self._batches is None or row < self._next:
-            group = max(i for i, start in enumerate(self._starts[:-1]) if start <= row)
-            groups = list(range(group, len(self._starts) - 1))
-            self._batches = self._open().iter_batches(batch_size=1, row_groups=groups, columns=[f"{self.column}.bytes"])
-            self._next = self._starts[group]
-        while self._next <= row:
-            picture = next(self._batches).column(0)[0].as_py() or {}
-            self._passed[self._next] = picture.get("bytes") or b""
-            self._next += 1
-            while len(self._passed) > KEPT:
-                self._passed.popitem(last=False)
+    def _lay_out(self, group: int) -> "_Pictures":
+        """Write the pictures of one row group to a temporary file."""
+        pictures = _Pictures()
+        try:
+            batches = self._open().iter_batches(batch_size=1, row_groups=[group], columns=[f"{self.column}.bytes"])
+            for batch in batches:
+                pictures.add((batch.column(0)[0].as_py() or {}).get("bytes") or b"")
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these
+            raise DataError(f"{self.shard}: row {self._starts[group] + len(pictures.ends) - 1} of {self.column!r} "
+                            f"cannot be read ({_first(error)}): the file is damaged. Download it again") from None
+        del batches
+        return pictures
 
     def _read_names(self, file: Any) -> list[str | None]:
         try:

@@ -1,5 +1,5 @@
 """Which samples each iteration sees, known for any iteration without counting up to it."""
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,26 +10,65 @@ from k3dn_plugin.errors import DataError, OptionError
 
 
 class Phase(NamedTuple):
-    """`iterations` with one batch size a process and one crop size (None: the data set's own)."""
+    """Part of a stage with one batch and one crop size.
+
+    Attributes:
+        iterations: of this part.
+        batch_size: samples that a process holds at a time.
+        crop_size: (rows, columns); None leaves it to the data set.
+        accumulate: batches of a process in one iteration.
+        processes: that share an iteration.
+    """
 
     iterations: int
     batch_size: int
     crop_size: tuple[int, int] | None = None
+    accumulate: int = 1
+    processes: int = 1
+
+    @property
+    def global_batch(self) -> int:
+        """Samples that an iteration sees, over all processes and accumulated batches."""
+        return self.batch_size * self.accumulate * self.processes
+
+
+def phase_at(phases: Sequence[Phase], iteration: int) -> Phase:
+    """Return the phase of `iteration` (from 0); after the end, the last one."""
+    for phase in phases:
+        if iteration < phase.iterations:
+            return phase
+        iteration -= phase.iterations
+    return phases[-1]
+
+
+def count_before(phases: Sequence[Phase], iteration: int, each: Callable[[Phase], int]) -> int:
+    """Return the sum of `each(phase)` over the first `iteration` iterations."""
+    count = 0
+    for phase in phases:
+        inside = min(iteration, phase.iterations)
+        count += inside * each(phase)
+        iteration -= inside
+    return count
+
+
+def samples_before(phases: Sequence[Phase], iteration: int) -> int:
+    """Return how many samples all processes together see in the first `iteration` iterations."""
+    return count_before(phases, iteration, lambda phase: phase.global_batch)
 
 
 class ResumableSampler(Sampler[list[SampleIndex]]):
-    """Batches of `SampleIndex`, one list an iteration, from any iteration on.
+    """Batches of `SampleIndex`, from any iteration on; `accumulate` of them are one iteration.
 
     The samples are one endless sequence: a permutation of the data set for epoch 0, another for epoch 1, and
-    so on; iteration i takes the next ones. A batch that reaches the end of an epoch goes on in the next, so
-    every batch is full. With W processes of batch b, iteration i of all of them together takes what one
+    so on; each batch takes the next ones. A batch that reaches the end of an epoch goes on in the next, so
+    every batch is full. With W processes of batch b, batch i of all of them together takes what one
     process with batch W b would take.
 
     Args:
         length: samples in the data set.
         phases: how long, and with which batch and crop size; one phase for a plain schedule.
         seed: of the permutations.
-        start_iteration: the first iteration to give; those before it are skipped by arithmetic.
+        start_iteration: the first iteration whose batches are given; those before it are skipped by arithmetic.
         rank, world_size: this process among all.
         shuffle: False goes through the data set in its own order.
     """
@@ -39,38 +78,40 @@ class ResumableSampler(Sampler[list[SampleIndex]]):
         if length < 1:
             raise DataError("the data set is empty: there is nothing to sample. Check its folder or store")
         if not 0 <= rank < world_size or start_iteration < 0 or any(
-                phase.iterations < 0 or phase.batch_size < 1 for phase in phases):
+                phase.iterations < 0 or phase.batch_size < 1 or phase.accumulate < 1 for phase in phases):
             raise OptionError("expected 0 <= rank < world_size, a start of at least 0 and batches of at "
                               f"least 1; found rank {rank} of {world_size}, start {start_iteration}, "
                               f"{list(phases)}")
-        self.length, self.phases, self.seed = length, tuple(phases), seed
-        self.start_iteration, self.rank, self.world_size = start_iteration, rank, world_size
-        self.shuffle = shuffle
+        self.length, self.seed = length, seed
+        # Counted in batches from here on.
+        self._phases = [Phase(phase.iterations * phase.accumulate, phase.batch_size, phase.crop_size, 1, world_size)
+                        for phase in phases]
+        self._start = count_before(phases, start_iteration, lambda phase: phase.accumulate)
+        self.rank, self.shuffle = rank, shuffle
         self._permutation = (None, None)
 
     @property
-    def total_iterations(self) -> int:
-        """Of all phases."""
-        return sum(phase.iterations for phase in self.phases)
+    def total_batches(self) -> int:
+        """Batches of all phases, those before `start_iteration` included."""
+        return sum(phase.iterations for phase in self._phases)
 
-    def __len__(self):
-        return max(self.total_iterations - self.start_iteration, 0)
+    def __len__(self) -> int:
+        return max(self.total_batches - self._start, 0)
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        for iteration in range(self.start_iteration, self.total_iterations):
-            yield self.batch(iteration)
+        for number in range(self._start, self.total_batches):
+            yield self.batch(number)
 
-    def batch(self, iteration: int) -> list[SampleIndex]:
-        """What `iteration` (from 0) takes in this process."""
-        position = 0
-        for phase in self.phases:
-            if iteration < phase.iterations:
-                break
-            position += phase.iterations * phase.batch_size * self.world_size
-            iteration -= phase.iterations
-        else:
-            raise IndexError(f"iteration {iteration + self.total_iterations} of {self.total_iterations}")
-        first = position + (iteration * self.world_size + self.rank) * phase.batch_size
+    def batch(self, number: int) -> list[SampleIndex]:
+        """Return what batch `number` (from 0) takes in this process.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        if not 0 <= number < self.total_batches:
+            raise IndexError(f"batch {number} of {self.total_batches}")
+        phase = phase_at(self._phases, number)
+        first = samples_before(self._phases, number) + self.rank * phase.batch_size
         return [SampleIndex(*self._at(first + i), phase.crop_size) for i in range(phase.batch_size)]
 
     def _at(self, position):

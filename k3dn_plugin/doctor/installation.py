@@ -14,7 +14,9 @@ from k3dn_plugin.errors import K3DNError
 NEEDED = {"torch": "torch", "mmengine": "mmengine", "lmdb": "lmdb", "cv2": "opencv-python", "numpy": "numpy",
           "addict": "addict", "yaml": "PyYAML", "pydantic": "pydantic", "safetensors": "safetensors", "h5py": "h5py",
           "skimage": "scikit-image", "tqdm": "tqdm", "matplotlib": "matplotlib"}
-OPTIONAL = {"tensorboard": "tensorboard (curves while training)", "pytest": "pytest (make test)",
+OPTIONAL = {"rawpy": "rawpy (views out of camera raw files: the extra [raw])",
+            "pyarrow": "pyarrow (data sets as Parquet files: the extra [parquet])",
+            "tensorboard": "tensorboard (curves while training)", "pytest": "pytest (make test)",
             "lpips": "lpips (the metrics lpips_*)"}
 MEND_CV2 = ("OpenCV needs libGL, which bare machines lack: apt install libgl1 libglib2.0-0, or "
             "pip install opencv-python-headless in its place")

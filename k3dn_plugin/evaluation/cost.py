@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from k3dn_plugin.archs.base import blank_maps
 from k3dn_plugin.errors import SizeError
 from k3dn_plugin.layers.macs import recorded_macs
 
@@ -56,7 +57,7 @@ def count_macs(restorer: nn.Module, size: tuple[int, int] = FULL_FRAME, *, padde
     pair = torch.empty(1, 6, height, width, device="meta")
     with torch.no_grad(), recorded_macs() as products, FlopCounterMode(display=False) as counter:
         if padded:
-            model(pair, pair[:, :3])
+            model(pair, pair[:, :3], **blank_maps(model, pair))
         else:
             model.restore(model.network_input(pair, pair[:, :3]))
     return counter.get_total_flops() // 2 + sum(products)

@@ -70,7 +70,9 @@ def preservation(run, sample, prepared, restored, blurred):
     gt = prepared["gt"]
     if gt.shape[-2:] != prepared["lq"].shape[-2:]:
         return {"preservation_psnr": None}, {}  # the protocol feeds another size than it scores
-    frame = run(torch.cat([gt, gt])[None], gt[None])
+    # A sharp pair has no blur anywhere, whatever map came with the blurred one.
+    maps = {name: torch.zeros_like(found) for name, found in run.maps_of(sample).items()}
+    frame = run(torch.cat([gt, gt])[None], gt[None], maps)
     return {"preservation_psnr": _psnr(frame.image[0].clamp(0, 1), gt)}, {}
 
 
@@ -78,8 +80,10 @@ def preservation(run, sample, prepared, restored, blurred):
 def view_swap(run, sample, prepared, restored, blurred):
     """PSNR between the result, and the result of the mirrored pair mirrored back."""
     lq, center = prepared["lq"][None], prepared["center"][None]
-    mirrored = run(*flipped(lq, center, rows=False, columns=True)).image
-    once = run(lq, center).image
+    maps = run.maps_of(sample)
+    maps_mirrored = {name: flip_image(found, rows=False, columns=True) for name, found in maps.items()}
+    mirrored = run(*flipped(lq, center, rows=False, columns=True), maps_mirrored).image
+    once = run(lq, center, maps).image
     back = flip_image(mirrored, rows=False, columns=True)
     return {"view_swap_psnr": _psnr(back.clamp(0, 1)[0], once.clamp(0, 1)[0])}, {}
 

@@ -115,7 +115,7 @@ def _score(run, dataset, index, protocol, with_input, diagnostics):
                         "restored (tools/restore.py) but not scored")
     prepared = protocol.prepare(sample)
     began = time.perf_counter()
-    frame = run(prepared["lq"][None], prepared["center"][None])
+    frame = run(prepared["lq"][None], prepared["center"][None], run.maps_of(sample))
     seconds = time.perf_counter() - began
     restored = protocol.finish(frame.image[0], prepared)
     blurred = protocol.do_nothing(sample, prepared)

@@ -32,12 +32,18 @@ class Pair:
     Attributes:
         lq: (1, 6, H, W) float32 in [0, 1]. center: (1, 3, H, W) or None.
         bits: 8 or 16, of the files. colour: whether they have three channels.
+        disparity_axis: along which the views are shifted, where the files say so ("x" or "y").
+        quarter_turns: counter-clockwise, that put the result upright; the views lie as on the sensor.
+        name: of the scene, by which a restorer may find a map of it.
     """
 
     lq: torch.Tensor
     center: torch.Tensor | None
     bits: int
     colour: bool
+    disparity_axis: str | None = None
+    quarter_turns: int = 0
+    name: str = ""
 
 
 def find_pairs(left, right, out, center=None) -> list[PairFiles]:
@@ -142,9 +148,9 @@ def read_pair(files: PairFiles) -> Pair:
             raise DataError(f"the views differ in {what[0]}: {files.left} has {what[1]}, {paths[view]} has "
                             f"{what[2]}. Both must come from one shot, converted alike")
     scale = np.iinfo(first.dtype).max
-    tensors = {view: _tensor(image, scale) for view, image in images.items()}
+    tensors = {view: as_tensor(image, scale) for view, image in images.items()}
     return Pair(lq=torch.cat([tensors["left"], tensors["right"]], 1), center=tensors.get("center"),
-                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3)
+                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3, name=bare_name(Path(files.left)))
 
 
 def _difference(one, other):
@@ -157,7 +163,7 @@ def _difference(one, other):
     return None
 
 
-def _tensor(image, scale):
+def as_tensor(image, scale):
     """(H, W, 3) or (H, W, 1) integers to (1, 3, H, W) float32 in [0, 1]; one channel serves as all three."""
     planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / scale)
     return planes.expand(3, -1, -1)[None]
@@ -172,10 +178,11 @@ def restore_pair(run, pair: Pair, *, disparity_axis="x"):
             along the columns. They are turned by a quarter counter-clockwise, as DPDNet and IFAN do, and the
             result back.
     """
+    maps = run.maps_of({"name": pair.name})
     if disparity_axis in (None, "x"):
-        return run(pair.lq, pair.center)
+        return run(pair.lq, pair.center, maps)
     center = None if pair.center is None else pair.center.rot90(1, (-2, -1))
-    frame = run(pair.lq.rot90(1, (-2, -1)), center)
+    frame = run(pair.lq.rot90(1, (-2, -1)), center, {name: found.rot90(1, (-2, -1)) for name, found in maps.items()})
     return type(frame)(frame.image.rot90(-1, (-2, -1)), frame.tiling, frame.same_as_whole, frame.peak_bytes)
 
 

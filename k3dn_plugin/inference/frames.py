@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from k3dn_plugin.archs.base import check_pair, pad_to
 from k3dn_plugin.errors import OptionError
@@ -68,9 +69,19 @@ class FrameRestorer:
         self._line = None
         self._proven = None
 
-    def __call__(self, lq, center=None) -> RestoredFrame:
-        """Restore (B, 6, H, W) in [0, 1], with (B, 3, H, W) center or None."""
+    def maps_of(self, sample) -> dict[str, torch.Tensor]:
+        """The maps of a sample that the restorer reads besides the views, (1, 1, h, w) each; mostly none."""
+        return {name: found[None] for name, found in self.restorer.maps_of(sample).items()} if self._maps else {}
+
+    def __call__(self, lq, center=None, maps=None) -> RestoredFrame:
+        """Restore (B, 6, H, W) in [0, 1], with (B, 3, H, W) center or None.
+
+        Args:
+            maps: (B, 1, h, w) by name, what the restorer's `maps` name; of other sizes enlarged to the frame by their
+                nearest pixels. None for those that it finds without a sample.
+        """
         check_pair(lq, center)
+        center = self._with_maps(lq, center, self.maps_of({}) if maps is None else maps)
         height, width = lq.shape[-2:]
         frame = self.restorer.size_rule.padded(height, width)
         lq = pad_to(lq, frame)
@@ -95,6 +106,18 @@ class FrameRestorer:
         return RestoredFrame(image[..., :height, :width], plan.describe(), self._is_exact(plan),
                              max(peaks, default=0))
 
+    @property
+    def _maps(self):
+        return getattr(self.restorer, "maps", ())
+
+    def _with_maps(self, lq, center, maps):
+        """The center view with the maps as further channels, so that they are padded, cut and mirrored as it is."""
+        if not self._maps:
+            return center
+        center = (lq[:, :3] + lq[:, 3:]) / 2 if center is None else center
+        return torch.cat([center, *(F.interpolate(maps[name].to(center), size=lq.shape[-2:], mode="nearest")
+                                    for name in self._maps)], 1)
+
     def _is_exact(self, plan):
         return plan.is_whole or (self.restorer.card.tiling == "exact" and not plan.short_margin())
 
@@ -115,10 +138,14 @@ class FrameRestorer:
         """One call of the network: in and out on the CPU."""
         lq = lq.to(self.device)
         center = None if center is None else center.to(self.device)
+        maps = {}
+        if self._maps:
+            center, *found = center.split([3, *(1 for _ in self._maps)], 1)
+            maps = dict(zip(self._maps, found))
         precision = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
         # no_grad, not inference_mode: a network may keep what it computes once for later training.
         with torch.no_grad(), precision:
-            return self.restorer(lq, center).float().cpu()
+            return self.restorer(lq, center, **maps).float().cpu()
 
     def _plan(self, frame, lq, center):
         """Tiles for a padded frame: as asked for, or the largest that memory allows."""
@@ -142,7 +169,7 @@ class FrameRestorer:
         return in_use + (memory_available(self.device) - in_use) / self.share
 
     def _tiles(self, frame, tile):
-        rule = self.restorer.size_rule
+        rule = self.restorer.size_rule.for_tiles
         tile = rule.padded(*(min(t, f) for t, f in zip(tile, frame)))
         return plan_tiles(frame, tile, multiple=rule.multiple, margin=self.restorer.card.receptive_margin)
 
@@ -153,7 +180,7 @@ class FrameRestorer:
         joined = 4 * math.prod(frame) * (lq.shape[0] * 3 * (3 if self.self_ensemble else 1) + 2)
         base += joined if self.device.type == "cpu" else 0
         pixels = (bound - base) * SAFETY / slope
-        smallest = self.restorer.size_rule.padded(1, 1)
+        smallest = self.restorer.size_rule.for_tiles.padded(1, 1)
         needed = base + slope * math.prod(smallest)
         if needed > bound and self.max_memory_gb is not None:
             raise OptionError(
@@ -171,11 +198,11 @@ class FrameRestorer:
             even_tile(length, _floor(size, step, low), low=low, step=step,
                       margin=self.restorer.card.receptive_margin)
             for length, size, step, low in zip(frame, (rows, min(frame[1], pixels / rows)),
-                                               self.restorer.size_rule.multiple, smallest))
+                                               self.restorer.size_rule.for_tiles.multiple, smallest))
 
     def _measure(self, frame, lq, center, bound):
         """`(bytes at no pixels, bytes a pixel)` of the peak, from two pieces of the frame."""
-        rule = self.restorer.size_rule
+        rule = self.restorer.size_rule.for_tiles
         small = rule.padded(*(min(PROBE_SIDE, f) for f in frame))
         large = rule.padded(*(min(max(2 * PROBE_SIDE, s + 1), f) for s, f in zip(small, frame)))
         low, high = math.prod(small), math.prod(large)
@@ -206,7 +233,7 @@ class FrameRestorer:
 
     def _smaller(self, plan):
         """The next smaller tiles, or None at the smallest; remembered for the frames to come."""
-        rule = self.restorer.size_rule
+        rule = self.restorer.size_rule.for_tiles
         smallest = rule.padded(1, 1)
         # Halve the longer side, in steps of the rule.
         axis = 0 if plan.tile[0] / smallest[0] > plan.tile[1] / smallest[1] else 1

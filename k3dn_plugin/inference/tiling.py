@@ -17,7 +17,8 @@ class TilePlan:
     """Tiles of one size that cover a frame.
 
     Attributes:
-        frame: (rows, columns) of the padded frame. tile: (rows, columns) of each tile.
+        frame: (rows, columns) of the padded frame. tile: (rows, columns) of each tile; the last ones end with the
+            frame, and are smaller where that is no multiple of the steps.
         rows, columns: where tiles start.
         margin: pixels thrown away at edges inside the frame. blend: pixels over which tiles fade.
         wanted_margin: the margin that the network asks for; more than `margin` where tiles are too small.
@@ -42,7 +43,8 @@ class TilePlan:
 
     def weights(self, row, column):
         """(rows, columns) float32 weights of the tile at an origin: 0 in the margin, 1 inside."""
-        down, across = (fade(start, size, frame, margin, blend) for start, size, frame, margin, blend
+        down, across = (fade(start, min(size, frame - start), frame, margin, blend)
+                        for start, size, frame, margin, blend
                         in zip((row, column), self.tile, self.frame, self.margin, self.blend))
         return down[:, None] * across[None, :]
 
@@ -72,7 +74,8 @@ def plan_tiles(frame, tile, *, multiple=(1, 1), margin=0, blend=BLEND):
     for size, length, step in zip(tile, frame, multiple):
         overlap = size - _stride(size, step, margin, blend)
         count = _count(length, size, step, margin, blend)
-        starts.append(tuple(min(i * (size - overlap), length - size) for i in range(count)))
+        last = -(-(length - size) // step) * step
+        starts.append(tuple(min(i * (size - overlap), last) for i in range(count)))
         fading = min(blend, overlap - 2 * margin if overlap >= 2 * margin else overlap // 2)
         blends.append(fading)
         margins.append(min(margin, (overlap - fading) // 2))

@@ -31,7 +31,7 @@ class VectorNorm(nn.BatchNorm2d):
 class MeanSplit(nn.Module):
     """low x mean + (1 + high) x (x - mean), with two weights a channel that start at zero (sheet, section 4.2)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.low = nn.Parameter(torch.zeros(channels))
         self.high = nn.Parameter(torch.zeros(channels))
@@ -61,7 +61,7 @@ class FrequencySplit(nn.Module):
         groups: kernels.
     """
 
-    def __init__(self, channels: int, kernel_size: int, *, groups: int = 8):
+    def __init__(self, channels: int, kernel_size: int, *, groups: int = 8) -> None:
         super().__init__()
         self.kernel_size, self.groups = kernel_size, groups
         hidden = max(channels // 2, LEAST_HIDDEN)

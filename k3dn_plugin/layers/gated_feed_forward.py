@@ -14,7 +14,7 @@ class GatedFeedForward(nn.Module):
         bias: of the three convolutions.
     """
 
-    def __init__(self, channels: int, expansion: float, *, bias: bool = False):
+    def __init__(self, channels: int, expansion: float, *, bias: bool = False) -> None:
         super().__init__()
         hidden = int(channels * expansion)
         self.project_in = nn.Conv2d(channels, 2 * hidden, 1, bias=bias)

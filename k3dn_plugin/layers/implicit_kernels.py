@@ -33,7 +33,7 @@ class ImplicitKernelBank(nn.Module):
     """
 
     def __init__(self, *, bases: int = 10, max_kernel_size: int = 15, hidden: int = 64,
-                 frequencies: tuple[float, float] = (2.0, 12.0)):
+                 frequencies: tuple[float, float] = (2.0, 12.0)) -> None:
         super().__init__()
         if bases < 1 or hidden < 1:
             raise OptionError(f"a kernel bank: expected bases and hidden of at least 1, found {bases} and {hidden}")

@@ -20,7 +20,7 @@ class LargeKernelMixer(nn.Module):
         bias: of the depthwise convolutions; the 1x1 ones always have one.
     """
 
-    def __init__(self, channels: int, kernel_size: int, *, bias: bool = False):
+    def __init__(self, channels: int, kernel_size: int, *, bias: bool = False) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise OptionError(f"kernel_size: expected an odd number, since even kernels change the size of the map; "
@@ -57,7 +57,7 @@ class LargeKernelBlock(nn.Module):
     """
 
     def __init__(self, channels: int, kernel_size: int, *, expansion: float = 2.3, bias: bool = False,
-                 norm_bias: bool = True):
+                 norm_bias: bool = True) -> None:
         super().__init__()
         self.norm1 = ChannelNorm(channels, bias=norm_bias)
         self.mixer = LargeKernelMixer(channels, kernel_size, bias=bias)

@@ -21,7 +21,7 @@ class ChannelNorm(nn.Module):
         eps: added to the variance; 1e-5 in Restormer, 1e-6 in NAFNet.
     """
 
-    def __init__(self, channels: int, *, bias: bool = True, eps: float = VARIANCE_FLOOR):
+    def __init__(self, channels: int, *, bias: bool = True, eps: float = VARIANCE_FLOOR) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))

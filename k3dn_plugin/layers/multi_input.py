@@ -22,7 +22,7 @@ class Up(nn.ConvTranspose2d):
         activation: what follows, a function of a tensor.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = False, activation: Layer = F.relu):
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = False, activation: Layer = F.relu) -> None:
         super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
         self.activation = activation
 

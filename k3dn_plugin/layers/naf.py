@@ -32,7 +32,7 @@ class NAFBlock(nn.Module):
         window: rows and columns of the windows whose means the attention sees; None for the whole map.
     """
 
-    def __init__(self, channels: int, *, window: tuple[int, int] | None = None):
+    def __init__(self, channels: int, *, window: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.window = window
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
@@ -81,7 +81,7 @@ class NAFTrunk(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, width: int, encoder_blocks: Sequence[int],
-                 middle_blocks: int, decoder_blocks: Sequence[int], train_size: Sequence[int] | None = None):
+                 middle_blocks: int, decoder_blocks: Sequence[int], train_size: Sequence[int] | None = None) -> None:
         super().__init__()
         levels = len(encoder_blocks)
         self.multiple = 2 ** levels
@@ -111,11 +111,11 @@ class NAFTrunk(nn.Module):
         height, width = x.shape[-2:]
         x = self.intro(F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple)))
         skips = []
-        for stage, down in zip(self.encoders, self.downs):
+        for stage, down in zip(self.encoders, self.downs, strict=False):
             x = stage(x)
             skips.append(x)
             x = down(x)
         x = self.middle(x)
-        for up, stage in zip(self.ups, self.decoders):
+        for up, stage in zip(self.ups, self.decoders, strict=False):
             x = stage(F.pixel_shuffle(up(x), 2) + skips.pop())
         return self.ending(x)[..., :height, :width]

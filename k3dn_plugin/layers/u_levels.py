@@ -10,7 +10,7 @@ from torch import nn
 class Down(nn.Conv2d):
     """Half the size, twice the channels: 3x3 convolution without bias, pixel-unshuffle."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels, channels // 2, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -21,7 +21,7 @@ class Down(nn.Conv2d):
 class Up(nn.Conv2d):
     """Twice the size, half the channels: 3x3 convolution without bias, pixel-shuffle."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels, 2 * channels, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -80,10 +80,10 @@ def through_levels(x: torch.Tensor, parts: ULevels | nn.Module) -> torch.Tensor:
     """
     x = parts.encoder[0](x)
     skips = []
-    for down, stage in zip(parts.down, parts.encoder[1:]):
+    for down, stage in zip(parts.down, parts.encoder[1:], strict=False):
         skips.append(x)
         x = stage(down(x))
-    for i, (up, stage) in enumerate(zip(parts.up, parts.decoder)):
+    for i, (up, stage) in enumerate(zip(parts.up, parts.decoder, strict=False)):
         x = torch.cat([up(x), skips.pop()], 1)
         x = stage(parts.reduce[i](x) if i < len(parts.reduce) else x)
     return x

@@ -3,6 +3,8 @@
 A window is `window` = (rows, columns) of the 1/8-resolution features where the size is a multiple of it;
 at other sizes the *number* of windows is what the size holds, and the windows grow to fill it.
 """
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -70,6 +72,19 @@ def unpartition(windows: torch.Tensor, grid) -> torch.Tensor:
     _, channels, height, width = windows.shape
     cut = windows.view(-1, rows, columns, channels, height, width)
     return cut.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, rows * height, columns * width)
+
+
+def pad_to(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Pad (..., H, W) on the bottom and right to `size` by reflection, however small the image is.
+
+    Reflection without repeating the edge, as `F.pad(mode="reflect")`, which refuses a pad that is not
+    smaller than the image; here it goes back and forth as often as needed.
+    """
+    for axis, wanted in zip((-2, -1), size):
+        have = image.shape[axis]
+        if have < wanted:
+            image = image.index_select(axis, reflected_indices(0, wanted, have, image.device))
+    return image
 
 
 def reflected_indices(start: int, stop: int, length: int, device=None) -> torch.Tensor:

@@ -1,4 +1,8 @@
-"""What losses share: where in the prediction and the batch they look."""
+"""What losses share: where in the prediction and the batch they look.
+
+A loss declares the keys of the prediction that it reads as `reads`, a tuple on the class or the instance; one
+without may read anything.
+"""
 import torch
 from torch import nn
 
@@ -21,6 +25,7 @@ class PairLoss(nn.Module):
         self.weight = weight
         self.predicted = predicted
         self.target = target
+        self.reads = (predicted.split(".")[0],)  # keys of the prediction
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
         """The weighted distance.

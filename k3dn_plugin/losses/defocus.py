@@ -22,6 +22,8 @@ class DefocusMapLoss(nn.Module):
         auxiliary: factor on the smaller scales, 1 as published.
     """
 
+    reads = ("defocus", "defocus_scales")
+
     def __init__(self, *, weight: float = 1.0, auxiliary: float = 1.0):
         super().__init__()
         self.weight, self.auxiliary = weight, auxiliary

@@ -18,6 +18,8 @@ class DisparityWarpLoss(nn.Module):
         weight: factor on the distance.
     """
 
+    reads = ("warped_right", "small_left")
+
     def __init__(self, *, weight: float = 1.0):
         super().__init__()
         self.weight = weight
@@ -45,6 +47,7 @@ class CrossBlurLoss(nn.Module):
     def __init__(self, *, weight: float = 1000.0, predicted: str = "coc"):
         super().__init__()
         self.weight, self.predicted = weight, predicted
+        self.reads = (predicted.split(".")[0],)
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
         """The weighted distance."""
@@ -67,6 +70,7 @@ class TotalVariationLoss(nn.Module):
     def __init__(self, *, weight: float = 1e-5, predicted: str = "coc"):
         super().__init__()
         self.weight, self.predicted = weight, predicted
+        self.reads = (predicted.split(".")[0],)
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
         """The weighted sum."""

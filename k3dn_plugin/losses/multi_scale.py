@@ -1,4 +1,5 @@
 """Losses on the image at three scales, as DeepRFT, SFNet and INIKNet are trained with."""
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -38,10 +39,11 @@ class MultiScaleLoss(nn.Module):
     def __init__(self, *, weight: float = 1.0, frequency: float = 0.01, edge: float = 0.05,
                  distance: Literal["charbonnier", "l1", "mse"] = "charbonnier",
                  spectrum: Literal["modulus", "parts"] = "modulus",
-                 pyramid: Literal["gaussian", "bilinear"] = "gaussian", scales: str = "scales"):
+                 pyramid: Literal["gaussian", "bilinear"] = "gaussian", scales: str = "scales") -> None:
         super().__init__()
         self.weight, self.frequency, self.edge, self.scales = weight, frequency, edge, scales
         self.distance, self.spectrum, self.pyramid = distance, spectrum, pyramid
+        self.reads = ("restored", scales)
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
         """Return the weighted sum over all scales.
@@ -105,7 +107,7 @@ def laplacian(image: torch.Tensor) -> torch.Tensor:
     return image - smooth(kept, LAPLACE, "replicate")
 
 
-def smooth(image: torch.Tensor, taps, mode: str) -> torch.Tensor:
+def smooth(image: torch.Tensor, taps: Sequence[float], mode: str) -> torch.Tensor:
     """Filter along rows and columns with the same taps, each channel alone."""
     channels, radius = image.shape[1], len(taps) // 2
     line = torch.tensor(taps, dtype=image.dtype, device=image.device).repeat(channels, 1)

@@ -17,7 +17,8 @@ class PSNRLoss(PairLoss):
         eps: what is added to the mean squared error, in squared image units; 1e-8 stands for a perfect image's 80 dB.
     """
 
-    def __init__(self, *, weight: float = 1.0, predicted: str = "restored", target: str = "gt", eps: float = 1e-8):
+    def __init__(self, *, weight: float = 1.0, predicted: str = "restored", target: str = "gt",
+                 eps: float = 1e-8) -> None:
         super().__init__(weight=weight, predicted=predicted, target=target)
         self.eps = eps
 

@@ -23,6 +23,8 @@ class ReblurConsistency(nn.Module):
         distance: "l1" or "mse". The paper does not say which; L1 is our assumption.
     """
 
+    reads = ("reblurred",)
+
     def __init__(self, *, weight: float = 1.0, distance: Literal["l1", "mse"] = "l1"):
         super().__init__()
         choices = {"l1": F.l1_loss, "mse": F.mse_loss}

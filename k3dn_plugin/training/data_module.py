@@ -2,31 +2,30 @@
 import inspect
 
 from k3dn_plugin.data.loader import build_loader
-from k3dn_plugin.data.sampler import Phase
 from k3dn_plugin.registry import DATASETS
-from k3dn_plugin.training.stages import micro_batches_before, share_stage
+from k3dn_plugin.training.stages import share_stage
 
 
-class Feed:
+class DataModule:
     """Data sets and loaders.
 
-    All data sets are opened at once, so that a missing folder is told before anything is built.
+    All data sets are opened at once, so that a missing folder is reported before anything is built.
 
     Args:
         options: of the run.
         plan: its `Stage`s.
-        world: this process's `World`.
+        group: this process's `ProcessGroup`.
 
     Raises:
         DataError: a store is missing or damaged; the message gives the ways on.
         OptionError: a global batch cannot be shared evenly by so many processes.
     """
 
-    def __init__(self, options, plan, world):
+    def __init__(self, options, plan, group):
         for stage in plan:
-            share_stage(stage, world.size)  # a batch that cannot be shared out is told before anything is built
+            share_stage(stage, group.size)  # a batch that cannot be shared out is reported first
         self._seed = options.manual_seed
-        self._world = world
+        self._group = group
         self._sets = []
         self._train = {stage.index: self._open(self._seeded(stage.dataset.arguments())) for stage in plan}
         validation = options.datasets.val
@@ -38,15 +37,15 @@ class Feed:
 
     def batches(self, stage, iteration):
         """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""
-        loading, phases = stage.dataset, share_stage(stage, self._world.size)
+        loading = stage.dataset
         return build_loader(
             self._train[stage.index],
-            phases=[Phase(p.iterations * p.accumulate, p.batch, p.crop_size) for p in phases],
+            phases=share_stage(stage, self._group.size),
             num_workers=loading.num_worker_per_gpu, prefetch_factor=loading.prefetch_factor,
-            pin_memory=loading.pin_memory and self._world.device.type == "cuda",
+            pin_memory=loading.pin_memory and self._group.device.type == "cuda",
             # A stage sees another order than the one before it.
-            seed=self._seed + stage.index, start_iteration=micro_batches_before(phases, iteration),
-            rank=self._world.rank, world_size=self._world.size)
+            seed=self._seed + stage.index, start_iteration=iteration,
+            rank=self._group.rank, world_size=self._group.size)
 
     def _seeded(self, spec):
         """`spec` with the run's seed for the samples' random choices, where it gives none itself."""

@@ -20,7 +20,7 @@ _ended = []
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """This process among all: `rank` of `size`, and the device that it trains on."""
 
     device: torch.device
@@ -40,7 +40,7 @@ class World:
         # for their gradients.
         return DistributedDataParallel(graph, device_ids=ids, find_unused_parameters=True)
 
-    def synchronised(self, model, last):
+    def synchronized(self, model, last):
         """Context in which `model`'s gradients are exchanged only on the last micro-batch."""
         return contextlib.nullcontext() if last or self.size == 1 else model.no_sync()
 
@@ -100,7 +100,7 @@ class World:
 
 @contextlib.contextmanager
 def launched(launcher, device="auto", backend="nccl"):
-    """The `World` of this process; its process group lives as long as the context.
+    """The `ProcessGroup` of this process; its process group lives as long as the context.
 
     Args:
         launcher: "none", "pytorch" (torchrun's environment) or "slurm".
@@ -115,7 +115,7 @@ def launched(launcher, device="auto", backend="nccl"):
             raise OptionError("this process was started by torchrun as one of several, but --launcher is "
                               "none: each would train by itself and overwrite the others. "
                               "Add --launcher pytorch")
-        yield World(choose_device(device))
+        yield ProcessGroup(choose_device(device))
         return
     if launcher not in ("pytorch", "slurm"):
         raise OptionError(f"launcher: expected none, pytorch or slurm; found {launcher!r}")
@@ -131,7 +131,7 @@ def launched(launcher, device="auto", backend="nccl"):
         torch.cuda.set_device(chosen)
     dist.init_process_group(backend if chosen.type == "cuda" else "gloo")
     try:
-        yield World(chosen, dist.get_rank(), dist.get_world_size())
+        yield ProcessGroup(chosen, dist.get_rank(), dist.get_world_size())
     finally:
         _ended.append(dist.group.WORLD)
         dist.destroy_process_group()

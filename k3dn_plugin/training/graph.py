@@ -36,7 +36,7 @@ class TrainingGraph(nn.Module):
         self.restorer = restorer
         self.reblur = reblur
         self.losses = nn.ModuleDict(losses).requires_grad_(False)
-        self._still = []
+        self._frozen_norms = []
         if trainable is not None:
             self._freeze(trainable)
 
@@ -61,12 +61,12 @@ class TrainingGraph(nn.Module):
         return prediction
 
     def trained_parameters(self):
-        """The parameters for the optimiser."""
+        """The parameters for the optimizer."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def train(self, mode=True):
         super().train(mode)
-        for norm in self._still:
+        for norm in self._frozen_norms:
             norm.eval()
         return self
 
@@ -83,7 +83,7 @@ class TrainingGraph(nn.Module):
         for prefix, part in parts:
             for name, module in part.named_modules(prefix=prefix.rstrip(".")):
                 if isinstance(module, _NormBase) and not matches(f"{name}.running_mean", patterns):
-                    self._still.append(module)
+                    self._frozen_norms.append(module)
 
 
 def matches(name, patterns):

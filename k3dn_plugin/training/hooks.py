@@ -24,17 +24,19 @@ from k3dn_plugin.training.state import save_state
 from k3dn_plugin.training.stopping import check_weights
 from k3dn_plugin.zoo.weights import save_weights
 
+logger = logging.getLogger("k3dn_plugin.training")
+
 
 def save_published(path, trainer):
     """Write the validated weights of `trainer` (the moving average where there is one) to `path`."""
-    save_weights(path, trainer.assembly.validated, network_g=trainer.stage.network_g,
+    save_weights(path, trainer.components.validated, network_g=trainer.stage.network_g,
                  provenance=provenance(trainer))
 
 
 def provenance(trainer):
     """Where the present weights come from, as a JSON mapping."""
     options, stage = trainer.options, trainer.stage
-    dataset = trainer.feed.training(stage)
+    dataset = trainer.data.training(stage)
     return {
         "origin": "trained here", "run": options.name, "recipe": str(options.source() or ""),
         "options_hash": options.hash(), "stage": stage.name, "iteration": trainer.iteration,
@@ -42,7 +44,7 @@ def provenance(trainer):
         "data": describe_data(dataset), "data_hash": data_hash(dataset),
         "validation": trainer.latest_scores(),
         "protocol": options.val.protocol if options.datasets.val is not None else None,
-        "device": device_name(trainer.world.device), "processes": trainer.world.size,
+        "device": device_name(trainer.group.device), "processes": trainer.group.size,
         "versions": versions(),
     }
 
@@ -54,21 +56,18 @@ class Hook:
         """Once, after the training state, if any, has been read and before the first stage is built."""
 
     def before_stage(self, trainer):
-        """The stage's network, optimiser and loader are ready."""
+        """The stage's network, optimizer and loader are ready."""
 
     def after_iteration(self, trainer):
         """`trainer.iteration` counts the iteration that has just ended."""
 
     def close(self, trainer):
-        """Last, after an error too: let go of files."""
+        """Close files; called last, after an error too."""
 
 
 def due(trainer, frequency):
     """Whether something that happens every `frequency` iterations, and at a stage's end, happens now."""
     return trainer.iteration % frequency == 0 or trainer.iteration == trainer.stage.end
-
-
-logger = logging.getLogger("k3dn_plugin.training")
 
 
 class LogHook(Hook):
@@ -78,7 +77,7 @@ class LogHook(Hook):
         self._began = time.perf_counter()
 
     def before_stage(self, trainer):
-        stage, parts = trainer.stage, trainer.assembly
+        stage, parts = trainer.stage, trainer.components
         count = sum(p.numel() for p in parts.restorer.parameters())
         trained = sum(p.numel() for p in parts.parameters)
         logger.info("stage %r (%d of %d): iterations %s to %s, %s with %s parameters, %s trained, "
@@ -92,7 +91,7 @@ class LogHook(Hook):
 
     def _block(self, trainer):
         stage = trainer.stage
-        epoch = (trainer.iteration - stage.start) * trainer.batch // len(trainer.feed.training(stage))
+        epoch = (trainer.iteration - stage.start) * trainer.batch // len(trainer.data.training(stage))
         losses = " ".join(f"{name}: {value:.4e}" for name, value in trainer.losses.items())
         return (f"[{trainer.options.name[:12]}..][{stage.name}, epoch:{epoch:3d}, "
                 f"iter:{trainer.iteration:8,d}, lr:({trainer.lr:.3e},)] [eta: {self._eta(trainer)}, "
@@ -132,9 +131,6 @@ class ConsoleHandler(logging.Handler):
         sys.stdout.flush()
 
 
-logger = logging.getLogger("k3dn_plugin.training")
-
-
 class ValidationHook(Hook):
     """Every `val.val_freq` iterations, and at the end of each stage, scores the validated weights.
 
@@ -160,7 +156,7 @@ class ValidationHook(Hook):
         better = trainer.best is None or self._rank(scores) > self._rank(trainer.best["scores"])
         if better:
             trainer.best = {"iteration": trainer.iteration, "scores": scores}
-            if trainer.world.is_main:
+            if trainer.group.is_main:
                 save_published(trainer.experiment.best_weights, trainer)
         logger.info("validation at iteration %s (%s, %d images): %s%s", f"{trainer.iteration:,}",
                     self._options.protocol, len(self._dataset), show_scores(scores),
@@ -168,17 +164,17 @@ class ValidationHook(Hook):
 
     def _evaluate(self, trainer):
         """The whole `EvaluationResult`, on every process."""
-        parts, world, options = trainer.assembly, trainer.world, self._options
-        world.share_buffers(parts.validated)
+        parts, group, options = trainer.components, trainer.group, self._options
+        group.share_buffers(parts.validated)
         working = trainer.experiment.working if options.save_img else None
-        with randomness.preserved(world.device):
-            mine = evaluate(parts.validated, self._dataset, self._protocol, device=world.device,
+        with randomness.preserved(group.device):
+            mine = evaluate(parts.validated, self._dataset, self._protocol, device=group.device,
                             tile=options.tile, max_memory_gb=options.max_memory_gb,
-                            save_pictures=options.save_img, out_dir=working, rank=world.rank,
-                            world_size=world.size, progress=self._progress)
+                            save_pictures=options.save_img, out_dir=working, rank=group.rank,
+                            world_size=group.size, progress=self._progress)
         parts.graph.train()  # frozen batch norms know themselves; `evaluate` does not
-        result = EvaluationResult.merged(world.gather(mine))
-        if working is not None and world.is_main:
+        result = EvaluationResult.merged(group.gather(mine))
+        if working is not None and group.is_main:
             for picture in result.pictures:
                 os.replace(picture, trainer.experiment.pictures
                            / f"{picture.stem}_{trainer.iteration:08d}{picture.suffix}")
@@ -239,9 +235,6 @@ class RecordHook(Hook):
                 writer.writerows(trainer.history)
 
 
-logger = logging.getLogger("k3dn_plugin.training")
-
-
 class CheckpointHook(Hook):
     """Saves a state and models/last.safetensors every `logger.save_checkpoint_freq` iterations, at the end
     of each stage and before stopping. A stage that is not the last also leaves models/<its name>.safetensors.
@@ -252,7 +245,7 @@ class CheckpointHook(Hook):
             return
         check_weights(trainer)
         state = trainer.state()  # every process takes part
-        if trainer.world.is_main:
+        if trainer.group.is_main:
             experiment, stage = trainer.experiment, trainer.stage
             save_published(experiment.last_weights, trainer)
             if trainer.iteration == stage.end and stage is not trainer.plan[-1]:
@@ -266,7 +259,7 @@ class CheckpointHook(Hook):
 class TensorBoardHook(Hook):
     """Writes the rows of metrics.csv, and the validation pictures, to tb/.
 
-    On resume, TensorBoard is told to drop what lies behind the resumed iteration.
+    On resume, TensorBoard drops what lies behind the resumed iteration.
     """
 
     _writer = None
@@ -293,16 +286,16 @@ class TensorBoardHook(Hook):
             self._writer.close()
 
 
-def default_hooks(options, feed, world, *, progress=False):
+def default_hooks(options, data, group, *, progress=False):
     """The hooks of a run in their order: scores come before rows and states, which hold them."""
-    hooks = [LogHook()] if world.is_main else []
-    if feed.validation is not None:
-        hooks.append(ValidationHook(feed.validation, options.val, progress=progress))
-    if world.is_main:
+    hooks = [LogHook()] if group.is_main else []
+    if data.validation is not None:
+        hooks.append(ValidationHook(data.validation, options.val, progress=progress))
+    if group.is_main:
         hooks.append(RecordHook())
         if options.logger.use_tb_logger:
             hooks.append(TensorBoardHook())
     hooks.append(CheckpointHook())
-    if world.is_main and progress:
+    if group.is_main and progress:
         hooks.append(ProgressHook())
     return hooks

@@ -15,17 +15,17 @@ from k3dn_plugin.registry import conform, near
 
 
 def check_optimizer(spec, where="train.optim_g"):
-    """`(class, arguments)` for `spec`, a mapping with `type` and the optimiser's own arguments.
+    """`(class, arguments)` for `spec`, a mapping with `type` and the optimizer's own arguments.
 
     Raises:
-        OptionError: no such optimiser; an argument that it does not have, lacks or has as another type.
+        OptionError: no such optimizer; an argument that it does not have, lacks or has as another type.
     """
     known = {name: cls for name, cls in vars(torch.optim).items()
              if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
              and cls not in (torch.optim.Optimizer, torch.optim.LBFGS)}  # LBFGS wants a closure
     name = spec.get("type")
     if name not in known:
-        raise OptionError(f"{where}.type: no optimiser of torch.optim is called {name!r}."
+        raise OptionError(f"{where}.type: no optimizer of torch.optim is called {name!r}."
                           f"{near(name, known)} Known: {', '.join(sorted(known))}")
     cls = known[name]
     parameters = {n: p for n, p in inspect.signature(cls.__init__).parameters.items()
@@ -46,10 +46,10 @@ def check_optimizer(spec, where="train.optim_g"):
 
 
 def build_optimizer(spec, parameters, where="train.optim_g"):
-    """The optimiser that `spec` describes, over `parameters`.
+    """The optimizer that `spec` describes, over `parameters`.
 
     Raises:
-        OptionError: as `check_optimizer`, or a value that the optimiser refuses (a negative lr).
+        OptionError: as `check_optimizer`, or a value that the optimizer refuses (a negative lr).
     """
     cls, arguments = check_optimizer(spec, where)
     try:

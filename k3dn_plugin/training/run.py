@@ -10,7 +10,7 @@ import torch
 
 from k3dn_plugin.files import storage_error
 from k3dn_plugin.training import randomness
-from k3dn_plugin.training.data_module import Feed
+from k3dn_plugin.training.data_module import DataModule
 from k3dn_plugin.training.distributed import launched
 from k3dn_plugin.training.experiment import Experiment, check_same_run, logging_to
 from k3dn_plugin.training.hooks import ConsoleHandler, default_hooks, show_scores
@@ -75,26 +75,26 @@ def train(options, *, resume=None, device="auto", launcher="none", overwrite=Fal
     experiment = Experiment.of(options)
     resume = resume or options.path.resume_state
     with contextlib.ExitStack() as stack:
-        world = stack.enter_context(launched(launcher, device, options.dist_params.backend))
-        stack.enter_context(_settings(options, world.device))
-        visible = world.is_main and not quiet
+        group = stack.enter_context(launched(launcher, device, options.dist_params.backend))
+        stack.enter_context(_settings(options, group.device))
+        visible = group.is_main and not quiet
         stack.enter_context(logging_to(ConsoleHandler() if visible else logging.NullHandler()))
-        feed = Feed(options, plan, world)  # missing data is told before anything is built or written
-        path = world.from_main(lambda: _prepare(experiment, options, resume, overwrite, world.size))
+        data = DataModule(options, plan, group)  # missing data is reported before anything is built or written
+        path = group.from_main(lambda: _prepare(experiment, options, resume, overwrite, group.size))
         state = None if path is None else load_state(path)
-        if world.is_main:
+        if group.is_main:
             stack.enter_context(_log_file(experiment))
-        stop = stack.enter_context(StopRequest(logger.warning, patient=world.size > 1))
+        stop = stack.enter_context(StopRequest(logger.warning, patient=group.size > 1))
         stack.enter_context(explained(options, experiment.folder))
-        hooks = default_hooks(options, feed, world, progress=visible and sys.stderr.isatty())
-        trainer = Trainer(options, plan=plan, feed=feed, world=world, experiment=experiment, hooks=hooks,
+        hooks = default_hooks(options, data, group, progress=visible and sys.stderr.isatty())
+        trainer = Trainer(options, plan=plan, data=data, group=group, experiment=experiment, hooks=hooks,
                           stop=stop)
         _announce(trainer, path)
         trainer.safe_state = path
         trainer.run(state)
         result = _result(trainer)
-        _summarise(result, options, launcher)
-        world.wait()  # a launcher ends the others as soon as one process has left
+        _log_summary(result, options, launcher)
+        group.wait()  # a launcher ends the others as soon as one process has left
         return result
 
 
@@ -146,10 +146,10 @@ def _settings(options, device):
 
 
 def _announce(trainer, path):
-    options, world = trainer.options, trainer.world
+    options, group = trainer.options, trainer.group
     logger.info("%s: options %s of %s; %s, %d process%s, torch %s; results go to %s", options.name,
-                options.hash(), options.source() or "a mapping", world.device, world.size,
-                "es" if world.size > 1 else "", torch.__version__, trainer.experiment.folder)
+                options.hash(), options.source() or "a mapping", group.device, group.size,
+                "es" if group.size > 1 else "", torch.__version__, trainer.experiment.folder)
     for line in options.differences():
         logger.info("changed from the recipe: %s", line)
     if path is not None:
@@ -166,8 +166,8 @@ def _result(trainer):
         last_weights=weights[1], history=trainer.history)
 
 
-def _summarise(result, options, launcher):
-    """The last words: what was reached, and the next step."""
+def _log_summary(result, options, launcher):
+    """Log what was reached, and the next step."""
     # What `--set` changed is in the stored options, so those are the ones to go on with.
     plain = options.source() is not None and not options.differences()
     recipe = shlex.quote(str(options.source() if plain else result.folder / "options.yml"))

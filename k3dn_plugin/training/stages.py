@@ -9,10 +9,11 @@ each part of a stage (`train.phases`, as Restormer does). Each device then takes
 time, `batch_size_per_gpu` samples at most, as often as needed; so one GPU can follow a recipe of eight.
 """
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from pydantic import ValidationError
+from tabulate import tabulate
 
+from k3dn_plugin.data.sampler import Phase
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.option_schema import DatasetOptions
 from k3dn_plugin.options import merge
@@ -49,10 +50,10 @@ class Stage:
 
 
 def plan_stages(options):
-    """The stages of a recipe in order, their optimisers and schedules checked.
+    """The stages of a recipe in order, their optimizers and schedules checked.
 
     Raises:
-        OptionError: there is nothing to train, or an optimiser or schedule is wrong.
+        OptionError: there is nothing to train, or an optimizer or schedule is wrong.
     """
     train = options.train
     if train is None or options.datasets.train is None:
@@ -151,30 +152,7 @@ def load_carried(graph, weights, stage, source):
         part.load_state_dict(state, strict=False)
 
 
-class SharedPhase(NamedTuple):
-    """Part of a stage, shared out over devices.
-
-    Attributes:
-        iterations: of this part.
-        batch: samples that a device holds at a time.
-        accumulate: micro-batches of an iteration.
-        crop_size: (rows, columns); None leaves it to the data set.
-        devices: how many there are.
-    """
-
-    iterations: int
-    batch: int
-    accumulate: int
-    crop_size: tuple[int, int] | None
-    devices: int
-
-    @property
-    def global_batch(self) -> int:
-        """Samples that an iteration sees, over all devices and micro-batches."""
-        return self.batch * self.accumulate * self.devices
-
-
-def share_stage(stage, devices: int) -> list[SharedPhase]:
+def share_stage(stage, devices: int) -> list[Phase]:
     """The phases of a `Stage` on that many devices; a stage without phases is one.
 
     Raises:
@@ -185,7 +163,7 @@ def share_stage(stage, devices: int) -> list[SharedPhase]:
         batch, accumulate = limit, stage.accumulate
         if stage.global_batch is not None:
             batch, accumulate = share(stage.global_batch, devices, limit, f"stage {stage.name!r}")
-        return [SharedPhase(stage.total_iter, batch, accumulate, None, devices)]
+        return [Phase(stage.total_iter, batch, None, accumulate, devices)]
     length = sum(phase.iterations for phase in stage.phases)
     if length != stage.total_iter:
         raise OptionError(f"train.phases of stage {stage.name!r} have {length:,} iterations together, the stage "
@@ -194,7 +172,7 @@ def share_stage(stage, devices: int) -> list[SharedPhase]:
     for number, phase in enumerate(stage.phases):
         batch, accumulate = share(phase.global_batch, devices, phase.batch_size_per_gpu or limit,
                                   f"phase {number + 1} of stage {stage.name!r}")
-        shared.append(SharedPhase(phase.iterations, batch, accumulate, _pair(phase.crop_size), devices))
+        shared.append(Phase(phase.iterations, batch, _pair(phase.crop_size), accumulate, devices))
     return shared
 
 
@@ -210,35 +188,6 @@ def share(global_batch: int, devices: int, limit: int, where: str) -> tuple[int,
     own = global_batch // devices
     batch = max(size for size in range(1, min(own, limit) + 1) if own % size == 0)
     return batch, own // batch
-
-
-def micro_batches_before(phases: list[SharedPhase], iteration: int) -> int:
-    """Micro-batches of a device in the first `iteration` iterations."""
-    return _before(phases, iteration, lambda phase: phase.accumulate)
-
-
-def samples_before(phases: list[SharedPhase], iteration: int) -> int:
-    """Samples that all devices together see in the first `iteration` iterations of a stage."""
-    return _before(phases, iteration, lambda phase: phase.global_batch)
-
-
-def phase_at(phases: list[SharedPhase], iteration: int) -> SharedPhase:
-    """The phase of `iteration`, counted from 0 within the stage; after its end, the last one."""
-    for phase in phases:
-        if iteration < phase.iterations:
-            return phase
-        iteration -= phase.iterations
-    return phases[-1]
-
-
-def _before(phases, iteration, each):
-    """The sum of `each(phase)` over the first `iteration` iterations."""
-    count = 0
-    for phase in phases:
-        inside = min(iteration, phase.iterations)
-        count += inside * each(phase)
-        iteration -= inside
-    return count
 
 
 def _pair(size):
@@ -269,7 +218,7 @@ def plan_rows(options, devices: int) -> list[dict]:
                 "stage": stage.name, "iterations": f"{stage.start + start + 1:,} - {stage.start + end:,}",
                 "crop": "whole" if crop is None else str(crop) if isinstance(crop, int) else
                         "{} x {}".format(*crop),
-                "per device": phase.batch, "accumulate": phase.accumulate,
+                "per device": phase.batch_size, "accumulate": phase.accumulate,
                 "global batch": phase.global_batch, "samples seen": f"{seen:,}",
                 "learning rate": f"{rate(start):.3g} -> {rate(end - 1):.3g}"})
             start = end
@@ -277,9 +226,7 @@ def plan_rows(options, devices: int) -> list[dict]:
 
 
 def plan_text(options, devices: int) -> str:
-    """The rows as aligned lines."""
-    rows = plan_rows(options, devices)
-    table = [COLUMNS, *([str(row[column]) for column in COLUMNS] for row in rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
-    return "\n".join([f"{options.name} on {devices} device{'s' if devices > 1 else ''}", *lines])
+    """Return `plan_rows` as an aligned table under a line with the recipe's name."""
+    table = tabulate([[row[column] for column in COLUMNS] for row in plan_rows(options, devices)], COLUMNS,
+                     tablefmt="plain", disable_numparse=True)
+    return f"{options.name} on {devices} device{'s' if devices > 1 else ''}\n{table}"

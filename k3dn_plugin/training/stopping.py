@@ -27,7 +27,7 @@ def check_finite(losses, names, trainer):
 
 def check_weights(trainer):
     """Raise `TrainingError` if a weight is NaN or infinite: such a state must not replace a good one."""
-    name = trainer.assembly.not_finite()
+    name = trainer.components.not_finite()
     if name is not None:
         raise TrainingError(f"after iteration {trainer.iteration:,} the weight {name} is not finite (its "
                             f"gradient was not), so no state is saved. {_advice(trainer)}")

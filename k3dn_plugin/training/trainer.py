@@ -11,35 +11,38 @@ import torch
 from torch import nn
 
 from k3dn_plugin import __version__
+from k3dn_plugin.data.sampler import phase_at, samples_before
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
 from k3dn_plugin.training import randomness
 from k3dn_plugin.training.graph import TrainingGraph
 from k3dn_plugin.training.optim import Precision, build_optimizer, moving_average
 from k3dn_plugin.training.schedules import build_schedule
-from k3dn_plugin.training.stages import carried_weights, load_carried, phase_at, samples_before, share_stage
+from k3dn_plugin.training.stages import carried_weights, load_carried, share_stage
 from k3dn_plugin.training.stopping import check_finite
 from k3dn_plugin.zoo.weights import load_pretrained
 
+logger = logging.getLogger("k3dn_plugin.training")
 
-class Assembly:
-    """Graph, optimiser, schedule, moving average and precision of one stage.
+
+class TrainingComponents:
+    """Graph, optimizer, schedule, moving average and precision of one stage.
 
     Args:
         stage: the `Stage`.
         options: of the run.
-        world: this process's `World`.
+        group: this process's `ProcessGroup`.
         previous: the training state that the stage before ended with, or None.
         warn: called with a message about weights that `path.strict_load_g: false` leaves out.
     """
 
-    def __init__(self, stage, options, world, *, previous=None, warn=print):
+    def __init__(self, stage, options, group, *, previous=None, warn=print):
         # Seeded a stage, so that a stage starts alike whether or not the run was interrupted before it.
         seed = options.manual_seed + stage.index
         randomness.seed_everything(seed)
         restorer = ARCHS.build(stage.network_g)
+        losses = {name: LOSSES.build(spec) for name, spec in stage.losses.items()}
         self.graph = TrainingGraph(
-            restorer, trainable=stage.trainable,
-            losses={name: LOSSES.build(spec) for name, spec in stage.losses.items()},
+            restorer, trainable=stage.trainable, losses=losses,
             reblur=MODULES.build(stage.reblur) if stage.reblur else None)
         if previous is not None:
             load_carried(self.graph, carried_weights(previous), stage, f"stage {previous['stage_name']!r}")
@@ -48,25 +51,26 @@ class Assembly:
                                    strict=options.path.strict_load_g, network_g=stage.network_g)
             for line in left:
                 warn(f"path.pretrain_network_g: {line}")
-        if stage.reblur and not any("reblur" in str(spec).lower() for spec in stage.losses.values()):
+        # A loss that does not declare what it reads may read anything.
+        if stage.reblur and not any("reblurred" in getattr(loss, "reads", ("reblurred",)) for loss in losses.values()):
             warn(f"train.reblur: {stage.reblur['type']} is computed, but no loss of stage {stage.name!r} reads what it "
                  "gives; add one: --set train.losses.reblur.type=ReblurConsistency")
-        if world.size > 1 and world.device.type == "cuda":
-            # On the CPU torch has no synchronised batch norm: statistics are then those of each process.
+        if group.size > 1 and group.device.type == "cuda":
+            # On the CPU torch has no synchronized batch norm: statistics are then those of each process.
             self.graph = nn.SyncBatchNorm.convert_sync_batchnorm(self.graph)
-        self.graph.to(world.device).train()
+        self.graph.to(group.device).train()
         if options.train.compile:
             self.graph.compile()
         self.restorer = self.graph.restorer
-        self.precision = Precision(options.train.amp, world.device)
+        self.precision = Precision(options.train.amp, group.device)
         self.parameters = self.graph.trained_parameters()
         self.optimizer = build_optimizer(stage.optim_g, self.parameters)
         self.scheduler = build_schedule(stage.scheduler, self.optimizer, total_iter=stage.total_iter,
                                         warmup_iter=stage.warmup_iter)
         self.ema = moving_average(self.restorer, stage.ema_decay)
-        self.model = world.wrap(self.graph)
+        self.model = group.wrap(self.graph)
         # Processes share their initial weights, not their dropout.
-        randomness.seed_everything(seed + 1000 * world.rank)
+        randomness.seed_everything(seed + 1000 * group.rank)
 
     @property
     def validated(self):
@@ -103,30 +107,27 @@ class Assembly:
         return next((name for name, tensor in named if not tensor.isfinite().all()), None)
 
 
-logger = logging.getLogger("k3dn_plugin.training")
-
-
 class Trainer:
     """Trains the stages of a plan, from the beginning or from a training state.
 
-    Hooks read and write `iteration` (done, in the whole run), `stage`, `assembly`, `losses`, `lr` and
+    Hooks read and write `iteration` (done, in the whole run), `stage`, `components`, `losses`, `lr` and
     `grad_norm` of the last iteration, `history` (the logged rows), `validation` (scores of this iteration,
     or None), `best` (of the stage), `safe_state` (the last state's path), `stopping` (a signal's number).
 
     Args:
         options: of the run.
         plan: its `Stage`s.
-        feed: the `Feed` of the run.
-        world: this process's `World`.
+        data: the `DataModule` of the run.
+        group: this process's `ProcessGroup`.
         experiment: the run's folder.
         hooks: called at each named point, in this order.
         stop: the `StopRequest` in force.
     """
 
-    def __init__(self, options, *, plan, feed, world, experiment, hooks, stop):
-        self.options, self.plan, self.feed, self.world = options, plan, feed, world
+    def __init__(self, options, *, plan, data, group, experiment, hooks, stop):
+        self.options, self.plan, self.data, self.group = options, plan, data, group
         self.experiment, self.hooks, self.stop = experiment, hooks, stop
-        self.stage = self.assembly = self.best = self.validation = self.safe_state = None
+        self.stage = self.components = self.best = self.validation = self.safe_state = None
         self.iteration = self.first_iteration = self.stopping = 0
         self.losses, self.history, self.lr, self.grad_norm = {}, [], 0.0, None
         self.seconds = self.step_seconds = self.data_seconds = 0.0
@@ -157,35 +158,35 @@ class Trainer:
         """Train one stage; return the state that it ends with. `state` is within it, or just before."""
         resumed = state if state is not None and state["stage"] == stage.index else None
         self.stage = stage
-        self.assembly = Assembly(stage, self.options, self.world,
+        self.components = TrainingComponents(stage, self.options, self.group,
                                  previous=None if resumed else state, warn=logger.warning)
         if resumed:
-            self.assembly.load_state_dict(resumed)
+            self.components.load_state_dict(resumed)
         else:
             self.best = None
-        batches = iter(self.feed.batches(stage, self.iteration - stage.start))
+        batches = iter(self.data.batches(stage, self.iteration - stage.start))
         if resumed:
             # After building the network, which draws random numbers itself.
-            own = resumed["rng"][min(self.world.rank, len(resumed["rng"]) - 1)]
-            randomness.restore(own, self.world.device)
+            own = resumed["rng"][min(self.group.rank, len(resumed["rng"]) - 1)]
+            randomness.restore(own, self.group.device)
         self._call("before_stage")
         while self.iteration < stage.end and not self.stopping:
             self._step(batches)
             self.iteration += 1
-            self.stopping = self.world.largest(self.stop.signal)
+            self.stopping = self.group.largest(self.stop.signal)
             self._call("after_iteration")
         return self.state()
 
     def _step(self, batches):
         """One iteration over `accumulate` micro-batches; their mean gradient is that of the whole batch."""
         began, self.data_seconds, self.validation = time.perf_counter(), 0.0, None
-        parts, count, sums = self.assembly, self.phase.accumulate, {}
+        parts, count, sums = self.components, self.phase.accumulate, {}
         for micro in range(count):
             batch, names = self._fetch(batches)
-            with self.world.synchronised(parts.model, last=micro == count - 1):
+            with self.group.synchronized(parts.model, last=micro == count - 1):
                 with parts.precision.autocast():
                     losses = parts.model(batch)
-                values = self.world.mean(losses)
+                values = self.group.mean(losses)
                 check_finite(values, names, self)
                 parts.precision.scaler.scale(sum(losses.values()) / count).backward()
             sums = {name: sums.get(name, 0.0) + value / count for name, value in values.items()}
@@ -206,7 +207,7 @@ class Trainer:
         """`(tensors on the device, names)` of the next batch."""
         began = time.perf_counter()
         batch = next(batches)
-        device = self.world.device
+        device = self.group.device
         tensors = {k: v.to(device, non_blocking=True) for k, v in batch.items() if torch.is_tensor(v)}
         self.data_seconds += time.perf_counter() - began
         return tensors, batch.get("name", [])
@@ -227,8 +228,8 @@ class Trainer:
 
     @property
     def phase(self):
-        """How the batch of the next iteration is shared out (`SharedPhase`)."""
-        return phase_at(share_stage(self.stage, self.world.size), self.iteration - self.stage.start)
+        """How the batch of the next iteration is shared out (`data.sampler.Phase`)."""
+        return phase_at(share_stage(self.stage, self.group.size), self.iteration - self.stage.start)
 
     @property
     def batch(self):
@@ -238,7 +239,7 @@ class Trainer:
     @property
     def samples_seen(self):
         """Samples seen in the whole run."""
-        return sum(samples_before(share_stage(stage, self.world.size),
+        return sum(samples_before(share_stage(stage, self.group.size),
                                   min(self.iteration, stage.end) - stage.start)
                    for stage in self.plan if self.iteration > stage.start)
 
@@ -246,9 +247,9 @@ class Trainer:
         """The training state (`state.py`) at this moment; every process must call it."""
         return {
             "iteration": self.iteration, "stage": self.stage.index, "stage_name": self.stage.name,
-            **self.assembly.state_dict(),
-            "rng": self.world.gather(randomness.capture(self.world.device)),
-            "world_size": self.world.size, "batch": self.batch,
+            **self.components.state_dict(),
+            "rng": self.group.gather(randomness.capture(self.group.device)),
+            "world_size": self.group.size, "batch": self.batch,
             "best": self.best, "history": json.dumps(self.history), "seconds": self.seconds,
             "options": json.loads(json.dumps(self.options.as_dict())), "options_hash": self.options.hash(),
             "versions": {"k3dn_plugin": __version__, "torch": str(torch.__version__)},

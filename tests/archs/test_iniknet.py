@@ -130,7 +130,8 @@ def test_impossible_settings_are_told(arguments, message):
 def test_official_files_there_and_back(cls, network):
     model, known = build(cls, unet_blocks=2, bases=11), official_format(network)
     official = known.to_official(model.state_dict())
-    assert torch.equal(official["inr_conv.kernelINR_list.3.layers.1.w0"], official["inr_conv.kernelINR_list.3.layers.3.w0"])
+    basis = "inr_conv.kernelINR_list.3.layers"
+    assert torch.equal(official[f"{basis}.1.w0"], official[f"{basis}.3.w0"])
     assert {"lstms_basis_select.left2right.cell.layers.layers.0.main.0.main.0.weight", "unet.up2.main.0.weight",
             "inr_conv.kernelINR_list.10.layers.4.weight", "lstms_scale_select.norm.norm.bias"} <= set(official)
     shapes = {key: tuple(value.shape) for key, value in official.items()}

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from k3dn_plugin.archs.lakdnet_arch import LaKDNet, LaKDNetDual
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.layers.large_kernel import LargeKernelBlock
+from k3dn_plugin.zoo import load_official
 from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = LaKDNet.tiny_arguments
@@ -111,3 +112,14 @@ def test_networks_of_other_tasks_are_reported():
     assert known.recognise({"patch_embed.proj.weight": (48, 3, 3, 3)}) is None
     with pytest.raises(CheckpointError, match="6 channels in"):
         known.build({**PUBLISHED, "inp_channels": 6}, "lakdnet_dual")
+
+
+@pytest.mark.parametrize("cls", [LaKDNet, LaKDNetDual])
+def test_a_bare_state_dict_is_loaded(cls, tmp_path):
+    model = build(cls).float()
+    torch.save(official_format("lakdnet").to_official(model.state_dict()), tmp_path / "train_on_dpdd.pth")
+    found = load_official(tmp_path / "train_on_dpdd.pth").restorer
+    assert type(found) is cls
+    pair = random(1, 6, 16, 24).float()
+    with torch.inference_mode():
+        assert torch.equal(found(pair), model(pair))

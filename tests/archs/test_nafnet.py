@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from k3dn_plugin.archs.nafnet_arch import NAFNet, NAFNetDual
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.layers.naf import NAFBlock
+from k3dn_plugin.zoo import load_official
 from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = NAFNet.tiny_arguments
@@ -101,7 +102,8 @@ def test_the_center_is_restored():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"encoder_blocks": [1]}, "the same one level or more"), ({"encoder_blocks": [], "decoder_blocks": []}, "one level"),
+    ({"encoder_blocks": [1]}, "the same one level or more"),
+    ({"encoder_blocks": [], "decoder_blocks": []}, "one level"),
     ({"width": 0}, "width"), ({"middle_blocks": -1}, "middle_blocks"), ({"train_size": [256]}, "rows and columns"),
     ({"train_size": [0, 9]}, "positive")])
 def test_impossible_settings_are_reported(arguments, message):
@@ -144,3 +146,14 @@ def test_what_is_not_supported_is_reported():
             known.build({**PUBLISHED, **changes}, "nafnet")
     with pytest.raises(CheckpointError, match="6 channels in and 6 out"):
         known.build({**PUBLISHED, "img_channel": 6}, "nafnet")
+
+
+@pytest.mark.parametrize("cls", [NAFNet, NAFNetDual])
+def test_a_file_with_params_is_loaded(cls, tmp_path):
+    model = build(cls, train_size=None).float()
+    torch.save({"params": official_format("nafnet").to_official(model.state_dict())}, tmp_path / "nafnet.pth")
+    found = load_official(tmp_path / "nafnet.pth").restorer
+    assert type(found) is cls
+    pair = random(1, 6, 21, 24).float()
+    with torch.inference_mode():
+        assert torch.equal(found(pair), model(pair))

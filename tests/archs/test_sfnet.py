@@ -92,7 +92,8 @@ def test_local_pooling_is_of_evaluation_alone_and_a_share_of_the_map():
         assert (whole.restore(image) - local.restore(image)).abs().max() > 1e-4
         # A window as large as the map is the map.
         torch.testing.assert_close(build(local_pool=256).restore(image), whole.restore(image))
-        torch.testing.assert_close(local.train().scales(random(2, 3, 32, 32)), whole.train().scales(random(2, 3, 32, 32)))
+        crops = random(2, 3, 32, 32)
+        torch.testing.assert_close(local.train().scales(crops), whole.train().scales(crops))
     assert local.size_rule.minimum == (32, 32)
     with pytest.raises(SizeError, match="at least one pixel"), torch.inference_mode():
         local.eval().restore(image[..., :24, :])
@@ -125,7 +126,8 @@ def test_impossible_settings_are_told(arguments, message):
         SFNet(**arguments)
 
 
-@pytest.mark.parametrize("cls, network, blocks", [(SFNet, "sfnet", 1), (SFNet, "sfnet", 3), (SFNetDual, "sfnet_dual", 2)])
+@pytest.mark.parametrize("cls, network, blocks", [(SFNet, "sfnet", 1), (SFNet, "sfnet", 3),
+                                                  (SFNetDual, "sfnet_dual", 2)])
 def test_official_files_there_and_back(cls, network, blocks):
     model, known = build(cls, num_res=blocks), official_format(network)
     official = known.to_official(model.state_dict())

@@ -135,6 +135,18 @@ def test_preservation_and_reblur_around_another_restorer():
         matrix_of("options/drbnet_demo.yml", {"deblur": ["ConvDeblur"]})
 
 
+def test_the_blur_map_is_a_slot_of_ldp_alone():
+    choices = parse_choices(["blur_map=DisparityBlurMap,CoCBlurMap,FileBlurMap,none", "preservation=none,AddSkip"])
+    found = {one.label: load_options(one.recipe, one.overrides).network_g
+             for one in matrix_of("options/ldp_dpdd.yml", choices)}
+    assert len(found) == 8
+    assert found["no blur_map + no preservation"]["blur_map"] is None
+    assert found["CoCBlurMap + no preservation"]["blur_map"] == {"type": "CoCBlurMap"}
+    assert found["FileBlurMap + AddSkip"]["restorer"]["blur_map"] == {"type": "FileBlurMap"}
+    with pytest.raises(OptionError, match="K3DN has no slot 'blur_map'; of it can be chosen disparity, deblur"):
+        matrix_of(DEMO, choices)
+
+
 @pytest.mark.parametrize("texts, error, message", [
     (["kernel=A"], OptionError, "expected one of disparity=A,B"), ([], OptionError, "needs --choices"),
     (["deblur=WienrDeblur"], RegistryError, "WienerDeblur")])

@@ -28,11 +28,11 @@ def dual_pixel_frames(seed: int = 0, size: tuple[int, int] = (64, 96), shift: in
     return {name: np.minimum(frame, 16383).astype(np.uint16) for name, frame in frames.items()}
 
 
-def write_cr2(path: Path, frames: list[np.ndarray], model: str = MODEL) -> Path:
-    """A CR2 with one raw image for each of `frames` (H, W) uint16, W even."""
+def write_cr2(path: Path, frames: list[np.ndarray], model: str = MODEL, orientation: int = 1) -> Path:
+    """A CR2 with one raw image for each of `frames` (H, W) uint16, W even; `orientation` as in Exif."""
     images = [lossless_jpeg(frame) for frame in frames]
     make, name = b"Canon\0", model.encode() + b"\0"
-    directories = [2 + 12 * 2 + 4] + [2 + 12 * 4 + 4] * len(frames)
+    directories = [2 + 12 * 3 + 4] + [2 + 12 * 4 + 4] * len(frames)
     place = 16 + sum(directories)
     texts = {271: (place, make), 272: (place + len(make), name)}
     slices = place + len(make) + len(name)
@@ -41,7 +41,8 @@ def write_cr2(path: Path, frames: list[np.ndarray], model: str = MODEL) -> Path:
     for image in images:
         starts.append(place)
         place += len(image)
-    body = _directory([(tag, TEXT, len(text), at) for tag, (at, text) in texts.items()], 16 + directories[0])
+    body = _directory([*((tag, TEXT, len(text), at) for tag, (at, text) in texts.items()),
+                       (274, SHORT, 1, orientation)], 16 + directories[0])
     for number, (start, image) in enumerate(zip(starts, images, strict=True)):
         following = 16 + sum(directories[:number + 2]) if number + 1 < len(images) else 0
         body += _directory([(259, SHORT, 1, 6), (273, LONG, 1, start), (279, LONG, 1, len(image)),

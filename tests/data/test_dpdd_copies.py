@@ -1,5 +1,7 @@
 """DPDD as its public Hugging Face copy has it: Parquet shards, and the PNG tree."""
+import errno
 import sys
+import tempfile
 
 import miniatures
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from k3dn_plugin.data.images import encode_image
 from k3dn_plugin.data.preparation import prepare
 from k3dn_plugin.data.preparation.dpdd import official_pairs
-from k3dn_plugin.errors import DataError, DependencyError
+from k3dn_plugin.errors import DataError, DependencyError, StorageError
 
 pyarrow = pytest.importorskip("pyarrow", reason="the extra [parquet] is not installed")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -143,6 +145,23 @@ def test_pictures_that_are_null_or_of_another_kind(tmp_path, names):
     parquet.write_table(pyarrow.table({"source": [row["path"] for row in rows]}), path)
     with pytest.raises(DataError, match="its column 'source' is of string; expected pictures"):
         prepare("dpdd", tmp_path, tmp_path / "out")
+
+
+def test_a_damaged_page_and_a_full_disk(tmp_path, names, monkeypatch):
+    write_shards(tmp_path / "copy", "train", names)
+    shard = tmp_path / "copy/left/train-00000-of-00002.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:4] + bytes(60) + whole[64:])  # where the first page says what it is
+    with pytest.raises(DataError, match="train-00000-of-00002.parquet: .*damaged"):
+        prepare("dpdd", tmp_path / "copy", tmp_path / "out")
+    shard.write_bytes(whole)
+
+    class Full:
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **settings: Full())
+    with pytest.raises(StorageError, match="could not write .*pictures of a Parquet file: No space left"):
+        prepare("dpdd", tmp_path / "copy", tmp_path / "out")
 
 
 def test_a_missing_pyarrow_is_named_with_the_extra(tmp_path, names, monkeypatch):

@@ -11,7 +11,7 @@ from k3dn_plugin.data.raw import ViewSettings, find_sources, is_camera_file, lib
 from k3dn_plugin.data.raw.base import load_readers
 from k3dn_plugin.data.raw.light import decode_srgb, encode_srgb, finish_view, shrink
 from k3dn_plugin.data.raw.sides import describe_sides, is_along_other_axis, measure_sides
-from k3dn_plugin.data.raw.structure import read_structure
+from k3dn_plugin.data.raw.structure import CANON_BOX, read_structure
 from k3dn_plugin.errors import DataError, DependencyError, OptionError
 
 rawpy = pytest.importorskip("rawpy", reason="the extra [raw] is not installed")
@@ -133,6 +133,14 @@ def test_files_that_are_no_dual_pixel_shot(fault, message, frames, tmp_path):
         read_views(path)
 
 
+def test_the_noise_of_a_night_shot_is_no_fault(tmp_path):
+    draw = np.random.default_rng(0)
+    scene = draw.uniform(0, 600, (64, 96))
+    noisy = [raw_files.BLACK + level + draw.normal(0, 250, scene.shape) for level in (2 * scene, scene)]
+    path = raw_files.write_cr2(tmp_path / "night.CR2", [np.clip(frame, 0, 16383).astype(np.uint16) for frame in noisy])
+    assert read_views(path, ViewSettings(black_level=512)).left.shape == (64, 96, 3)
+
+
 def test_black_levels(photo, frames, tmp_path):
     assert read_views(photo, ViewSettings(black_level=500)).metadata["black_level"] == [500] * 4
     other = raw_files.write_cr2(tmp_path / "b.CR2", [frames["sum"], frames["left"]], model="Canon EOS Unheard Of")
@@ -205,7 +213,7 @@ def test_claims_that_the_bytes_cannot_hold(photo, frames, tmp_path):
 
 def test_directories_in_a_circle_end(photo):
     data = bytearray(photo.read_bytes())
-    struct.pack_into("<I", data, 16 + 2 + 24, 16)  # the first directory's successor is itself
+    struct.pack_into("<I", data, 16 + 2 + 36, 16)  # the first directory's successor is itself
     photo.write_bytes(data)
     assert read_structure(photo).frames == []
 
@@ -233,7 +241,7 @@ def test_the_camera_of_a_cr3_is_found_in_its_boxes(tmp_path):
     texts = b"Canon\0Canon EOS R5\0"
     entries = struct.pack("<HHIIHHII", 271, 2, 6, 38, 272, 2, 13, 44)
     notes = struct.pack("<2sHIH", b"II", 42, 8, 2) + entries + bytes(4) + texts
-    moov = box(b"moov", box(b"uuid", bytes(16) + box(b"CNCV", b"x") + box(b"CMT1", notes)))
+    moov = box(b"moov", box(b"uuid", bytes(40)) + box(b"uuid", CANON_BOX + box(b"CNCV", b"x") + box(b"CMT1", notes)))
     path = tmp_path / "photo.CR3"
     path.write_bytes(box(b"ftyp", b"crx " + bytes(12)) + moov + struct.pack(">I4sQ", 1, b"mdat", 20) + bytes(4))
     facts = read_structure(path)

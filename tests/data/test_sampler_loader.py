@@ -4,7 +4,7 @@ import torch
 from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
 from k3dn_plugin.data.loader import build_loader
 from k3dn_plugin.data.sample import SampleIndex
-from k3dn_plugin.data.sampler import Phase, ResumableSampler
+from k3dn_plugin.data.sampler import Phase, ResumableSampler, phase_at, samples_before
 from k3dn_plugin.errors import DataError, OptionError
 
 
@@ -61,6 +61,16 @@ def test_a_schedule_of_crops_goes_with_the_samples():
     assert [(len(b), b[0].crop_size) for b in batches] == [(3, (128, 128)), (2, (256, 256))]
 
 
+def test_accumulated_batches_belong_to_one_iteration():
+    phases = [Phase(3, 2, accumulate=2), Phase(2, 1, accumulate=3)]
+    plain = list(ResumableSampler(9, [Phase(6, 2), Phase(6, 1)], seed=3))
+    assert list(ResumableSampler(9, phases, seed=3)) == plain
+    late = ResumableSampler(9, phases, seed=3, start_iteration=4)
+    assert list(late) == plain[9:] and len(late) == 3
+    assert [samples_before(phases, n) for n in (0, 2, 4, 5)] == [0, 8, 15, 18]
+    assert [phase_at(phases, n).global_batch for n in (2, 3, 9)] == [4, 3, 3]
+
+
 def test_without_shuffling():
     batches = list(ResumableSampler(3, [Phase(2, 2)], shuffle=False))
     assert batches == [[SampleIndex(0, 0), SampleIndex(0, 1)], [SampleIndex(0, 2), SampleIndex(1, 0)]]
@@ -74,7 +84,7 @@ def test_what_a_sampler_refuses():
             ResumableSampler(5, [Phase(1, 1)], **arguments)
     with pytest.raises(OptionError):
         ResumableSampler(5, [Phase(1, 0)])
-    with pytest.raises(IndexError, match="iteration 3 of 3"):
+    with pytest.raises(IndexError, match="batch 3 of 3"):
         ResumableSampler(5, [Phase(3, 1)]).batch(3)
 
 

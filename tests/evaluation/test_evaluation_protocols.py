@@ -13,7 +13,7 @@ from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.registry import PROTOCOLS
 
-NAMES = ("dpdd16", "full_float", "k3dn_resize", "basicsr_uint8", "ifan8", "drbnet8", "dddnet_half",
+NAMES = ("dpdd16", "full_float", "k3dn_resize", "basicsr_uint8", "ifan8", "drbnet8", "iniknet8", "dddnet_half",
          "pixel4_linear", "pixel4_scaled")
 
 
@@ -129,7 +129,7 @@ def test_basicsr_uint8_ssim(sample):
     assert protocol.score(restored, prepared["gt"])["ssim_gaussian11"] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name, multiple", [("ifan8", 8), ("drbnet8", 16)])
+@pytest.mark.parametrize("name, multiple", [("ifan8", 8), ("drbnet8", 16), ("iniknet8", 32)])
 def test_eight_bit_cropped_formula(name, multiple, sample):
     protocol = build(name)
     prepared = protocol.prepare(sample)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_evaluation_parts import EvaluationConv, EvaluationIdentity
 
+from k3dn_plugin.archs.nafnet_arch import NAFNet
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.inference import frames
 from k3dn_plugin.inference.frames import FrameRestorer
@@ -40,16 +41,33 @@ def test_tiles_too_small_for_the_margin_say_so():
     assert 1e-6 < (tiled.image - whole.image).abs().max() < 1
 
 
+@pytest.mark.parametrize("tile", [66, 72])
+def test_tiles_of_networks_that_pad_inside_keep_their_cells(tile):
+    """NAFNet takes any size, but halves it twice here; attention aside, it looks 15 pixels far."""
+    torch.manual_seed(0)
+    network = NAFNet(**NAFNet.tiny_arguments).eval()
+    for name, parameter in network.named_parameters():
+        if name.endswith(("beta", "gamma")):
+            parameter.data.fill_(1)
+        if name.endswith("attention.weight"):
+            parameter.data.zero_()
+    lq = torch.rand(1, 6, 101, 150)
+    whole, tiled = FrameRestorer(network)(lq), FrameRestorer(network, tile=tile)(lq)
+    assert whole.tiling == "whole" and "tiles" in tiled.tiling
+    torch.testing.assert_close(tiled.image, whole.image, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("frame, tile, multiple, margin", [
     ((64, 96), (32, 32), (8, 8), 4), ((144 * 7, 112 * 15), (288, 336), (144, 112), 64),
-    ((40, 40), (8, 8), (8, 8), 30), ((100, 90), (20, 50), (1, 1), 0)])
+    ((40, 40), (8, 8), (8, 8), 30), ((100, 90), (20, 50), (1, 1), 0), ((101, 150), (64, 48), (16, 16), 20)])
 def test_plan_covers_every_pixel(frame, tile, multiple, margin):
     plan = plan_tiles(frame, tile, multiple=multiple, margin=margin)
     total = torch.zeros(frame)
     for row, column in plan.origins():
         assert row % multiple[0] == column % multiple[1] == 0
-        assert row + plan.tile[0] <= frame[0] and column + plan.tile[1] <= frame[1]
-        total[row:row + plan.tile[0], column:column + plan.tile[1]] += plan.weights(row, column)
+        weights = plan.weights(row, column)
+        assert row + weights.shape[0] <= frame[0] and column + weights.shape[1] <= frame[1]
+        total[row:row + plan.tile[0], column:column + plan.tile[1]] += weights
     assert total.min() > 0
 
 

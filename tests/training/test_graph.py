@@ -7,7 +7,7 @@ import torch
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.losses.pixel import L1Loss
-from k3dn_plugin.training.distributed import World, choose_device, launched
+from k3dn_plugin.training.distributed import ProcessGroup, choose_device, launched
 from k3dn_plugin.training.graph import TrainingGraph, in_float32
 from k3dn_plugin.training.optim import Precision
 
@@ -64,9 +64,19 @@ def test_losses_see_float32_under_autocast(batch):
 
     graph = TrainingGraph(tiny_training_parts.TinyRestorer(), losses={"look": Look()})
     with Precision("bfloat16", CPU).autocast():
-        assert graph.predict(batch)["restored"].dtype == torch.bfloat16 or True
+        # A convolution's output is half precision; the image that is added to it raises the sum.
+        assert graph.restorer.last(torch.ones(1, 4, 8, 8)).dtype == torch.bfloat16
+        assert graph.predict(batch)["restored"].dtype == torch.float32
         loss = graph(batch)["look"]
     assert seen == [torch.float32] and loss.dtype == torch.float32
+
+    class Half(tiny_training_parts.TinyRestorer):
+        def restore(self, views):
+            return super().restore(views).bfloat16()
+
+    graph = TrainingGraph(Half(), losses={"look": Look()})
+    assert graph.predict(batch)["restored"].dtype == torch.bfloat16
+    assert graph(batch)["look"].dtype == torch.float32 and seen == [torch.float32] * 2
 
 
 def test_in_float32_looks_inside():
@@ -84,8 +94,8 @@ def test_in_float32_looks_inside():
 def test_launchers_say_what_is_missing(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    with launched("none", "cpu") as world:
-        assert world == World(CPU) and world.is_main
+    with launched("none", "cpu") as group:
+        assert group == ProcessGroup(CPU) and group.is_main
     with pytest.raises(OptionError, match="RANK, WORLD_SIZE.*torchrun --nproc_per_node"):
         with launched("pytorch", "cpu"):
             pass

@@ -1,4 +1,4 @@
-"""Optimisers by name, schedules against BasicSR's own, and the moving average."""
+"""Optimizers by name, schedules against BasicSR's own, and the moving average."""
 import importlib.util
 import math
 from pathlib import Path
@@ -111,12 +111,12 @@ def test_schedule_errors_name_the_key():
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "NAdam", "Adagrad"])
-def test_any_optimiser_of_torch(name):
+def test_any_optimizer_of_torch(name):
     assert type(build_optimizer({"type": name, "lr": 1e-3}, weights())).__name__ == name
 
 
-def test_optimiser_errors_name_the_key():
-    with pytest.raises(OptionError, match="no optimiser of torch.optim is called 'AdmaW'.*'AdamW'"):
+def test_optimizer_errors_name_the_key():
+    with pytest.raises(OptionError, match="no optimizer of torch.optim is called 'AdmaW'.*'AdamW'"):
         check_optimizer({"type": "AdmaW", "lr": 1e-3})
     with pytest.raises(OptionError, match="train.optim_g.weight_deacy.*'weight_decay'"):
         check_optimizer({"type": "Adam", "weight_deacy": 0.1})

@@ -4,15 +4,13 @@ import json
 import pytest
 from training_questions import assert_equal
 
+from k3dn_plugin.data.sampler import ResumableSampler, phase_at, samples_before
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.options import load_options
 from k3dn_plugin.training.stages import (
-    micro_batches_before,
-    phase_at,
     plan_rows,
     plan_stages,
     plan_text,
-    samples_before,
     share,
     share_stage,
 )
@@ -39,8 +37,9 @@ def test_batches_that_cannot_be_shared_are_told():
 def test_counts_over_phases(recipe):
     stage, = plan_stages(load_options(recipe(PROGRESSIVE)))
     phases = share_stage(stage, 1)
-    assert [(p.batch, p.accumulate, p.global_batch) for p in phases] == [(2, 2, 4), (1, 2, 2)]
-    assert [micro_batches_before(phases, n) for n in (0, 2, 3, 5, 8)] == [0, 4, 6, 10, 16]
+    assert [(p.batch_size, p.accumulate, p.global_batch) for p in phases] == [(2, 2, 4), (1, 2, 2)]
+    late = [ResumableSampler(7, phases, start_iteration=n) for n in (0, 2, 3, 5, 8)]
+    assert [len(sampler) for sampler in late] == [16, 12, 10, 6, 0]
     assert [samples_before(phases, n) for n in (0, 2, 3, 5, 8)] == [0, 8, 12, 16, 22]
     assert [phase_at(phases, n).global_batch for n in (0, 2, 3, 7, 8)] == [4, 4, 2, 2, 2]
 
@@ -89,5 +88,8 @@ def test_the_plan_is_what_the_loop_does(recipe, trained):
     assert [(row["per device"], row["accumulate"], row["samples seen"]) for row in two] == [
         (2, 1, "12"), (1, 1, "22")]
     text = plan_text(options, 2)
-    assert "tiny on 2 devices" in text and "0.01 -> " in text
+    lines = text.splitlines()
+    assert lines[0] == "tiny on 2 devices" and len(lines) == 2 + len(two)
+    assert all(lines[1].index(name) == lines[2].index(value) for name, value in (("iterations", "1 - 3"),
+                                                                                ("learning rate", "0.01 -> ")))
     assert json.dumps(rows)

@@ -23,7 +23,7 @@ PARITY = ROOT / "tests" / "data" / "parity"
 KERAS = ("dpdnet", "rdpd")
 TORCH = ("bambnet", "deeprft", "drbnet", "drbnet_dual", "ifan", "ifan_dual", "ifan_train", "ifan_dual_train",
          "k3dn", "k3dn_base", "restormer", "sfnet", "sfnet_dual",
-         "iniknet", "dinat_ir", "dinat_ir_dual")
+         "iniknet", "dinat_ir", "dinat_ir_dual", "ldp")
 
 
 def official(network, manifest="manifest.json"):

@@ -7,8 +7,8 @@ from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, turned
 from k3dn_plugin.data.preparation.files import match_views
 from k3dn_plugin.data.preparation.single_images import how_many
-from k3dn_plugin.data.store.writer import file_hash
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import file_hash
 from k3dn_plugin.registry import PREPARERS
 
 ENDINGS = {"left": "_L", "right": "_R", "center": "_B", "depth": "_D"}

@@ -8,8 +8,8 @@ from k3dn_plugin.data.images import IMAGE_SUFFIXES, read_image
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.data.preparation.single_images import which
-from k3dn_plugin.data.store.writer import file_hash
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import file_hash
 from k3dn_plugin.registry import PREPARERS
 
 # Views are 1512 x 2016, of which the central 1008 x 1344 have a truth. Reduced copies keep these proportions,

@@ -5,9 +5,9 @@ import numpy as np
 
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames
-from k3dn_plugin.data.store.writer import file_hash
 from k3dn_plugin.data.truth_check import BELOW, likeness
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import file_hash
 from k3dn_plugin.registry import PREPARERS
 
 PLACES = {"left": ("f4", "l"), "right": ("f4", "r"), "sharp": ("f20", "l"), "sharp_right": ("f20", "r")}

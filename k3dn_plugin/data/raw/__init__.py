@@ -11,7 +11,7 @@
 
 `base.py` says what a reader is; `mosaics.py` splits a sum into its two sides; `libraw.py` is the only file that
 knows rawpy; `structure.py` checks a file before its numbers are believed; `light.py` has the sRGB curve and the
-area shrink; `sides.py` says what the shift between the views looks like.
+area shrink; `sides.py` says what the shift between the views looks like; `results.py` writes the views.
 """
 from k3dn_plugin.data.raw.base import Views, ViewSettings
 from k3dn_plugin.data.raw.find import RAW_SUFFIXES, find_sources, is_camera_file, read_views

@@ -9,8 +9,8 @@ from k3dn_plugin.data.raw.light import finish_view, shrink_mask
 from k3dn_plugin.errors import DataError, OptionError
 
 DEMOSAIC_REACH = 6        # pixels around a clipped one that its number reaches in LibRaw's demosaicing (AHD)
-EXCESS = 0.03             # of the range: by how much a side may exceed the sum through noise
-MOST_EXCEEDING = 0.01     # share of the pixels
+EXCESS = 0.08             # of the range: by how much a side may exceed the sum through noise, at the highest ISO too
+MOST_EXCEEDING = 0.02     # share of the pixels
 SHARE_OF_SUM = (0.2, 0.8)  # of one side; lenses with strong vignetting reach 0.3 at the edge
 PLATEAU = 0.85            # of the stated white: where the largest number is looked at for clipping
 
@@ -153,16 +153,18 @@ def _developed(frame: libraw.RawFrame, lights: dict[str, np.ndarray], clipped: n
     """Views of mosaics without black level, by one white balance and one white for all."""
     white = full - max(black)
     balance = libraw.white_balance(frame)
+    # Read before the development, which changes what LibRaw says of orientation and sizes.
+    visible = libraw.visible_part(frame)
+    facts = {"white_balance": [round(number, 5) for number in balance], "black_level": list(black),
+             "white_level": full, "flip": frame.handle.sizes.flip, **libraw.shot_facts(frame)}
     pictures = {}
     for view, light in lights.items():
         light[clipped] = white
         picture = libraw.develop(frame, light, white=white, balance=balance)
         pictures[view] = np.ascontiguousarray(finish_view(
             picture if crop is None else picture[crop], encoded=False, light=settings.light, scale=settings.scale))
-    valid = ~grown(clipped, DEMOSAIC_REACH)[libraw.visible_part(frame)]
+    valid = ~grown(clipped, DEMOSAIC_REACH)[visible]
     valid = shrink_mask(valid if crop is None else valid[crop], settings.scale)
-    facts = {"white_balance": [round(number, 5) for number in balance], "black_level": list(black),
-             "white_level": full, "flip": frame.handle.sizes.flip, **libraw.shot_facts(frame)}
     return Views(**pictures, light=settings.light, valid=valid, metadata=facts)
 
 

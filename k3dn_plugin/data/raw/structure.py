@@ -3,6 +3,7 @@
 A decoder gives what it could read of a cut-off file, and makes room for whatever size a file claims. So what a
 file says of its parts is compared with its length first. Nothing is decoded here.
 """
+import contextlib
 import io
 import os
 import struct
@@ -15,7 +16,10 @@ from k3dn_plugin.errors import DataError
 MAKE, MODEL = 271, 272
 WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES = 256, 257, 258, 259, 277
 STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS = 273, 279, 324, 325
-SUB_DIRECTORIES, CR2_SLICES, DNG_VERSION = 330, 0xC640, 0xC612
+PHOTOMETRIC, SUB_DIRECTORIES, CR2_SLICES, DNG_VERSION = 262, 330, 0xC640, 0xC612
+_NEEDED = {MAKE, MODEL, WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES, STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS,
+           TILE_COUNTS, PHOTOMETRIC, SUB_DIRECTORIES, CR2_SLICES, DNG_VERSION}
+CANON_BOX = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
 MOST_DIRECTORIES, MOST_VALUES = 64, 1 << 18
 
 # TIFF's field types: struct code and size in bytes.
@@ -54,6 +58,8 @@ def read_structure(path: Path) -> FileFacts:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(16)
+            if head and len(head) < 16:
+                raise DataError(f"{path}: the file is cut off after {len(head)} bytes. Copy it from the camera again")
             if head[4:12] == b"ftypcrx ":
                 return _read_boxes(file, size, path)
             if head[:4] in (b"II*\0", b"MM\0*"):
@@ -67,69 +73,61 @@ def read_structure(path: Path) -> FileFacts:
 
 
 def _read_tiff(file: BinaryIO, size: int, path: Path, canon: bool) -> FileFacts:
-    directories = list(tiff_directories(file, size, path))
+    directories = tiff_directories(file, size)
     first = directories[0] if directories else {}
     kind = "CR2" if canon else "DNG" if any(DNG_VERSION in each for each in directories) else "TIFF"
     frames = []
     for entries in directories:
+        if not _is_raw(entries, canon):
+            continue  # previews may be damaged for all that this is about
         offsets = entries.get(STRIP_OFFSETS) or entries.get(TILE_OFFSETS) or ()
         counts = entries.get(STRIP_COUNTS) or entries.get(TILE_COUNTS) or ()
         for offset, count in zip(offsets, counts, strict=False):
             if offset + count > size:
                 raise _cut_off(path, size, offset + count)
         shape = _cr2_shape(file, entries, path) if canon else _plain_shape(entries)
-        if shape is not None and _is_raw(entries, canon):
+        if shape is not None:
             _check_claim(shape, entries, sum(counts), path)
             frames.append(shape)
     return FileFacts(kind, _text(first.get(MAKE)), _text(first.get(MODEL)), frames)
 
 
-def tiff_directories(file: BinaryIO, size: int, path: Path) -> list[dict[int, tuple]]:
+def tiff_directories(file: BinaryIO, size: int) -> list[dict[int, tuple]]:
     """Return the directories of a TIFF file in order, sub-directories after the one that names them.
 
-    Each is `{tag: values}`; values of types or counts that nothing here needs are left out.
-
-    Raises:
-        DataError: a directory lies outside the file.
+    Each is `{tag: values}` with the tags that are needed here. What lies outside the file is left out: cameras and
+    programs leave pointers to nowhere, and LibRaw has the last word on what can be read.
     """
     file.seek(0)
     order = "<" if file.read(2) == b"II" else ">"
-    start = _unpack(file, order + "I", 4, size, path)[0]
-    waiting, seen, directories = [start], set(), []
-    while waiting:
+    waiting, seen, directories = list(_unpack(file, order + "I", 4, size)), set(), []
+    while waiting and len(directories) < MOST_DIRECTORIES:
         place = waiting.pop(0)
-        if place == 0 or place in seen:
+        count = _unpack(file, order + "H", place, size)
+        if place == 0 or place in seen or not count:
             continue
-        if len(directories) == MOST_DIRECTORIES:
-            raise DataError(f"{path}: damaged: it claims more than {MOST_DIRECTORIES} image directories. Copy the file "
-                            "from the camera again")
         seen.add(place)
         entries: dict[int, tuple] = {}
-        count = _unpack(file, order + "H", place, size, path)[0]
-        for number in range(count):
-            at = place + 2 + 12 * number
-            tag, kind, length = _unpack(file, order + "HHI", at, size, path)
-            if kind not in _TYPES or length > MOST_VALUES:
-                continue
-            code, width = _TYPES[kind]
-            where = at + 8 if length * width <= 4 else _unpack(file, order + "I", at + 8, size, path)[0]
-            if where + length * width > size and tag not in (STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS):
-                continue  # a maker's own note may point anywhere
-            entries[tag] = _unpack(file, f"{order}{length}{code}", where, size, path)
+        for at in range(place + 2, place + 2 + 12 * count[0], 12):
+            tag, kind, length = _unpack(file, order + "HHI", at, size) or (0, 0, 0)
+            if tag in _NEEDED and kind in _TYPES and length <= MOST_VALUES:
+                code, width = _TYPES[kind]
+                where = (at + 8,) if length * width <= 4 else _unpack(file, order + "I", at + 8, size)
+                entries[tag] = _unpack(file, f"{order}{length}{code}", where[0], size) if where else ()
         directories.append(entries)
-        following = _unpack(file, order + "I", place + 2 + 12 * count, size, path)
+        following = _unpack(file, order + "I", place + 2 + 12 * count[0], size)
         waiting = [*entries.get(SUB_DIRECTORIES, ()), *waiting, *following]
     return directories
 
 
 def _is_raw(entries: dict[int, tuple], canon: bool) -> bool:
-    return CR2_SLICES in entries if canon else entries.get(262, (0,))[0] in (32803, 34892)
+    return CR2_SLICES in entries if canon else (entries.get(PHOTOMETRIC) or (0,))[0] in (32803, 34892)
 
 
 def _plain_shape(entries: dict[int, tuple]) -> tuple[int, int, int] | None:
     """(rows, columns, samples) that a directory claims."""
     rows, columns = entries.get(LENGTH), entries.get(WIDTH)
-    return (rows[0], columns[0], entries.get(SAMPLES, (1,))[0]) if rows and columns else None
+    return (rows[0], columns[0], (entries.get(SAMPLES) or (1,))[0]) if rows and columns else None
 
 
 def _cr2_shape(file: BinaryIO, entries: dict[int, tuple], path: Path) -> tuple[int, int, int] | None:
@@ -153,7 +151,7 @@ def _check_claim(shape: tuple[int, int, int], entries: dict[int, tuple], stored:
     """Raise where an image claims more numbers than its bytes can hold."""
     rows, columns, samples = shape
     # One bit a number is the least that any lossless code needs; uncompressed ones need all of theirs.
-    bits = entries.get(BITS, (1,))[0] if entries.get(COMPRESSION, (1,))[0] == 1 else 1
+    bits = (entries.get(BITS) or (1,))[0] if (entries.get(COMPRESSION) or (1,))[0] == 1 else 1
     if 0 in shape or rows * columns * samples * bits > 8 * stored:
         raise DataError(f"{path}: damaged: it claims {rows} x {columns} pixels (rows x columns) and holds {stored:,} "
                         "bytes of them. Copy the file from the camera again")
@@ -161,17 +159,19 @@ def _check_claim(shape: tuple[int, int, int], entries: dict[int, tuple], stored:
 
 def _read_boxes(file: BinaryIO, size: int, path: Path) -> FileFacts:
     """A CR3: whole boxes to its end; the camera's name is in the TIFF inside moov/uuid/CMT1."""
-    notes = b""
-    for kind, start, end in _boxes(file, 0, size, path):
-        if kind == b"moov":
-            for inner, at, until in _boxes(file, start, end, path):
-                if inner == b"uuid":
-                    for name, begin, stop in _boxes(file, at + 16, until, path):
-                        if name == b"CMT1" and not notes:
-                            file.seek(begin)
-                            notes = file.read(min(stop - begin, 1 << 20))
-    first = tiff_directories(io.BytesIO(notes), len(notes), path)[0] if notes[:4] in (b"II*\0", b"MM\0*") else {}
-    return FileFacts("CR3", _text(first.get(MAKE)), _text(first.get(MODEL)))
+    movie = [(start, end) for kind, start, end in _boxes(file, 0, size, path) if kind == b"moov"]
+    directories = []
+    # The name is for messages only: without it nothing is refused.
+    with contextlib.suppress(DataError):
+        for kind, start, end in _boxes(file, *movie[0], path) if movie else ():
+            file.seek(start)
+            if kind == b"uuid" and file.read(16) == CANON_BOX:
+                for name, begin, stop in _boxes(file, start + 16, end, path):
+                    if name == b"CMT1" and not directories:
+                        file.seek(begin)
+                        notes = file.read(min(stop - begin, 1 << 20))
+                        directories = tiff_directories(io.BytesIO(notes), len(notes))
+    return FileFacts("CR3", *(_text(directories[0].get(tag)) if directories else "" for tag in (MAKE, MODEL)))
 
 
 def _boxes(file: BinaryIO, start: int, end: int, path: Path) -> list[tuple[bytes, int, int]]:
@@ -196,10 +196,11 @@ def _boxes(file: BinaryIO, start: int, end: int, path: Path) -> list[tuple[bytes
     return found
 
 
-def _unpack(file: BinaryIO, code: str, place: int, size: int, path: Path) -> tuple:
+def _unpack(file: BinaryIO, code: str, place: int, size: int) -> tuple:
+    """The numbers at a place of the file; none where it lies outside."""
     length = struct.calcsize(code)
     if place + length > size:
-        raise _cut_off(path, size, place + length)
+        return ()
     file.seek(place)
     return struct.unpack(code, file.read(length))
 

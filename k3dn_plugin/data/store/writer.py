@@ -10,7 +10,6 @@ A scene's frames and its record are one transaction: both are there or neither. 
 `<path>.partial` until `finish` has written the manifest and renamed it.
 """
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -34,7 +33,7 @@ from k3dn_plugin.data.store.manifest import (
 )
 from k3dn_plugin.data.store.reader import LmdbStore, frame_hash, partial_path
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.files import storage_error, sync_folder
+from k3dn_plugin.files import file_hash, storage_error, sync_folder
 
 _START_SIZE = 2**28
 _NEARLY_FULL = 2**26
@@ -123,9 +122,9 @@ class StoreWriter:
                     there = key.decode()
                 new[content] = key.decode()
                 values[key] = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")).data
-            records[view] = FrameRecord(tuple(frame.shape), frame.dtype.name, content[0],
-                                        self._relative(sources.get(view)), file_hash(sources.get(view)),
-                                        stored_as=there)
+            source = sources.get(view)
+            records[view] = FrameRecord(tuple(frame.shape), frame.dtype.name, content[0], self._relative(source),
+                                        None if source is None else file_hash(source), stored_as=there)
         scene = SceneRecord(name, records, dict(tags or {}), {k: list(v) for k, v in (crops or {}).items()})
         self._commit({**values, SCENE_PREFIX + name.encode(): scene.as_json().encode()})
         self._known.update(new)
@@ -241,13 +240,6 @@ class StoreWriter:
         if self.source_root is not None and source.is_relative_to(self.source_root):
             return source.relative_to(self.source_root).as_posix()
         return source.name
-
-
-def file_hash(path) -> str | None:
-    """SHA-256 of a file, or of a picture inside one (`ParquetImage`); None for None."""
-    if hasattr(path, "sha256"):
-        return path.sha256()
-    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _scenes(transaction):

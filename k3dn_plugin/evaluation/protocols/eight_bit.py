@@ -1,4 +1,4 @@
-"""Protocols that read or score 8-bit copies of the frames: BasicSR's, IFAN's, DRBNet's, DDDNet's."""
+"""Protocols that read or score 8-bit copies of the frames: BasicSR's, IFAN's, DRBNet's, INIKNet's, DDDNet's."""
 import math
 
 from torch.nn import functional as F
@@ -64,6 +64,17 @@ class DRBNet8(_EightBitCropped):
     reading = "high byte of 16-bit frames (no rounding), divided by 255; the truth too"
     size = "bottom and right cropped to a multiple of 16"
     multiple = 16
+
+
+@PROTOCOLS.register_module(name="iniknet8")
+class INIKNet8(_EightBitCropped):
+    """INIKNet's (ICCV 2023): as IFAN's, crop to multiples of 32, so that 16 columns of a DPDD frame do not count."""
+
+    name = "iniknet8"
+    source = "INIKNet (Quan et al., ICCV 2023)"
+    reading = "high byte of 16-bit frames (no rounding), divided by 255; the truth too"
+    size = "bottom and right cropped to a multiple of 32"
+    multiple = 32
 
 
 @PROTOCOLS.register_module(name="dddnet_half")

@@ -21,7 +21,7 @@ class ImplicitKernelBlock(nn.Module):
     """
 
     def __init__(self, channels: int, vector_size: int, bank: ImplicitKernelBank, *, per_pixel: bool,
-                 pad_windows: bool):
+                 pad_windows: bool) -> None:
         super().__init__()
         self.bank, self.pad_windows = bank, pad_windows
         groups = 1 + len(bank.sizes)  # the first is that of no kernel
@@ -81,8 +81,8 @@ class ImplicitKernelBlock(nn.Module):
 
 @MODULES.register_module()
 class ImplicitKernelDeblur(nn.Module):
-    """Inverse kernels of few shapes and graded sizes, drawn by sine networks and chosen by the disparity (Quan, Yao, Ji,
-    INIKNet, section 3).
+    """Inverse kernels of few shapes and graded sizes, drawn by sine networks and chosen by the disparity (Quan, Yao,
+    Ji, INIKNet, section 3).
 
     Where `KernelSetDeblur` holds a free symmetric kernel for each channel, all channels here share a bank of smooth
     shapes. A softmax over their sizes, with a group of no kernel that leaves the features alone, multiplies free
@@ -106,7 +106,7 @@ class ImplicitKernelDeblur(nn.Module):
 
     def __init__(self, *, channels: int, vector_size: int, blocks: int = 4, bases: int = 10, max_kernel_size: int = 9,
                  hidden: int = 64, frequencies: tuple[float, float] = (2.0, 12.0), per_pixel: bool = True,
-                 pad_windows: bool = False):
+                 pad_windows: bool = False) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             ImplicitKernelBlock(channels, vector_size, per_pixel=per_pixel, pad_windows=pad_windows,

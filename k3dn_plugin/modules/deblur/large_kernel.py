@@ -30,7 +30,7 @@ class LargeKernelDeblur(nn.Module):
     reversible = False
 
     def __init__(self, *, channels: int, vector_size: int, blocks: int = 4, kernel_size: int = 9,
-                 expansion: float = 2.3):
+                 expansion: float = 2.3) -> None:
         super().__init__()
         self.from_disparity = Steering(vector_size, channels)
         self.blocks = nn.Sequential(*(LargeKernelBlock(channels, kernel_size, expansion=expansion)

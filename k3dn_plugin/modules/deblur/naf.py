@@ -24,7 +24,7 @@ class NAFDeblur(nn.Module):
 
     reversible = False
 
-    def __init__(self, *, channels: int, vector_size: int, blocks: int = 8):
+    def __init__(self, *, channels: int, vector_size: int, blocks: int = 8) -> None:
         super().__init__()
         self.from_disparity = Steering(vector_size, channels)
         self.blocks = nn.ModuleList(NAFBlock(channels) for _ in range(blocks))

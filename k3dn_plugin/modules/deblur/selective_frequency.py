@@ -17,7 +17,7 @@ KERNEL_SIZES = (3, 5)
 class SteeredSplit(FrequencySplit):
     """A frequency split of windows, to whose decisions each window's disparity vector adds."""
 
-    def __init__(self, channels: int, kernel_size: int, vector_size: int, *, groups: int):
+    def __init__(self, channels: int, kernel_size: int, vector_size: int, *, groups: int) -> None:
         super().__init__(channels, kernel_size, groups=groups)
         self.to_query = nn.Linear(vector_size, groups * kernel_size ** 2)
         self.to_code = nn.Linear(vector_size, self.hidden)
@@ -36,7 +36,7 @@ class WindowBlock(nn.Module):
         split: whether the features are also split by predicted kernels; the last block of a stage does.
     """
 
-    def __init__(self, channels: int, vector_size: int, *, groups: int, split: bool):
+    def __init__(self, channels: int, vector_size: int, *, groups: int, split: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
@@ -79,11 +79,11 @@ class SelectiveFrequencyDeblur(nn.Module):
 
     reversible = False
 
-    def __init__(self, *, channels: int, vector_size: int, blocks: int = 4, groups: int = 8):
+    def __init__(self, *, channels: int, vector_size: int, blocks: int = 4, groups: int = 8) -> None:
         super().__init__()
         if channels < 2 or channels % 2 or blocks < 1 or groups < 1:
-            raise OptionError("SelectiveFrequencyDeblur: expected an even number of channels and at least one block and "
-                              f"one group; found {channels}, {blocks} and {groups}")
+            raise OptionError("SelectiveFrequencyDeblur: expected an even number of channels and at least one block "
+                              f"and one group; found {channels}, {blocks} and {groups}")
         shared = math.gcd(groups, channels // 2)
         self.blocks = nn.ModuleList(WindowBlock(channels, vector_size, groups=shared, split=index == blocks - 1)
                                     for index in range(blocks))

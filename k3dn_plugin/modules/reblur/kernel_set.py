@@ -21,6 +21,9 @@ class KernelSetReblur(nn.Module):
             one three-channel output, so it is the center view or one of the two.
     """
 
+    # What may be combined with it: only a restorer whose deblur module is reversible.
+    reverses_deblur = True
+
     def __init__(self, *, view: Literal["center", "left", "right"] = "center"):
         super().__init__()
         self.view = view

@@ -49,9 +49,11 @@ class INIKNetOfficial(OfficialNetwork):
     keys = KeyMap(key_pairs())
 
     def arch_of(self, network: str) -> str:
+        """The registered restorer of one of the networks."""
         return "INIKNetDual" if network == "iniknet_dual" else "INIKNet"
 
     def arguments(self, settings: Mapping, network: str) -> dict:
+        """Constructor arguments of the restorer for the official settings."""
         wanted = 6 if network == "iniknet_dual" else 3
         if settings.get("in_channels", wanted) != wanted or settings.get("channel_order", "BGR").lower() != "bgr":
             raise CheckpointError(f"{network} with {settings.get('in_channels', wanted)} channels in and channel order "
@@ -71,8 +73,9 @@ class INIKNetOfficial(OfficialNetwork):
         groups, width = shapes["scale_select.weight"][:2]
         bases = len({found[1] for key in shapes if (found := BASIS.fullmatch(key))})
         if shapes["sum.weight"][1] != groups * channels * bases:
-            raise CheckpointError(f"an INIKNet file whose sum.weight reads {shapes['sum.weight'][1]} responses; expected "
-                                  f"{groups * channels * bases}: {groups} sizes of {bases} bases on {channels} channels")
+            raise CheckpointError(
+                f"an INIKNet file whose sum.weight reads {shapes['sum.weight'][1]} responses; expected "
+                f"{groups * channels * bases}: {groups} sizes of {bases} bases on {channels} channels")
         return ("iniknet_dual" if channels == 6 else "iniknet"), {
             "in_channels": channels, "base_channels": width,
             "unet_residual_blocks": _count(shapes, r"unet\.Encoder\.0\.layers\.(\d+)\..*"),
@@ -81,6 +84,7 @@ class INIKNetOfficial(OfficialNetwork):
             "inr_hidden": shapes["inr_conv.kernelINR_list.0.layers.0.weight"][0], "channel_order": "BGR"}
 
     def rename(self, key: str) -> str:
+        """Our state-dict key for an official one."""
         return self.keys.ours(key)
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
@@ -109,6 +113,7 @@ class INIKNetOfficial(OfficialNetwork):
 
     def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
+        """The images at full, half and quarter size."""
         return dict(zip(("restored", "restored_2", "restored_4"), model.scales(inputs["lq"])))
 
 

@@ -41,8 +41,8 @@ class LaKDNetOfficial(OfficialNetwork):
         found = settings["inp_channels"], settings["out_channels"], settings["dual_pixel_task"]
         if found != (9 if dual else 3, 3, dual):
             raise CheckpointError(
-                f"{network} with {found[0]} channels in, {found[1]} out and dual_pixel_task {found[2]}: only 9 in (left, "
-                "right, center; dual_pixel_task) or 3 in (single image), 3 out, are supported")
+                f"{network} with {found[0]} channels in, {found[1]} out and dual_pixel_task {found[2]}: only 9 in "
+                "(left, right, center; dual_pixel_task) or 3 in (single image), 3 out, are supported")
         return {"width": settings["dim"], "blocks": list(settings["num_blocks"]),
                 "kernel_sizes": list(settings["mix_kernel_size"]), "expansion": settings["ffn_expansion_factor"],
                 "bias": settings["bias"], "norm_bias": settings["LayerNorm_type"] != "BiasFree"}

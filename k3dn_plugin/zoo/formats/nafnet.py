@@ -33,14 +33,14 @@ class NAFNetOfficial(OfficialNetwork):
             settings["img_channel"], settings.get("out_channels", settings["img_channel"]))
         wanted = (6, 3) if network == "nafnet_dual" else (3, 3)
         if channels != wanted:
-            raise CheckpointError(f"{network} with {channels[0]} channels in and {channels[1]} out: only {wanted[0]} in "
-                                  f"and {wanted[1]} out are supported")
+            raise CheckpointError(f"{network} with {channels[0]} channels in and {channels[1]} out: only {wanted[0]} "
+                                  f"in and {wanted[1]} out are supported")
         if settings.get("residual", "center") != "center":
             raise CheckpointError(f"nafnet_dual with residual {settings['residual']!r}: only 'center' is supported")
         local = settings.get("local_pooling", False)
         if local and settings.get("fast_imp", False):
-            raise CheckpointError("nafnet with fast_imp: the subsampled pooling is another function, which no published "
-                                  "network uses; set it to false")
+            raise CheckpointError("nafnet with fast_imp: the subsampled pooling is another function, which no "
+                                  "published network uses; set it to false")
         return {"width": settings["width"], "encoder_blocks": list(settings["enc_blk_nums"]),
                 "middle_blocks": settings["middle_blk_num"], "decoder_blocks": list(settings["dec_blk_nums"]),
                 "train_size": list(settings.get("train_size", TRAIN_SIZE)[-2:]) if local else None}

@@ -60,9 +60,11 @@ class SFNetOfficial(OfficialNetwork):
     keys = KeyMap(key_pairs())
 
     def arch_of(self, network: str) -> str:
+        """The registered restorer of one of the networks."""
         return "SFNetDual" if network == "sfnet_dual" else "SFNet"
 
     def arguments(self, settings: Mapping, network: str) -> dict:
+        """Constructor arguments of the restorer for the official settings."""
         wanted = {"in_channels": 6 if network == "sfnet_dual" else 3, "out_channels": 3, "filter_groups": GROUPS,
                   "filter_sizes": list(KERNEL_SIZES), "window_splits": 2}
         odd = {key: settings[key] for key, value in wanted.items() if key in settings and settings[key] != value}
@@ -94,6 +96,7 @@ class SFNetOfficial(OfficialNetwork):
             "local_pool": None}
 
     def rename(self, key: str) -> str:
+        """Our state-dict key for an official one."""
         return self.keys.ours(key)
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -102,4 +105,5 @@ class SFNetOfficial(OfficialNetwork):
 
     def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
+        """The images at full, half and quarter size."""
         return dict(zip(("restored", "restored_2", "restored_4"), model.scales(inputs["lq"])))

@@ -1,0 +1,68 @@
+"""Restoring straight out of camera files: both views of a shot come out of one file (or one set of files)."""
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from k3dn_plugin.data.raw import ViewSettings, find_sources
+from k3dn_plugin.data.raw.base import ViewReader
+from k3dn_plugin.errors import OptionError
+from k3dn_plugin.inference.files import Pair, as_tensor
+
+# LibRaw's codes of the camera's orientation -> quarter turns counter-clockwise that put the picture upright.
+QUARTER_TURNS = {0: 0, 3: 2, 5: 1, 6: 3}
+
+
+@dataclass(frozen=True)
+class CameraShot:
+    """One shot in camera files, and where its result goes."""
+
+    reader: ViewReader
+    source: Path
+    out: Path
+
+
+def find_shots(paths: Iterable[str | Path], out: str | Path) -> list[CameraShot]:
+    """Return the shots that files and folders hold.
+
+    Args:
+        paths: raw files, files of pairs or quad-pixel sets, or folders of these.
+        out: a file, where there is one shot, else a folder.
+
+    Raises:
+        DataError: a path is not there or no camera file.
+        OptionError: several shots are to go into one file, or two have one name.
+    """
+    out = Path(out)
+    shots = find_sources(paths)
+    is_file = bool(out.suffix) and not out.is_dir()
+    if is_file and len(shots) > 1:
+        raise OptionError(f"-o {out}: there are {len(shots)} shots to restore, so give a folder for the results")
+    found: dict[Path, CameraShot] = {}
+    for reader, source in shots:
+        target = out if is_file else out / f"{reader.shot_name(source)}.png"
+        if target in found:
+            raise OptionError(f"{found[target].source} and {source} would both be written to {target}; restore them "
+                              "one at a time, with folders of their own for -o")
+        if target.resolve() == source.resolve():
+            raise OptionError(f"-o {target} is one of the inputs; choose another name")
+        found[target] = CameraShot(reader, source, target)
+    return list(found.values())
+
+
+def read_shot(shot: CameraShot, *, swap: bool = False) -> Pair:
+    """Read the views of a shot as a network takes them: sRGB, with the captured sum as the center.
+
+    Args:
+        swap: exchange left and right; no camera file says which is which.
+
+    Raises:
+        DataError: the file is damaged, or no dual-pixel shot.
+        DependencyError: rawpy is not installed.
+    """
+    views = shot.reader.read(shot.source, ViewSettings(swap=swap))
+    scale = 2 ** views.bits - 1
+    left, right, center = (as_tensor(view, scale) for view in (views.left, views.right, views.center))
+    return Pair(lq=torch.cat([left, right], 1), center=center, bits=views.bits, colour=views.left.shape[2] == 3,
+                disparity_axis=views.disparity_axis, quarter_turns=QUARTER_TURNS.get(views.metadata.get("flip", 0), 0))
