@@ -110,7 +110,8 @@ def _check_png(data: bytes, name: object) -> None:
     try:
         image = PngImageFile(io.BytesIO(data))
     except Exception as error:  # Pillow raises whatever its parser runs into
-        raise DataError(f"{name}: not an image that can be read, or a damaged one ({_short(error)}); {_AGAIN}") from None
+        raise DataError(f"{name}: not an image that can be read, or a damaged one ({_short(error)}); "
+                        f"{_AGAIN}") from None
     try:
         image.verify()
     except Exception as error:
@@ -149,8 +150,8 @@ def _check_bmp(data: bytes, name: object) -> None:
 
 def _check_size(columns: int, rows: int, size: int, name: object) -> None:
     if columns < 1 or rows < 1 or size > MOST_DECODED:
-        raise DataError(f"{name}: the file claims {columns} x {rows} pixels; at least one and at most {MOST_DECODED:,} bytes "
-                        "of them are read. It is damaged, or has to be cut into pieces")
+        raise DataError(f"{name}: the file claims {columns} x {rows} pixels; at least one and at most "
+                        f"{MOST_DECODED:,} bytes of them are read. It is damaged, or has to be cut into pieces")
 
 
 def _no_image(name: object) -> DataError:
@@ -217,5 +218,5 @@ def has_8_bit_content(image: np.ndarray) -> bool:
 
 
 def apparent_full_scale(largest: int) -> int | None:
-    """Return the full scale (1023, 4095 or 16383) that 16-bit numbers seem to have if none exceeds `largest`, else None."""
+    """Return the full scale that 16-bit numbers up to `largest` seem to have: 1023, 4095 or 16383; else None."""
     return next((2**bits - 1 for bits in (10, 12, 14) if largest < 2**bits), None)

@@ -50,13 +50,14 @@ def decode_tiff(data: bytes, name: object, *, most_bytes: int) -> np.ndarray:
     except (MemoryError, RecursionError):
         raise DataError(f"{name}: the TIFF file claims more than memory holds; {AGAIN}") from None
     except Exception as error:  # tifffile raises whatever its parser runs into
-        raise DataError(f"{name}: not a TIFF file that can be read, or a damaged one ({_short(error)}); {AGAIN}") from None
+        raise DataError(f"{name}: not a TIFF file that can be read, or a damaged one ({_short(error)}); "
+                        f"{AGAIN}") from None
 
 
 def _check_kind(page: "TiffPage", name: object, most_bytes: int) -> None:
     bits, kind = page.bitspersample, page.sampleformat
     if kind != 1 or bits not in (8, 16):
-        found = f"{bits}-bit floats" if kind == 3 else f"{bits} bits" if kind == 1 else f"sample format {kind} of {bits} bits"
+        found = {1: f"{bits} bits", 3: f"{bits}-bit floats"}.get(int(kind), f"sample format {kind} of {bits} bits")
         raise DataError(f"{name}: expected 8 or 16 bits a channel, the file has {found}")
     if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR) or page.imagedepth != 1:
         meaning = getattr(page.photometric, "name", page.photometric)
@@ -65,8 +66,8 @@ def _check_kind(page: "TiffPage", name: object, most_bytes: int) -> None:
         raise DataError(f"{name}: the TIFF file is damaged: it has no pixels; {AGAIN}")
     size = page.imagewidth * page.imagelength * page.samplesperpixel * bits // 8
     if size > most_bytes:
-        raise DataError(f"{name}: the TIFF file claims {page.imagewidth} x {page.imagelength} pixels, {size:,} bytes; at most "
-                        f"{most_bytes:,} are read. It is damaged, or has to be cut into pieces")
+        raise DataError(f"{name}: the TIFF file claims {page.imagewidth} x {page.imagelength} pixels, {size:,} bytes; "
+                        f"at most {most_bytes:,} are read. It is damaged, or has to be cut into pieces")
 
 
 def _check_whole(page: "TiffPage", data: bytes, name: object) -> None:
@@ -82,7 +83,8 @@ def _check_whole(page: "TiffPage", data: bytes, name: object) -> None:
     offsets, counts = page.dataoffsets, page.databytecounts
     if len(offsets) < expected * planes or len(counts) < expected * planes:
         raise cut
-    if any(count < 1 or offset < 8 or offset + count > len(data) for offset, count in zip(offsets, counts, strict=False)):
+    if any(count < 1 or offset < 8 or offset + count > len(data)
+           for offset, count in zip(offsets, counts, strict=False)):
         raise cut
     if page.compression == NOT_COMPRESSED:
         size = page.bitspersample // 8 * page.samplesperpixel
@@ -109,7 +111,8 @@ def _decode(page: "TiffPage", data: bytes, byteorder: str, name: object) -> np.n
             raise DataError(f"{name}: the TIFF file's pixels are not what its tags say; save it as PNG")
         return np.ascontiguousarray(65535 - image if inverted else image)
     if page.photometric in (PALETTE, YCBCR):
-        raise DataError(f"{name}: a TIFF file of this kind (planes of {page.photometric.name}) cannot be read; save it as RGB")
+        raise DataError(f"{name}: a TIFF file of this kind (planes of {page.photometric.name}) cannot be read; save it "
+                        "as RGB")
     if page.compression in DEFLATED:
         _check_deflated(page, data, name)
     try:
@@ -119,7 +122,8 @@ def _decode(page: "TiffPage", data: bytes, byteorder: str, name: object) -> np.n
         if "requires the" not in str(error):
             raise
         raise DataError(f"{name}: the compression {page.compression.name} of a TIFF file of this kind cannot be read "
-                        "without imagecodecs: pip install imagecodecs, or save it as PNG or without compression") from None
+                        "without imagecodecs: pip install imagecodecs, or save it as PNG or without "
+                        "compression") from None
     image = image if interleaved else image.transpose(1, 2, 0)
     image = image[..., :3 if page.photometric == RGB and image.shape[2] >= 3 else 1]
     if inverted:
