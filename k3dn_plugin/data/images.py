@@ -3,42 +3,49 @@
 OpenCV gives the part of a cut-off file that it could decode, without a word. So a file's structure is
 checked before its pixels are believed.
 """
+import io
+import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from k3dn_plugin.data.tiff import SIGNATURES as TIFF_SIGNATURES
+from k3dn_plugin.data.tiff import decode_tiff
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.files import atomic_write
+from k3dn_plugin.files import atomic_write, read_file
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 FULL_SCALE = {"uint8": 255, "uint16": 65535, "float32": 1}
+MOST_DECODED = 2**30  # bytes of a decoded picture: 178 megapixels of 16-bit RGB
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 _MOST_DEFLATED = 1040  # bytes that one deflated byte can stand for: 1032 and the first ones
+_AGAIN = "copy or download it again"
 
 
-def read_image(path, *, bits: int | None = None, gray: bool = False) -> np.ndarray:
+def read_image(path: str | os.PathLike, *, bits: int | None = None, gray: bool = False) -> np.ndarray:
     """Read an image file as (H, W, 3) RGB, uint8 or uint16 as the file has it.
 
     Args:
-        path: PNG, TIFF, JPEG or BMP, or a picture inside another file (`ParquetImage`). An alpha channel is dropped, a single channel repeated; rotation
-            tags are ignored (the disparity lies along the sensor's rows).
+        path: PNG, TIFF, JPEG or BMP, or a picture inside another file (`ParquetImage`). An alpha channel is
+            dropped, a single channel repeated; rotation tags are ignored (the disparity lies along the sensor's
+            rows).
         bits: the depth that was promised, 8 or 16; None takes either.
         gray: give a single-channel file as (H, W, 1).
 
     Raises:
-        DataError: no such file, not an image, cut off or damaged, or of another bit depth.
+        DataError: no such file, not an image, cut off or damaged, larger than memory should hold, or of another
+            bit depth.
     """
     path = path if hasattr(path, "read_bytes") else Path(path)
-    try:
+    if isinstance(path, Path):
+        if not os.path.lexists(path):
+            raise DataError(f"there is no image {path}")
+        data = read_file(path, most=MOST_DECODED)
+    else:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"there is no image {path}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     image = decode_image(data, path)
     depth = 8 * image.dtype.itemsize
     if bits is not None and depth != bits:
@@ -51,21 +58,26 @@ def read_image(path, *, bits: int | None = None, gray: bool = False) -> np.ndarr
     return image
 
 
-def decode_image(data: bytes, name) -> np.ndarray:
-    """Decode an image file's content to (H, W, 3) RGB or (H, W, 1); `name` is for messages."""
-    import cv2
+def decode_image(data: bytes, name: object) -> np.ndarray:
+    """Decode an image file's content to (H, W, 3) RGB or (H, W, 1); `name` is for messages.
+
+    Raises:
+        DataError: as `read_image`.
+    """
     if not data:
-        raise DataError(f"{name}: the file is empty; copy or download it again")
+        raise DataError(f"{name}: the file is empty; {_AGAIN}")
+    if data[:4] in TIFF_SIGNATURES:
+        return decode_tiff(data, name, most_bytes=MOST_DECODED)
+    import cv2  # heavy
     check_whole(data, name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:  # more pixels than OpenCV takes (2^30), or than memory holds
+    except (cv2.error, MemoryError) as error:
         reason = next((line for line in str(error).splitlines() if line), "no reason given")
         raise DataError(f"{name}: OpenCV refuses to decode it ({reason[-120:]}); the file claims too many pixels or is "
-                        "damaged: copy or download it again") from None
+                        f"damaged: {_AGAIN}") from None
     if image is None:
-        raise DataError(f"{name}: not an image that can be read ({', '.join(IMAGE_SUFFIXES)}), or a damaged "
-                        "one; copy or download it again")
+        raise _no_image(name)
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: expected 8 or 16 bits a channel, the file has {image.dtype}")
     if image.ndim == 2:
@@ -73,39 +85,84 @@ def decode_image(data: bytes, name) -> np.ndarray:
     return np.ascontiguousarray(image[..., 2::-1]) if image.shape[2] >= 3 else image[..., :1].copy()
 
 
-def check_whole(data: bytes, name):
-    """Raise `DataError` where a PNG or JPEG file ends early or a PNG's checksums disagree."""
+def check_whole(data: bytes, name: object) -> None:
+    """Raise `DataError` where a PNG, JPEG or BMP file ends early, is damaged or claims too many pixels."""
     if data.startswith(_PNG_SIGNATURE):
         _check_png(data, name)
-    elif data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        # No end-of-image marker after the last start of scan.
-        raise DataError(f"{name}: the JPEG file is cut off; copy or download it again")
+    elif data.startswith(b"\xff\xd8\xff"):
+        _check_jpeg(data, name)
+    elif data.startswith(b"BM"):
+        _check_bmp(data, name)
+    else:
+        raise _no_image(name)
 
 
-def _check_png(data, name):
-    place = len(_PNG_SIGNATURE)
-    stored = 0
-    while place + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        end = place + 12 + length
-        if end > len(data):
-            break
-        if zlib.crc32(memoryview(data)[place + 4:end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise DataError(f"{name}: the PNG file is damaged (the checksum of its {kind.decode('latin-1')} "
-                            f"chunk at byte {place} is wrong); copy or download it again")
-        stored += length * (kind == b"IDAT")
-        if kind == b"IEND" and data[len(_PNG_SIGNATURE) + 4:][:4] == b"IHDR":
-            columns, rows, depth, color = struct.unpack_from(">IIBB", data, len(_PNG_SIGNATURE) + 8)
-            if rows * columns * depth * _PNG_CHANNELS.get(color, 1) > 8 * _MOST_DEFLATED * stored:
-                raise DataError(f"{name}: the PNG file is damaged: it claims {columns} x {rows} pixels and holds "
-                                f"{stored:,} bytes of them; copy or download it again")
-        if kind == b"IEND":
-            return
-        place = end
-    raise DataError(f"{name}: the PNG file is cut off after {len(data):,} bytes; copy or download it again")
+def _check_png(data: bytes, name: object) -> None:
+    from PIL.PngImagePlugin import PngImageFile  # takes time to import, and stores hold no PNG
+    size = data[16:26] if data[12:16] == b"IHDR" else b""
+    if len(size) == 10:
+        columns, rows, depth, color = struct.unpack(">IIBB", size)
+        claimed = rows * columns * depth * _PNG_CHANNELS.get(color, 1) // 8
+        _check_size(columns, rows, claimed, name)
+        if claimed > _MOST_DEFLATED * len(data):
+            raise DataError(f"{name}: the PNG file is damaged: it claims {columns} x {rows} pixels and holds "
+                            f"{len(data):,} bytes of them; {_AGAIN}")
+    try:
+        image = PngImageFile(io.BytesIO(data))
+    except Exception as error:  # Pillow raises whatever its parser runs into
+        raise DataError(f"{name}: not an image that can be read, or a damaged one ({_short(error)}); "
+                        f"{_AGAIN}") from None
+    try:
+        image.verify()
+    except Exception as error:
+        if "checksum" in str(error):
+            raise DataError(f"{name}: the PNG file is damaged (the checksum of a part is wrong); {_AGAIN}") from None
+        raise DataError(f"{name}: the PNG file is cut off after {len(data):,} bytes, or damaged; {_AGAIN}") from None
 
 
-def write_image(path, image: np.ndarray):
+def _check_jpeg(data: bytes, name: object) -> None:
+    from PIL.JpegImagePlugin import JpegImageFile  # takes time to import, and stores hold no JPEG
+    try:
+        image = JpegImageFile(io.BytesIO(data))
+        _check_size(*image.size, image.size[0] * image.size[1] * len(image.getbands()), name)
+        # Decoded at an eighth of the size: that reads all of the compressed data and no more than them, so that what
+        # follows the picture (the video of a motion photo) does not matter.
+        image.draft("L", (1, 1))
+        image.load()
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises whatever its parser runs into
+        raise DataError(f"{name}: the JPEG file is cut off or damaged ({_short(error)}); {_AGAIN}") from None
+
+
+def _check_bmp(data: bytes, name: object) -> None:
+    if len(data) < 54:
+        raise DataError(f"{name}: the BMP file is cut off; {_AGAIN}")
+    start, header, columns, rows = struct.unpack_from("<IIii", data, 10)
+    bits, compression = struct.unpack_from("<HI", data, 28)
+    if header < 40:
+        raise _no_image(name)
+    rows = abs(rows)
+    _check_size(columns, rows, columns * rows * 3, name)
+    if compression in (0, 3) and start + rows * ((columns * bits + 31) // 32 * 4) > len(data):
+        raise DataError(f"{name}: the BMP file is cut off: it claims {columns} x {rows} pixels; {_AGAIN}")
+
+
+def _check_size(columns: int, rows: int, size: int, name: object) -> None:
+    if columns < 1 or rows < 1 or size > MOST_DECODED:
+        raise DataError(f"{name}: the file claims {columns} x {rows} pixels; at least one and at most "
+                        f"{MOST_DECODED:,} bytes of them are read. It is damaged, or has to be cut into pieces")
+
+
+def _no_image(name: object) -> DataError:
+    return DataError(f"{name}: not an image that can be read ({', '.join(IMAGE_SUFFIXES)}), or a damaged one; {_AGAIN}")
+
+
+def _short(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3) RGB or (H, W) gray, uint8 or uint16, in the format of the path's suffix.
 
     The file is whole or not there. A uint16 array makes a 16-bit PNG or TIFF.
@@ -120,9 +177,9 @@ def write_image(path, image: np.ndarray):
         file.write(data)
 
 
-def encode_image(image: np.ndarray, suffix: str, name="image", options: tuple[int, ...] = ()) -> bytes:
-    """The content of an image file; `options` are OpenCV's write flags."""
-    import cv2
+def encode_image(image: np.ndarray, suffix: str, name: object = "image", options: tuple[int, ...] = ()) -> bytes:
+    """Return the content of an image file; `options` are OpenCV's write flags."""
+    import cv2  # heavy
     if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or (
             image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise DataError(f"{name}: expected (H, W, 3) or (H, W) of uint8 or uint16 to write, found "
@@ -141,7 +198,7 @@ def encode_image(image: np.ndarray, suffix: str, name="image", options: tuple[in
 
 
 def to_float(image: np.ndarray, *, black_level: float = 0, full_scale: float | None = None) -> np.ndarray:
-    """Stored numbers as float32 in [0, 1]: `(value - black_level) / full_scale`, clipped at 0.
+    """Return stored numbers as float32 in [0, 1]: `(value - black_level) / full_scale`, clipped at 0.
 
     `full_scale` None is the largest number of the dtype (255, 65535; 1 for floats).
     """
@@ -150,3 +207,16 @@ def to_float(image: np.ndarray, *, black_level: float = 0, full_scale: float | N
     if black_level:
         values = np.maximum(values - np.float32(black_level), 0)
     return values / np.float32(scale) if scale != 1 else values
+
+
+def has_8_bit_content(image: np.ndarray) -> bool:
+    """Return whether 16-bit numbers were made from 8-bit ones: both bytes alike, or the low one empty."""
+    if image.dtype != np.uint16:
+        return False
+    high, low = image >> 8, image & 255
+    return bool(high.any()) and (not low.any() or np.array_equal(high, low))
+
+
+def apparent_full_scale(largest: int) -> int | None:
+    """Return the full scale that 16-bit numbers up to `largest` seem to have: 1023, 4095 or 16383; else None."""
+    return next((2**bits - 1 for bits in (10, 12, 14) if largest < 2**bits), None)

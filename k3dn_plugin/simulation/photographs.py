@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.listing import list_files
 from k3dn_plugin.errors import DataError, DependencyError
 from k3dn_plugin.simulation.colour import srgb_to_linear
 
@@ -24,7 +25,7 @@ def photographs_in(folder) -> list[Path]:
         DataError: the folder is missing or holds none.
     """
     folder = Path(folder)
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS) if folder.is_dir() else []
+    found = list_files(folder, sorted(ENDINGS), below=True) if folder.is_dir() else []
     if not found:
         raise DataError(f"{folder}: expected a folder of photographs ({', '.join(sorted(ENDINGS))}), found "
                         f"{'none in it' if folder.is_dir() else 'no such folder'}")

@@ -2,15 +2,17 @@
 
 All are read when they are needed, by the process that needs them, and the last ones stay in memory.
 """
-from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 
 from k3dn_plugin.data.depth_files import SUFFIXES, read_depth
 from k3dn_plugin.data.images import FULL_SCALE, read_image
+from k3dn_plugin.data.listing import list_files, stem
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.simulation.colour import srgb_to_linear
@@ -74,7 +76,7 @@ class Photographs:
     def __getitem__(self, index):
         name = self.names[index]
         if self.store is None:
-            image = self._cache.get(name, lambda: read_image(name, gray=True))
+            image = self._cache.load(name, lambda: read_image(name, gray=True))
             return Photograph(image.shape[:2], lambda rows, columns: image[rows, columns])
         facts = self.store.manifest.facts
         return Photograph(self.store.scene(name).size,
@@ -115,7 +117,7 @@ class RgbdFolder:
 
     def __getitem__(self, index) -> RgbdPicture:
         name, rgb, depth = self._files[index]
-        image, known = self._cache.get(name, lambda: self._load(rgb, depth))
+        image, known = self._cache.load(name, lambda: self._load(rgb, depth))
         return RgbdPicture(name, Photograph(image.shape[:2], lambda rows, columns: image[rows, columns]), known)
 
     def _load(self, rgb, path):
@@ -136,23 +138,23 @@ class RgbdFolder:
         return image, filled
 
 
-class _Cache:
+class _Cache(LRUCache):
     """The last values by key, up to `MEMORY` bytes; not sent to other processes."""
 
-    def __init__(self):
-        self._kept, self._bytes = OrderedDict(), 0
+    def __init__(self) -> None:
+        super().__init__(MEMORY, getsizeof=_size)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple]:
         return _Cache, ()
 
-    def get(self, key, load):
-        if key not in self._kept:
-            self._kept[key] = load()
-            self._bytes += _size(self._kept[key])
-            while self._bytes > MEMORY and len(self._kept) > 1:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
-        self._kept.move_to_end(key)
-        return self._kept[key]
+    def load(self, key: object, load: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever was put in
+        """Return the value of `key`, loaded where it is not kept."""
+        if key in self:
+            return self[key]
+        value = load()
+        if self.getsizeof(value) <= self.maxsize:
+            self[key] = value
+        return value
 
 
 def _size(value):
@@ -185,12 +187,11 @@ def _paired(rgb, depth):
     files = []
     for folder, endings, what in ((rgb, ENDINGS, "pictures"), (depth, SUFFIXES, "depth files")):
         found = {}
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.suffix.lower() in endings:
-                if path.stem in found:
-                    raise DataError(f"{folder}: two files are called {path.stem}: {found[path.stem].name} and "
-                                    f"{path.name}; leave one")
-                found[path.stem] = path
+        for path in list_files(folder, sorted(endings)) if folder.is_dir() else ():
+            if stem(path) in found:
+                raise DataError(f"{folder}: two files are called {stem(path)}: {found[stem(path)].name} and "
+                                f"{path.name}; leave one")
+            found[stem(path)] = path
         if not found:
             raise DataError(f"{folder}: expected {what} ({', '.join(sorted(endings))}), found "
                             f"{'none in it' if folder.is_dir() else 'no such folder'}")
@@ -199,7 +200,7 @@ def _paired(rgb, depth):
     missing = sorted(set(pictures) - set(depths)), sorted(set(depths) - set(pictures))
     if any(missing):
         lines = [f"{len(names)} {what}, e.g. {names[0]}" for names, what in
-                 zip(missing, (f"pictures have no depth in {depth}", f"depth files have no picture in {rgb}"))
+                 zip(missing, (f"pictures have no depth in {depth}", f"depth files have no picture in {rgb}"), strict=True)
                  if names]
         raise DataError(f"{rgb}: pictures and depth must have the same names: {'; '.join(lines)}")
     return [(name, pictures[name], depths[name]) for name in sorted(pictures)]

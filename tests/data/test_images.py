@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from k3dn_plugin.data.images import read_image, to_float, write_image
+from k3dn_plugin.data.images import apparent_full_scale, has_8_bit_content, read_image, to_float, write_image
 from k3dn_plugin.errors import DataError, StorageError
 
 
@@ -116,7 +116,7 @@ def test_a_claim_that_the_bytes_cannot_hold(tmp_path):
         read_image(tmp_path / "no_head.png")
     (tmp_path / "huge.bmp").write_bytes(struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 100, 0, 0, 54, 40, 60000, 60000, 1, 24,
                                                     0, 0, 0, 0, 0, 0) + bytes(46))
-    with pytest.raises(DataError, match="huge.bmp: (OpenCV refuses|not an image)"):
+    with pytest.raises(DataError, match="huge.bmp: the file claims 60000 x 60000 pixels"):
         read_image(tmp_path / "huge.bmp")
 
 
@@ -148,3 +148,94 @@ def test_to_float():
     raw = np.array([1009, 1024, 1024 + 16383], np.uint16)
     np.testing.assert_allclose(to_float(raw, black_level=1024, full_scale=16383), [0, 0, 1])
     assert to_float(raw).dtype == np.float32
+
+
+def write_tiff(path, image, **tags):
+    import tifffile
+    tifffile.imwrite(path, image, **tags)
+    return path
+
+
+KINDS = {"strips": {}, "tiles": {"tile": (16, 16)}, "deflated": {"compression": "deflate"}, "big-endian": {"byteorder": ">"}}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tags_of_tiff_files_are_heeded(tmp_path, dtype, kind):
+    image = picture(np.dtype(dtype), (40, 56, 3))
+    gray, top, more = image[..., 0], np.iinfo(dtype).max, KINDS[kind]
+    path = tmp_path / "a.tif"
+    write_tiff(path, image.transpose(2, 0, 1), photometric="rgb", planarconfig="separate", **more)
+    np.testing.assert_array_equal(read_image(path), image)
+    write_tiff(path, gray, photometric="miniswhite", **more)
+    np.testing.assert_array_equal(read_image(path, gray=True)[..., 0], top - gray)
+    write_tiff(path, np.dstack([gray, image[..., 1]]), photometric="minisblack", planarconfig="contig",
+               extrasamples=["unassalpha"], **more)
+    np.testing.assert_array_equal(read_image(path, gray=True)[..., 0], gray)
+    write_tiff(path, np.dstack([image, gray]), photometric="rgb", extrasamples=["unassalpha"], **more)
+    np.testing.assert_array_equal(read_image(path), image)
+    for orientation in (3, 6):
+        write_tiff(path, image, photometric="rgb", extratags=[(274, 3, 1, orientation, True)], **more)
+        np.testing.assert_array_equal(read_image(path), image)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.02, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_a_tiff_file_that_was_cut_off(tmp_path, planes, part):
+    image = picture(np.uint8, (64, 80, 3))
+    path = write_tiff(tmp_path / "a.tif", image if planes == "contig" else image.transpose(2, 0, 1), photometric="rgb",
+                      planarconfig=planes, rowsperstrip=16)
+    os.truncate(path, int(path.stat().st_size * part))
+    with pytest.raises(DataError, match="a.tif.*copy or download it again"):
+        read_image(path)
+
+
+def test_tiff_files_of_other_kinds_are_refused(tmp_path):
+    image = picture(np.uint8, (64, 80, 3))
+    for name, content, tags, message in [
+            ("float.tif", image.astype(np.float32), {"photometric": "rgb"}, "the file has 32-bit floats"),
+            ("deep.tif", image.astype(np.uint32), {"photometric": "rgb"}, "the file has 32 bits"),
+            ("cmyk.tif", np.dstack([image, image[..., 0]]), {"photometric": "separated"}, "found SEPARATED")]:
+        with pytest.raises(DataError, match=f"{name}.*{message}"):
+            read_image(write_tiff(tmp_path / name, content, **tags))
+    entries = [(256, 4, 60000), (257, 4, 60000), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 200), (278, 4, 60000),
+               (279, 4, 100)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    (tmp_path / "huge.tif").write_bytes(head + b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value
+                                                        in entries) + bytes(400))
+    with pytest.raises(DataError, match="huge.tif: the TIFF file claims 60000 x 60000 pixels"):
+        read_image(tmp_path / "huge.tif")
+
+
+def test_what_follows_a_picture_does_not_matter(tmp_path):
+    path = tmp_path / "a.jpg"
+    write_image(path, picture(np.uint8, (120, 160, 3)))
+    alone, content = read_image(path), path.read_bytes()
+    # A motion photo's video, in which the marker of a scan occurs by chance.
+    path.write_bytes(content + b"\0\0\0\x18ftypmp42" + b"\xff\xda" + bytes(3000))
+    np.testing.assert_array_equal(read_image(path), alone)
+    path.write_bytes(content[:-200] + b"ftypmp42" + bytes(100))
+    with pytest.raises(DataError, match="a.jpg: the JPEG file is cut off"):
+        read_image(path)
+
+
+def test_a_bmp_file_that_was_cut_off(tmp_path):
+    write_image(tmp_path / "a.bmp", picture(np.uint8))
+    os.truncate(tmp_path / "a.bmp", 3000)
+    with pytest.raises(DataError, match="a.bmp: the BMP file is cut off"):
+        read_image(tmp_path / "a.bmp")
+
+
+def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(DataError, match=f"{name}.*cannot be read"):
+            read_image(tmp_path / name)
+
+
+def test_numbers_of_fewer_bits_than_their_file():
+    assert [apparent_full_scale(n) for n in (1000, 4095, 4096, 16383, 16384)] == [1023, 4095, 16383, 16383, None]
+    image = picture(np.uint16)
+    assert not has_8_bit_content(image) and not has_8_bit_content(picture(np.uint8))
+    assert has_8_bit_content(image // 256 * 256) and has_8_bit_content(image // 256 * 257)

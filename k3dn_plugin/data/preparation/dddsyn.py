@@ -5,6 +5,7 @@ import numpy as np
 
 from k3dn_plugin.data.depth_files import read_pfm
 from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.listing import files_with_ending
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames
 from k3dn_plugin.data.preparation.files import match_views
 from k3dn_plugin.data.preparation.single_images import how_many
@@ -61,7 +62,8 @@ class DDDsyn(Preparer):
 def _scenes(folder):
     files = {}
     for view, (place, ending) in FILES.items():
-        found = {p.name.removesuffix(ending): p for p in sorted((folder / place).glob(f"*{ending}"))}
+        end, suffix = ending.split(".")
+        found = files_with_ending(folder / place, end, (f".{suffix}",)) if (folder / place).is_dir() else {}
         if not found:
             raise DataError(f"{folder / place}: expected the {view} files (NNNN{ending}), found none")
         files[view] = found

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.listing import files_with_ending
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames, turned
 from k3dn_plugin.data.preparation.files import match_views
 from k3dn_plugin.data.preparation.single_images import how_many
@@ -31,7 +32,7 @@ class DPDDisp(Preparer):
                            "known"}
 
     def find(self, source: Path) -> list[Split]:
-        files = {view: _files(source, ending) for view, ending in ENDINGS.items()}
+        files = {view: files_with_ending(source, ending, SUFFIXES) for view, ending in ENDINGS.items()}
         if not any(files.values()):
             raise self.missing(source)
         empty = next((view for view, found in files.items() if not found), None)
@@ -68,16 +69,3 @@ def _check_twins(files):
             if other != scene:
                 raise DataError(f"scene {scene}: its depth map {path} is that of scene {other} ({files[other].name}); "
                                 "copy the original file")
-
-
-def _files(source, ending):
-    """The images of one view by scene."""
-    found = {}
-    for path in sorted(source.iterdir()) if source.is_dir() else ():
-        if path.stem.endswith(ending) and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            scene = path.stem.removesuffix(ending)
-            if scene in found:
-                raise DataError(f"{source}: {found[scene].name} and {path.name} are both the {ending} image of "
-                                f"scene {scene}; keep one")
-            found[scene] = path
-    return found

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from k3dn_plugin.data.images import IMAGE_SUFFIXES, read_image
+from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.listing import files_with_ending
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.data.preparation.single_images import which
@@ -125,14 +126,7 @@ def _read(path):
 
 def _views(root, view):
     """The raw files of a view by scene."""
-    found = {}
-    for path in sorted(root.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(f"_{view}") and path.name[0] != ".":
-            scene = path.stem.removesuffix(f"_{view}")
-            if scene in found:
-                raise DataError(f"{root}: {found[scene].name} and {path.name} are both the {view} view of scene "
-                                f"{scene}; keep one")
-            found[scene] = path
+    found = files_with_ending(root, f"_{view}")
     if not found:
         raise DataError(f"{root}: expected the {view} views (NNN_{view}.png), found none")
     return found

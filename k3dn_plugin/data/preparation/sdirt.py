@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.listing import list_files
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, check_frames
 from k3dn_plugin.data.truth_check import BELOW, likeness
 from k3dn_plugin.errors import DataError
@@ -61,7 +62,8 @@ class Sdirt(Preparer):
 
 def _view(folder, name):
     """The file of one view, `l.png` or `r.png`."""
-    found = [path for path in sorted(folder.glob(f"{name}.*")) if path.suffix.lower() in (".png", ".tif", ".tiff")]
+    files = list_files(folder, (".png", ".tif", ".tiff")) if folder.is_dir() else []
+    found = [path for path in files if path.stem == name]
     if len(found) != 1:
         raise DataError(f"{folder}: expected one file {name}.png, found "
                         f"{', '.join(path.name for path in found) or 'none'}"

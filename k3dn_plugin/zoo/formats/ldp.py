@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.registry import FORMATS
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 from k3dn_plugin.zoo.formats.nafnet import NAFNetOfficial
 from k3dn_plugin.zoo.formats.u_keys import count_blocks
