@@ -72,7 +72,6 @@ def test_the_restorer_and_its_option_file(written, tmp_path):
 
 
 def test_the_layout_of_a_data_set(written, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tests" / "data")
     import miniatures
     cls = written("SceneFolders", PREPARERS, "scene_folders")
     miniatures.make("scene_folders", tmp_path / "source")

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 
 from k3dn_plugin.bridges.torchvision import define_missing_operators
 from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, METRICS, MODULES
+from k3dn_plugin.training.graph import TrainingGraph
 
 logger = logging.getLogger("k3dn_plugin")
 
@@ -34,7 +35,6 @@ class RestorationModel(BaseModel):
     def __init__(self, *, network: dict, losses: dict, reblur: dict | None = None,
                  data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor)
-        from k3dn_plugin.training.graph import TrainingGraph
         self.graph = TrainingGraph(ARCHS.build(network),
                                    losses={name: LOSSES.build(spec) for name, spec in losses.items()},
                                    reblur=MODULES.build(reblur) if reblur else None)

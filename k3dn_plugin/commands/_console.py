@@ -22,7 +22,8 @@ GROUPS = {"photographs": "restore photographs", "restorers": "train and compare 
 
 def commands() -> dict[str, ModuleType]:
     """Return the modules of all subcommands by name (`inspect_kernels.py` is `inspect-kernels`)."""
-    names = sorted(info.name for info in pkgutil.iter_modules(import_module(PACKAGE).__path__) if not info.name.startswith("_"))
+    names = [info.name for info in pkgutil.iter_modules(import_module(PACKAGE).__path__)]
+    names = sorted(name for name in names if not name.startswith("_"))
     return {name.replace("_", "-"): import_module(f"{PACKAGE}.{name}") for name in names}
 
 

@@ -23,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
         findings = examine()
         print(report(findings))
     else:
-        from k3dn_plugin.doctor.stores import verify
-        from k3dn_plugin.errors import OptionError
+        from k3dn_plugin.doctor.stores import verify  # heavy: not before the command runs
+        from k3dn_plugin.errors import OptionError  # heavy: not before the command runs
         if arguments.folder is None:
             raise OptionError("doctor data: which store? Give its folder, e.g. datasets/dpdd")
         findings = verify(arguments.folder, progress=sys.stderr.isatty())

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     if arguments.figure:
-        from k3dn_plugin.simulation.overview import write_overview
+        from k3dn_plugin.simulation.overview import write_overview  # heavy: not before the command runs
         print(f"written to {write_overview(arguments.figure, bank=arguments.bank)}")
         return 0
     if arguments.out is None:
@@ -68,13 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make(arguments):
     """The stores that are asked for."""
-    from k3dn_plugin.registry import PSF_FAMILIES
-    from k3dn_plugin.simulation.build import build_from_depth, build_simulated
-    from k3dn_plugin.simulation.demo import build_demo
-    from k3dn_plugin.simulation.psf import MEASURED
-    from k3dn_plugin.simulation.rgbd import RgbdSettings
-    from k3dn_plugin.simulation.settings import SimulationSettings
-    from k3dn_plugin.simulation.sources import RgbdFolder
+    from k3dn_plugin.registry import PSF_FAMILIES  # heavy: not before the command runs
+    from k3dn_plugin.simulation.build import build_from_depth, build_simulated  # heavy: not before the command runs
+    from k3dn_plugin.simulation.demo import build_demo  # heavy: not before the command runs
+    from k3dn_plugin.simulation.psf import MEASURED  # heavy: not before the command runs
+    from k3dn_plugin.simulation.rgbd import RgbdSettings  # heavy: not before the command runs
+    from k3dn_plugin.simulation.settings import SimulationSettings  # heavy: not before the command runs
+    from k3dn_plugin.simulation.sources import RgbdFolder  # heavy: not before the command runs
     if arguments.demo:
         return build_demo(arguments.out, seed=arguments.seed)
     settings = SimulationSettings(

@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.training import train
     options = load_options(arguments.opt, arguments.set)
     if arguments.plan:
-        from k3dn_plugin.training.stages import plan_text
+        from k3dn_plugin.training.stages import plan_text  # heavy: not before the command runs
         print(plan_text(options, arguments.devices))
         return 0
     result = train(options, resume=arguments.resume, device=arguments.device, launcher=arguments.launcher,

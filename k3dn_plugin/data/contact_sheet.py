@@ -1,6 +1,7 @@
 """A picture of some scenes of a store: what was prepared, at a glance."""
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from k3dn_plugin.data.disparity_check import TILE, tile_shifts
@@ -47,7 +48,6 @@ def _row(store, name):
 
 def _displayed(frame, view, facts):
     """A small picture in [0, 1] of a stored frame."""
-    import cv2
     black, scale = (value.get(view) if isinstance(value, dict) else value
                     for value in (facts["black_level"], facts["full_scale"]))
     small = cv2.resize(frame, _small(frame), interpolation=cv2.INTER_AREA)
@@ -79,7 +79,6 @@ def _shift_title(shifts):
 
 def _titled(image, title):
     """The panel with its title in a strip above, and a white margin."""
-    import cv2
     picture = np.ascontiguousarray((255 * image + 0.5).astype(np.uint8))
     strip = np.full((22, picture.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, title[:48], (2, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)

@@ -5,6 +5,7 @@ DPDNet (Abuolaim and Brown, ECCV 2020) cuts frames into overlapping patches and 
 """
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 SOBEL_SIZES = (3, 7, 11, 15)
@@ -63,7 +64,6 @@ def sharpness(sharp: np.ndarray, places, size: int) -> np.ndarray:
 
     Energies are sums of gradient magnitudes of the grey patch alone, at its own bit depth.
     """
-    import cv2
     grey = sharp[..., 0] if sharp.shape[2] == 1 else cv2.cvtColor(np.ascontiguousarray(sharp), cv2.COLOR_RGB2GRAY)
     product = np.ones(len(places))
     for sobel in SOBEL_SIZES:

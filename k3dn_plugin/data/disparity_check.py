@@ -1,6 +1,7 @@
 """How far, and along which axis, the two views of a pair are shifted: a check on data, not a depth map."""
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 TILE = 128
@@ -50,7 +51,6 @@ def tile_shifts(left: np.ndarray, right: np.ndarray, *, tile: int = TILE) -> lis
 
     Row and column are those of the tile's top left pixel; see `measure_disparity` for signs.
     """
-    import cv2
     left, right = (frame.mean(-1).astype(np.float32) for frame in (left, right))
     tile = min(tile, *left.shape)
     window = cv2.createHanningWindow((tile, tile), cv2.CV_32F)

@@ -1,6 +1,7 @@
 """Do the pictures of a scene show that scene? Small grey copies of them are compared over a whole split."""
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 SMALL = (12, 8)      # columns, rows: what even strong defocus leaves
@@ -57,7 +58,6 @@ def likeness(one, other) -> float:
 
 def _small(frame):
     """The frame as a small grey picture of mean 0 and length 1 (0 for a flat one)."""
-    import cv2
     small = cv2.resize(frame.mean(-1, dtype=np.float32), SMALL, interpolation=cv2.INTER_AREA)
     small -= small.mean()
     length = np.linalg.norm(small)

@@ -8,6 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from k3dn_plugin import registry
 from k3dn_plugin.doctor.finding import Finding
 from k3dn_plugin.errors import K3DNError
 
@@ -77,7 +78,7 @@ def _optional(module, name):
 
 def _device():
     try:
-        import torch
+        import torch  # a torch that is broken is a finding
     except Exception:
         return Finding("device", "note", "unknown, torch does not import")
     if torch.cuda.is_available():
@@ -91,6 +92,7 @@ def _basicsr():
     if sys.version_info >= (3, 13):
         return Finding("basicsr bridge", "note", "basicsr does not build on Python 3.13 and later; all else works")
     try:
+        # Importing the bridge connects it, and may fail: that is a finding.
         from k3dn_plugin.bridges.basicsr import basicsr_registries
         if basicsr_registries() is None:
             return Finding("basicsr bridge", "note", "basicsr is not installed; only the bridge needs it",
@@ -103,7 +105,6 @@ def _basicsr():
 
 
 def _registries():
-    from k3dn_plugin import registry
     for name, one in registry.REGISTRIES.items():
         try:
             names = one.names()

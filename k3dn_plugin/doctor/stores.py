@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from k3dn_plugin.data.disparity_check import measure_disparity
 from k3dn_plugin.data.store.reader import LmdbStore
@@ -70,7 +71,6 @@ def _damaged(name, store, progress):
 def _shown(iterator, progress, name):
     if not progress:
         return iterator
-    from tqdm import tqdm
     return tqdm(iterator, desc=f"{name}: damaged frames", unit="frame")
 
 

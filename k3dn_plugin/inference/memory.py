@@ -85,7 +85,7 @@ def _status(key):
 def _highest():
     """The process's peak resident memory since its start, 0 where the system does not say."""
     try:
-        import resource
+        import resource  # not on Windows
     except ImportError:  # Windows
         return 0
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -3,8 +3,7 @@ import csv
 import socket
 
 import pytest
-from test_loop import PLAIN
-from training_questions import assert_equal
+from training_questions import PLAIN, assert_equal
 
 from k3dn_plugin.training.state import load_state, state_files
 from k3dn_plugin.zoo.weights import read_weights

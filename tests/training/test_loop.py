@@ -7,15 +7,13 @@ import signal
 import numpy as np
 import pytest
 import torch
-from training_questions import STAGES, assert_equal
+from training_questions import PLAIN, STAGES, assert_equal
 
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.options import load_options
 from k3dn_plugin.training.graph import TrainingGraph
 from k3dn_plugin.training.state import load_state, state_files
 from k3dn_plugin.zoo.weights import read_weights, restorer_from_weights
-
-PLAIN = {"network_g": {"norm": False, "dropout": 0.0}}
 
 
 def last_state(result):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from k3dn_plugin.data.contact_sheet import write_contact_sheet
 from k3dn_plugin.data.disparity_check import measure_disparity
@@ -194,7 +195,6 @@ def _misplaced(check, split, writer):
 def _bar(scenes, split, total, progress):
     if not progress:
         return scenes
-    from tqdm import tqdm
     return tqdm(scenes, desc=split.name, total=total, unit="scene", dynamic_ncols=True)
 
 

@@ -15,10 +15,11 @@ from k3dn_plugin.data.preparation import dpdd_shards
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import shared_folder
 from k3dn_plugin.registry import PREPARERS
 
 SPLITS = ("train", "val", "test")
-LISTS = Path(__file__).resolve().parents[3] / "datasets" / "dpdd"
+LISTS = shared_folder("datasets") / "dpdd"
 
 # By layout: the folder of each view below the root, {split} to be filled in.
 LAYOUTS = {

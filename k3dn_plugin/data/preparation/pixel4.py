@@ -2,6 +2,7 @@
 import functools
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from k3dn_plugin.data.images import read_image
@@ -102,7 +103,6 @@ class Pixel4(Preparer):
     @functools.cached_property
     def _vignetting(self):
         """Left over right vignetting over the central two thirds (1008, 1344) float32, and where these are."""
-        import cv2
         rows, columns = self._frame
         crop = np.s_[rows // 6:rows - rows // 6, columns // 6:columns - columns // 6]
         smooth = []

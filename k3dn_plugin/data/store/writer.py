@@ -291,7 +291,7 @@ def storage_errors(path):
 def _lock_or_refuse(file, path):
     """Hold `file` for this process; refuse where another one holds it."""
     try:
-        import fcntl
+        import fcntl  # not on Windows
     except ImportError:
         return  # Windows: LMDB's own lock keeps the database whole, only the work would be done twice
     try:

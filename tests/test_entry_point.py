@@ -8,7 +8,7 @@ import numpy as np
 
 from k3dn_plugin.data.images import write_image
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 RESTORER = '''
 """A restorer that lives in a package of its own."""

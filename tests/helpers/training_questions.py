@@ -1,6 +1,7 @@
 """What several tests of training share: a recipe of two stages, and what "the same bits" means."""
 import torch
 
+PLAIN = {"network_g": {"norm": False, "dropout": 0.0}}
 STAGES = {"train": {"total_iter": 10, "stages": [
     {"name": "base", "total_iter": 5},
     {"name": "refine", "total_iter": 5, "network_g": {"refine": True}, "trainable": ["refine.*"],
