@@ -10,7 +10,7 @@ from k3dn_plugin.errors import SizeError
 from k3dn_plugin.modules.disparity.pooling import WindowPooling
 from k3dn_plugin.registry import ARCHS
 
-# Facts about the released network, window 18 x 14 (specs of K3DN, section 4.3).
+# Facts about the released network, window 18 x 14 (`docs/networks/k3dn.md`, section 4.3).
 HEIGHTS = [256, 264, 272, 280, 288, 304, 320, 336, 352, 368, 384, 400, 416, 432, 456, 480, 504, 528, 552,
            576, 608, 640, 672, 704, 720, 760, 800, 840, 864, 912, 960, 1008, 1064, 1120, 1152, 1216, 1280,
            1296, 1368]

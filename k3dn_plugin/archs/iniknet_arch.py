@@ -56,7 +56,7 @@ def residuals(channels: int, count: int) -> nn.Sequential:
 
 
 class FeatureNet(nn.Module):
-    """A U-net of three levels that gives features of an image's own size (sheet, section 4.1)."""
+    """A U-net of three levels that gives features of an image's own size (`docs/networks/iniknet.md`, section 4.1)."""
 
     def __init__(self, in_channels: int, width: int, blocks: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class FeatureNet(nn.Module):
 
 
 class Cell(nn.Module):
-    """A convolutional LSTM cell (sheet, section 4.2); gates and state in float32 at least."""
+    """A convolutional LSTM cell (`docs/networks/iniknet.md`, section 4.2); gates and state in float32 at least."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Cell(nn.Module):
 
 
 class ScaleRecurrence(nn.Module):
-    """A recurrence from the fine scale to the coarse one and back (sheet, section 4.3)."""
+    """A recurrence from the fine scale to the coarse one and back (`docs/networks/iniknet.md`, section 4.3)."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class INIKNet(MultiScaleRestorer):
         self.mix = nn.Conv2d(groups * COLORS * self.views * bases, COLORS, 1)
 
     def scales(self, views: torch.Tensor, *, full_only: bool = False) -> list[torch.Tensor]:
-        """Return the images of full, half and quarter size, or the first of them (sheet, section 6)."""
+        """Return the images of full, half and quarter size, or the first of them (`docs/networks/iniknet.md`, section 6)."""
         images = [views] + [F.interpolate(views, scale_factor=1 / factor, mode="bilinear", align_corners=False)
                             for factor in (2, 4)]
         features = [self.features(image) for image in images]

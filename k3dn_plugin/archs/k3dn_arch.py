@@ -160,7 +160,7 @@ class K3DN(Restorer):
 
     def core(self, x: torch.Tensor, disparity: DisparityFeature, *, reverse: bool = False,
              base: torch.Tensor | None = None) -> torch.Tensor:
-        """The network between disparity and image (specs of K3DN, section 2.3).
+        """The network between disparity and image (`docs/networks/k3dn.md`, section 2.3).
 
         Args:
             x: (B, 6, H, W) in [-0.5, 0.5]: the views, or the sharp image twice for reblurring.

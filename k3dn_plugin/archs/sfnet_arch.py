@@ -91,7 +91,7 @@ class PublishedSplit(FrequencySplit):
 
 
 class Block(nn.Module):
-    """x + two convolutions, the features between them split by frequency (sheet, section 4.2).
+    """x + two convolutions, the features between them split by frequency (`docs/networks/sfnet.md`, section 4.2).
 
     Args:
         last: whether it is the last of a stage, which also splits by predicted kernels.
@@ -213,7 +213,7 @@ class SFNet(MultiScaleRestorer):
         return SizeRule(multiple=(STRIDE, STRIDE), minimum=(smallest, smallest))
 
     def scales(self, views: torch.Tensor, *, full_only: bool = False) -> list[torch.Tensor]:
-        """Return the images of full, half and quarter size, or the first of them (sheet, section 6)."""
+        """Return images of full, half and quarter size, or the first of them (`docs/networks/sfnet.md`, section 6)."""
         images = image_pyramid(views)
         e1, e2, e3 = encode_scales(images, extract=self.extract, stages=self.encoder,
                                    inputs=(self.half_input, self.quarter_input),

@@ -6,7 +6,7 @@ from k3dn_plugin.layers.residual import at_least_float32
 
 
 class InvertibleChannelMatrix(nn.Module):
-    """M = P L U with a fixed permutation P (specs of K3DN, section 5.2; after Kingma & Dhariwal, Glow).
+    """M = P L U with a fixed permutation P (`docs/networks/k3dn.md`, section 5.2; after Kingma & Dhariwal, Glow).
 
     L has ones on its diagonal; the diagonal of U is sign_s * exp(log_s), so M can always be inverted.
     It starts as a random orthogonal matrix. Both directions are computed in float32 at least.

@@ -29,7 +29,10 @@ class VectorNorm(nn.BatchNorm2d):
 
 
 class MeanSplit(nn.Module):
-    """low x mean + (1 + high) x (x - mean), with two weights a channel that start at zero (sheet, section 4.2)."""
+    """low x mean + (1 + high) x (x - mean), with two weights a channel that start at zero.
+
+    `docs/networks/sfnet.md`, section 4.2.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,7 +56,7 @@ class FrequencySplit(nn.Module):
 
     The features' mean predicts a k x k kernel for each group of channels, whose taps sum to one; what it passes
     is the low part, the rest the high part. A bottleneck on the mean weighs both, by one softmax over all their
-    channels (sheet, section 4.3).
+    channels (`docs/networks/sfnet.md`, section 4.3).
 
     Args:
         channels: n, a multiple of `groups`.

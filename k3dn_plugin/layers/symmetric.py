@@ -12,7 +12,7 @@ def mirror(half: torch.Tensor) -> torch.Tensor:
 
 
 def kernels_from_spectra(spectra: torch.Tensor, kernel_size: int, eps: float = 1e-8) -> torch.Tensor:
-    """Symmetric kernels of unit L2 norm from one-sided spectra (released network; specs of K3DN, 5.1).
+    """Symmetric kernels of unit L2 norm from one-sided spectra (`docs/networks/k3dn.md`, section 5.1).
 
     Only the left half of the inverse transform is read; its anchor is the centre tap, and the spectrum's
     phase refers to the top-left corner.

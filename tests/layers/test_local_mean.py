@@ -7,7 +7,7 @@ from k3dn_plugin.layers.local_mean import grid_means, local_mean, training_windo
 
 
 def by_hand(x, window):
-    """Section 4 of the sheet of NAFNet, pixel by pixel."""
+    """`docs/networks/nafnet.md`, section 4, pixel by pixel."""
     height, width = x.shape[-2:]
     rows, columns = (min(side, size) for side, size in zip(window, (height, width)))
     out = torch.empty_like(x)

@@ -1,4 +1,4 @@
-"""The kernels of both views: every family is asked the same physics (dual-pixel fact sheet, sections 2 and 3)."""
+"""The kernels of both views: every family is asked the same physics."""
 import numpy as np
 import pytest
 import torch

@@ -21,7 +21,7 @@ EPS = 1e-8
 
 
 class KernelQuery(nn.Module):
-    """Which kernels of the set explain the blur of each window (specs of K3DN, section 5.3).
+    """Which kernels of the set explain the blur of each window (`docs/networks/k3dn.md`, section 5.3).
 
     Args:
         channels: C, kernels in the set.
@@ -53,7 +53,7 @@ class KernelQuery(nn.Module):
 
 
 class KernelSetBlock(nn.Module):
-    """One kernel set with its query and channel matrix (specs of K3DN, section 5).
+    """One kernel set with its query and channel matrix (`docs/networks/k3dn.md`, section 5).
 
     Args:
         channels: C, feature channels and kernels in the set.
@@ -145,7 +145,7 @@ class KernelSetDeblur(nn.Module):
     def _run(self, features, disparity, *, reverse):
         check_images(features, disparity)
         windows = partition(features, disparity.grid)
-        # The reverse direction keeps the order of the blocks, as released (specs of K3DN, section 2.3).
+        # The reverse direction keeps the order of the blocks, as released (`docs/networks/k3dn.md`, section 2.3).
         for block in self.blocks:
             step = block.reverse if reverse else block
             windows = step(windows, disparity.vectors)

@@ -10,7 +10,7 @@ from k3dn_plugin.modules.disparity.feature import DisparityFeature
 
 
 class WindowPooling(nn.Module):
-    """Stretch, average-pool and project a matching map (specs of K3DN, sections 3 and 4.2).
+    """Stretch, average-pool and project a matching map (`docs/networks/k3dn.md`, sections 3 and 4.2).
 
     A window of w cells at 1/8 resolution is w/4 cells at 1/32, for w = 2 modulo 4 a whole and a half.
     Half a cell cannot be pooled, so the map is stretched until two windows (w/2 cells) become w/2 + 1,

@@ -10,7 +10,7 @@ from k3dn_plugin.registry import MODULES
 @MODULES.register_module()
 class SharpRegionPreservation(nn.Module):
     """Join features from before and after deblurring, gated by their local similarity (K3DN, section on
-    the sharp-region preservation module; specs of K3DN, section 6).
+    the sharp-region preservation module; `docs/networks/k3dn.md`, section 6).
 
     With x = cat(before, after) of C channels, the 81 similarities of each position with its neighbours
     become a gate per channel and position:

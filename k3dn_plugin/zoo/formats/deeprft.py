@@ -10,7 +10,7 @@ MOST_BLOCKS = 64
 
 
 def key_pairs():
-    """Official prefix -> ours (specs of DeepRFT, sections 4 and 5). `main.0` is a unit's convolution."""
+    """Official prefix -> ours (`docs/networks/deeprft.md`, sections 4 and 5). `main.0` is a unit's convolution."""
     pairs = {}
     for i in range(3):
         for theirs, ours in (("Encoder", "encoder"), ("Decoder", "decoder")):

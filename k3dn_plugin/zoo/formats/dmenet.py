@@ -19,7 +19,7 @@ TRAINING_ONLY = ("main_net/binary_net/", "discriminator/", *(
 
 
 def key_pairs():
-    """Official prefix (dots for slashes, `main_net.defocus_net` off) -> ours (specs of DMENet, part A)."""
+    """Official prefix (dots for slashes, `main_net.defocus_net` off) -> ours (`docs/networks/dmenet.md`, part A)."""
     pairs = {}
 
     def layer(block, theirs, ours):

@@ -7,7 +7,7 @@ from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, kind_of
 
 
 def layers_in_order():
-    """`(our prefix, kernel size)` of each convolution in Keras's order (specs of DPDNet, module tree)."""
+    """`(our prefix, kernel size)` of each convolution in Keras's order (`docs/networks/dpdnet.md`, section 2)."""
     rows = [(f"encoder.{level}.{i}", 3) for level in range(LEVELS + 1) for i in (0, 2)]
     for level in range(LEVELS):
         rows += [(f"up.{level}", 2), (f"decoder.{level}.0", 3), (f"decoder.{level}.2", 3)]

@@ -10,7 +10,7 @@ FACTORS = (1, 2, 4, 8)
 
 
 def key_pairs():
-    """Official prefix -> ours (specs of DRBNet, section 3)."""
+    """Official prefix -> ours (`docs/networks/drbnet.md`, section 3)."""
     pairs = {f"conv{level + 1}_{i + 1}": f"encoder.{level}.{i}" for level in range(4) for i in range(3)}
     pairs.update({f"conv4_4.{i}": f"join.{i}" for i in (0, 3)})
     pairs.update({f"conv4_4.{i}.stem.0": f"join.{i}.body" for i in (1, 2)})

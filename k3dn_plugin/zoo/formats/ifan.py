@@ -16,7 +16,7 @@ NETWORK, REBLUR = "Network.", "reblurNet."
 
 
 def key_pairs():
-    """Official prefix -> ours (specs of IFAN, section 3)."""
+    """Official prefix -> ours (`docs/networks/ifan.md`, section 3)."""
     pairs = {REBLUR + "RBF": "reblur.predictor", "conv4_4": "join", "conv_res": "refine",
              "DME": "disparity", "conv_DME": "disparity_features",
              "F": "filters", "out_res": "out"}

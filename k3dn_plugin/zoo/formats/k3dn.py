@@ -10,7 +10,7 @@ from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 
 def key_pairs(encoder_blocks, deblur_blocks, preservation_blocks):
-    """Official prefix -> ours (specs of K3DN, sections 2, 3, 5 and 6)."""
+    """Official prefix -> ours (`docs/networks/k3dn.md`, sections 2, 3, 5 and 6)."""
     pairs = {"out.main.0": "out", "disp.fc.0": "disparity.pooling.project"}
     for i in range(3):
         pairs[f"feat_extract.{i}.main.0"] = f"down.{i}"

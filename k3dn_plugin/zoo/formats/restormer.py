@@ -15,7 +15,7 @@ from k3dn_plugin.zoo.formats.u_keys import (
 
 
 def key_pairs():
-    """Official prefix, without the wrappers called `body`, -> ours (specs of Restormer, section 4)."""
+    """Official prefix, without the wrappers called `body`, -> ours (`docs/networks/restormer.md`, section 4)."""
     return {"patch_embed.proj": "embed", **level_pairs(), "skip_conv": "skip", "output": "out"}
 
 
