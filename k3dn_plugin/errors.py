@@ -4,6 +4,9 @@ Each message has three parts: what was expected, what was found (naming the file
 and what to do next. Tools print the message alone and exit with `exit_code`; code that embeds the
 package catches `K3DNError` to catch them all.
 """
+import os
+import sys
+from collections.abc import Callable, Sequence
 
 
 class K3DNError(Exception):
@@ -42,3 +45,25 @@ class TrainingError(K3DNError):
 
 class DependencyError(K3DNError):
     """Something that has to be installed is missing or broken; the message says how to fix it."""
+
+
+def run_tool(function: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run `function(argv)` and return the process's exit status.
+
+    A `K3DNError` is printed as one `error:` message (the traceback too, when `K3DN_TRACEBACK=1`);
+    Ctrl-C ends with status 130; a closed pipe (`| head`) ends quietly.
+    """
+    try:
+        return function(argv) or 0
+    except K3DNError as error:
+        if os.environ.get("K3DN_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

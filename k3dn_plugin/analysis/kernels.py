@@ -120,7 +120,7 @@ def inspection_pictures(restorer, sample=None) -> dict[str, bytes]:
 
 
 def _grid(panels, columns=4):
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow to import
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4 * min(len(panels), columns), 3.6 * rows))
     axes = figure.subplots(rows, min(len(panels), columns), squeeze=False).ravel()
@@ -133,7 +133,7 @@ def _grid(panels, columns=4):
 
 
 def _scatter(values, truth):
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow to import
     figure = Figure(figsize=(5, 4))
     axes = figure.add_subplot()
     axes.scatter(truth, values, s=12)

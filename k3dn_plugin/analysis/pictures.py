@@ -1,10 +1,12 @@
 """Pictures of what K3DN's modules do: the disparity response, the kernel sets, the preservation gates."""
 import io
+import re
 from pathlib import Path
 
 import torch
 
 from k3dn_plugin.evaluation.run import scored_dataset
+from k3dn_plugin.files import atomic_write
 from k3dn_plugin.modules.preservation.sharp_region import SharpRegionPreservation
 from k3dn_plugin.modules.preservation.skips import GatedSkip
 from k3dn_plugin.zoo.baseline import DO_NOTHING
@@ -118,7 +120,7 @@ def gate_picture(restorer, sample) -> bytes | None:
 
 
 def _figure(panels) -> bytes:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow to import
     figure = Figure(figsize=(4.2 * len(panels), 3.6))
     for axes, (image, colours, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         shown = axes.imshow(image.numpy(), cmap=colours, interpolation="nearest")
@@ -133,11 +135,9 @@ def _figure(panels) -> bytes:
 
 def write_pictures(pictures: dict[str, bytes], folder) -> list[Path]:
     """Write each picture as a PNG file named by its title."""
-    from k3dn_plugin.comparison.contestants import file_name
-    from k3dn_plugin.files import atomic_write
     written = []
     for title, data in pictures.items():
-        path = Path(folder) / f"{file_name(title)}.png"
+        path = Path(folder) / (re.sub(r"[^\w.-]+", "_", title) + ".png")
         with atomic_write(path) as file:
             file.write(data)
         written.append(path)

@@ -18,8 +18,8 @@ import sys
 import torch
 
 from k3dn_plugin.bridges.mmengine import mirror_into_mmengine
-from k3dn_plugin.bridges.torchvision import define_missing_operators
-from k3dn_plugin.errors import DependencyError
+from k3dn_plugin.errors import DependencyError, run_tool
+from k3dn_plugin.layers.torchvision_schemas import define_missing_operators
 from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, METRICS, MODULES, PROTOCOLS, check_arguments
 
 SUFFIX = "_k3dn"
@@ -150,7 +150,6 @@ def _connect():
 if __name__ == "__main__":
     # `python -m` runs a second copy of this file; the registries must be filled by one.
     from k3dn_plugin.bridges import basicsr as bridge
-    from k3dn_plugin.commands import run_tool
     raise SystemExit(run_tool(bridge.main))
 
 _connect()

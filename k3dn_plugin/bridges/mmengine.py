@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 
-from k3dn_plugin.bridges.torchvision import define_missing_operators
+from k3dn_plugin.layers.torchvision_schemas import define_missing_operators
 from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, METRICS, MODULES
 from k3dn_plugin.training.graph import TrainingGraph
 

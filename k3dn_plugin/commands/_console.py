@@ -5,15 +5,14 @@ A file of this folder has a docstring (its first line is the help), `GROUP`, `ad
 answers at once; what it needs of the package it imports when it runs.
 """
 import argparse
-import os
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
 from k3dn_plugin import __version__
-from k3dn_plugin.errors import K3DNError
+from k3dn_plugin.errors import run_tool
 
 PACKAGE = "k3dn_plugin.commands"
 GROUPS = {"photographs": "restore photographs", "restorers": "train and compare restorers", "data": "make data",
@@ -50,28 +49,6 @@ def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> in
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     return run_tool(lambda given: _run(given, program), argv)
-
-
-def run_tool(function: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run `function(argv)` and return the process's exit status.
-
-    A `K3DNError` is printed as one `error:` message (the traceback too, when `K3DN_TRACEBACK=1`);
-    Ctrl-C ends with status 130; a closed pipe (`| head`) ends quietly.
-    """
-    try:
-        return function(argv) or 0
-    except K3DNError as error:
-        if os.environ.get("K3DN_TRACEBACK") == "1":
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Python would complain again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _run(argv: Sequence[str], program: str | None) -> int:

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import torch
 
+from k3dn_plugin.comparison.measure import training_seconds
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.cost import count_macs
 from k3dn_plugin.registry import ARCHS
@@ -125,5 +126,4 @@ def _macs(stage, phase):
 
 def _seconds_per_iteration(options):
     """Of the dearest stage, measured on random crops."""
-    from k3dn_plugin.comparison.measure import training_seconds
     return max(training_seconds(stage, MEASURED_STEPS) for stage in plan_stages(options))

@@ -6,9 +6,11 @@ from pathlib import Path
 import yaml
 
 from k3dn_plugin.comparison.budget import Budget, iterations_of, shortened
+from k3dn_plugin.comparison.collect import Comparison
 from k3dn_plugin.comparison.contestants import ORIGINS, Contestant, file_name
 from k3dn_plugin.comparison.measure import measure_restorers
 from k3dn_plugin.comparison.pictures import chosen_scenes
+from k3dn_plugin.comparison.report import write_report
 from k3dn_plugin.comparison.runner import Piece, run_pieces
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.cost import FULL_FRAME
@@ -91,8 +93,6 @@ def compare(contestants, settings: Settings, *, say=print) -> Path:
     _score(entries, settings, protocol, chosen_scenes(dataset, settings.scenes), say)
     say("measuring parameters, MACs, latency and memory")
     _measure(entries, settings)
-    from k3dn_plugin.comparison.collect import Comparison
-    from k3dn_plugin.comparison.report import write_report
     comparison = Comparison.of(entries, settings, protocol, dataset)
     return write_report(comparison)
 

@@ -8,7 +8,7 @@ from k3dn_plugin.files import atomic_write
 
 def write_figures(comparison: Comparison, folder) -> dict[str, str]:
     """Write every figure as `<name>.png` and `<name>.svg`; returns `{name: svg text}` for the report."""
-    import matplotlib
+    import matplotlib  # slow to import
     matplotlib.use("Agg")
     found = {"quality_parameters": quality_against(comparison, "parameters", 1e6, "parameters (M)"),
              "quality_macs": quality_against(comparison, "macs", 1e9, "MACs (G)"),
@@ -31,7 +31,7 @@ def write_figures(comparison: Comparison, folder) -> dict[str, str]:
 
 
 def _axes(width=6.0, height=4.0):
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow to import
     figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
     axes.grid(alpha=0.3)

@@ -50,7 +50,7 @@ def details(folders: dict[str, Path], index: int) -> dict[str, np.ndarray]:
         folders: by label, where `save_scene_pictures` wrote.
         index: of the scene.
     """
-    import torch
+    import torch  # its own failure is a finding
     first = next(iter(folders.values())) / str(index)
     shared = {name: read_image(first / f"{name}.png") for name in ("input", "truth")}
     floats = [torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1) for image in shared.values()]
@@ -62,7 +62,7 @@ def details(folders: dict[str, Path], index: int) -> dict[str, np.ndarray]:
 
 def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Absolute difference of two uint8 images, four times, in the colours of `magma`: (h, w, 3) uint8."""
-    from matplotlib import colormaps
+    from matplotlib import colormaps  # slow to import
     difference = np.abs(image.astype(np.float32) - truth.astype(np.float32)).mean(-1) / 255
     return (255 * colormaps["magma"](np.clip(4 * difference, 0, 1))[..., :3]).astype(np.uint8)
 

@@ -12,7 +12,13 @@ import threading
 import time
 from pathlib import Path
 
-from k3dn_plugin.commands import run_tool
+from k3dn_plugin.comparison.pictures import save_scene_pictures
+from k3dn_plugin.errors import run_tool
+from k3dn_plugin.evaluation.results import write_json
+from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset
+from k3dn_plugin.options import load_options
+from k3dn_plugin.registry import PROTOCOLS
+from k3dn_plugin.training import train
 
 WATCH_SECONDS = 0.5
 
@@ -36,7 +42,7 @@ def _stop_with(parent):
 def _alone(folder):
     """Wait until no other worker is at this piece: one of a killed comparison may still be saving its state."""
     try:
-        import fcntl
+        import fcntl  # not on Windows
     except ImportError:  # Windows
         yield
         return
@@ -47,9 +53,6 @@ def _alone(folder):
 
 def train_one(spec):
     """Train `recipe`, resuming; `done` gets what the report says of training."""
-    from k3dn_plugin.evaluation.results import write_json
-    from k3dn_plugin.options import load_options
-    from k3dn_plugin.training import train
     options = load_options(spec["recipe"])
     result = train(options, resume="auto", device=spec["device"])
     if not result.finished:
@@ -62,11 +65,6 @@ def train_one(spec):
 
 def score_one(spec):
     """Score `weights`, resuming, and keep pictures of some scenes; `done` gets the summary."""
-    from k3dn_plugin.comparison.pictures import save_scene_pictures
-    from k3dn_plugin.evaluation.results import write_json
-    from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset
-    from k3dn_plugin.options import load_options
-    from k3dn_plugin.registry import PROTOCOLS
     options = load_options(spec["recipe"]) if spec.get("recipe") else None  # for its custom imports
     dataset = scored_dataset(None, spec["data"])
     protocol = PROTOCOLS.build({"type": spec["protocol"], "extra_metrics": tuple(spec["metrics"])})

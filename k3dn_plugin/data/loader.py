@@ -52,7 +52,7 @@ def single_threaded(worker_id: int = 0):
     """Keep a worker on one core: many workers with many threads each slow one another down."""
     torch.set_num_threads(1)
     try:
-        import cv2
+        import cv2  # where it is missing, there is nothing to set
     except ImportError:
         return
     cv2.setNumThreads(0)

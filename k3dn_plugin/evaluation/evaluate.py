@@ -3,9 +3,11 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.evaluation.diagnostics import check_names, diagnose
+from k3dn_plugin.evaluation.pictures import save_comparison
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import identity, provenance
 from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile
@@ -136,7 +138,6 @@ def group_of(dataset, sample) -> str:
 
 
 def _save_picture(out_dir, row, images, protocol):
-    from k3dn_plugin.evaluation.pictures import save_comparison
     return save_comparison(picture_path(out_dir, row.name), images, row, protocol)
 
 
@@ -151,6 +152,5 @@ def _check_name(row, names):
 def _with_progress(indices, wanted, title):
     if not wanted:
         return indices
-    from tqdm import tqdm
     # disable=None: no bar where the output is not a terminal, such as a log file.
     return tqdm(indices, desc=title, unit="image", disable=None)

@@ -71,7 +71,7 @@ class SpearmanDistance(MapMetric):
     """1 - |rank correlation|: 0 where the order of the values, or its reverse, is right everywhere."""
 
     def score(self, restored, gt):
-        from scipy.stats import spearmanr
+        from scipy.stats import spearmanr  # slow to import
         if restored.min() == restored.max() or gt.min() == gt.max():
             return 1.0  # a constant orders nothing
         return 1 - abs(float(spearmanr(restored.cpu().numpy(), gt.cpu().numpy()).statistic))

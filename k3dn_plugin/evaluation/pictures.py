@@ -4,6 +4,7 @@
     | detail        | detail           | detail           |     where input and truth differ most
     | left          | right            | left - right     |     the same detail, the difference around grey
 """
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -23,7 +24,6 @@ def save_comparison(path, images, row, protocol):
     Args:
         images: `input`, `restored`, `truth` (3, H, W) and `views` (6, H', W'), all in [0, 1].
     """
-    import cv2
     picture = comparison(images, row, protocol)
     done, data = cv2.imencode(".png", picture[..., ::-1])
     if not done:
@@ -80,7 +80,6 @@ def _panel_shape(size):
 
 def _panel(image, shape, text):
     """A captioned panel: the image scaled to `shape`, pixels kept visible where it is enlarged."""
-    import cv2
     larger = shape[1] > image.shape[-1]
     array = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     array = cv2.resize(array, shape[::-1], interpolation=cv2.INTER_NEAREST if larger else cv2.INTER_AREA)

@@ -1,6 +1,7 @@
 """`SimulatedDualPixelDataset`: dual-pixel pairs made while they are asked for, from photographs or RGB-D."""
 import contextlib
 import functools
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,12 @@ from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.data.images import FULL_SCALE
 from k3dn_plugin.data.sample import SampleIndex
 from k3dn_plugin.errors import DataError, DependencyError, OptionError
-from k3dn_plugin.registry import DATASETS
+from k3dn_plugin.registry import DATASETS, PSF_FAMILIES
+from k3dn_plugin.simulation.pairs import draw_scene, random_source
+from k3dn_plugin.simulation.psf import MEASURED
+from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd, draw_rgbd_scene
+from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
+from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
 
 
 @DATASETS.register_module()
@@ -68,11 +74,6 @@ class SimulatedDualPixelDataset(Dataset):
                  distortion_share: float = 0.1, flat_share: float = 0.2, smooth_share: float = 0.15,
                  shrink: tuple[float, float] = (1.0, 2.0), shot: float = 0.004, read: float = 0.001,
                  bit_depth: Literal[8, 16] = 16, seed: int = 0, device: str = "cpu"):
-        from k3dn_plugin.registry import PSF_FAMILIES
-        from k3dn_plugin.simulation.psf import MEASURED
-        from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd
-        from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
-        from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
         families = tuple(families or PSF_FAMILIES.names() + [MEASURED] * (bank is not None))
         self.seed, self.length, self.fixed, self.device = seed, length, fixed, device
         self.settings = SimulationSettings(
@@ -120,8 +121,6 @@ class SimulatedDualPixelDataset(Dataset):
                 **{m: torch.from_numpy(frames[m])[None] for m in ("disparity", "defocus")}}
 
     def _simulate(self, epoch, index, crop_size):
-        from k3dn_plugin.simulation.pairs import draw_scene, random_source
-        from k3dn_plugin.simulation.rgbd import draw_rgbd_scene
         settings = self._sized(crop_size)
         random = random_source(self.seed, epoch, index)
         with one_thread():
@@ -134,9 +133,6 @@ class SimulatedDualPixelDataset(Dataset):
         """The settings for the crops of a schedule."""
         if crop_size is None or tuple(crop_size) == self.settings.size:
             return self.settings
-        from dataclasses import replace
-
-        from k3dn_plugin.simulation.settings import check_settings
         settings = replace(self.settings, size=tuple(crop_size))
         try:
             check_settings(settings)

@@ -28,8 +28,8 @@ CROP = (slice(130, 370), slice(150, 510))  # of the motorcycle scene
 
 def write_overview(path, *, bank: str | None = None) -> Path:
     """Draw the picture; `bank`, a folder of measured kernels, adds a row of them."""
-    from matplotlib import pyplot
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib import pyplot  # slow to import
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     kernels, pairs = kernel_rows(bank), pair_rows()
     figure = pyplot.Figure(figsize=(11, 1.0 * len(kernels) + 1.3 * len(pairs) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)

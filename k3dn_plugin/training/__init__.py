@@ -4,6 +4,6 @@
 def __getattr__(name):
     # Lazy, so that `import k3dn_plugin.training` does not load torch's training machinery.
     if name in ("train", "TrainingResult"):
-        from k3dn_plugin.training import run
+        from k3dn_plugin.training import run  # lazy: heavy
         return getattr(run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

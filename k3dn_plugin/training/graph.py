@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
 from k3dn_plugin.registry import near
 
 REBLUR_PREFIX = "reblur."
@@ -55,7 +56,6 @@ class TrainingGraph(nn.Module):
         """The restorer's training outputs, with `reblurred` where a reblur module is trained."""
         prediction = self.restorer.training_outputs(batch)
         if self.reblur is not None:
-            from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
             guidance = ReblurGuidance(batch=batch, prediction=prediction, restorer=self.restorer)
             prediction["reblurred"] = self.reblur(batch["gt"], guidance)
         return prediction

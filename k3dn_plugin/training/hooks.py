@@ -266,7 +266,7 @@ class TensorBoardHook(Hook):
 
     def before_run(self, trainer):
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # optional
         except ImportError as error:
             raise DependencyError(f"logger.use_tb_logger needs tensorboard, which is not importable ({error})"
                                   ". Install it (pip install tensorboard), or set "

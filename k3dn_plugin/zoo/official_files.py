@@ -139,7 +139,7 @@ def _safetensors(path):
 
 def _keras(path):
     try:
-        import h5py
+        import h5py  # slow to import, and needed for this kind alone
     except ImportError as error:
         raise DependencyError(f"{path} is a Keras file, which needs h5py: pip install h5py") from error
     try:

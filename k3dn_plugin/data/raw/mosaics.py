@@ -1,6 +1,7 @@
 """A sum and one of its sides to two views: pure arithmetic on mosaics, then one development for all of them."""
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from k3dn_plugin.data.raw import libraw
@@ -70,7 +71,6 @@ def clipped_pixels(total: np.ndarray, white: int) -> np.ndarray:
 
 def grown(mask: np.ndarray, reach: int) -> np.ndarray:
     """Return a mask (H, W) with all pixels within `reach` rows and columns of its own."""
-    import cv2
     if not mask.any():
         return mask
     side = 2 * reach + 1

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from k3dn_plugin.bridges.torchvision import define_missing_operators
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.evaluation.metrics.base import Metric
+from k3dn_plugin.layers.torchvision_schemas import define_missing_operators
 from k3dn_plugin.registry import METRICS
 
 DOWNLOAD = "https://download.pytorch.org/models/"

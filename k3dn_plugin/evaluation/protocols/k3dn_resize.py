@@ -1,6 +1,7 @@
 """K3DN's public evaluation: frames resized to 1152 x 1792, the output resized back."""
 import math
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -42,7 +43,6 @@ class K3DNResize(EvaluationProtocol):
 
 def resized_views(views):
     """(3V, H, W) in [0, 1] resized as 16-bit images to the next multiple of 128, back in [0, 1]."""
-    import cv2
     rows, columns = (math.ceil(n / 128) * 128 for n in views.shape[-2:])
     levels = (views.double() * FULL_SCALE).round().clamp(0, FULL_SCALE).cpu().numpy().astype("uint16")
     resized = []

@@ -16,6 +16,7 @@ import torch
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import PSF_FAMILIES
+from k3dn_plugin.simulation.psf.measured import load_bank
 
 MEASURED = "measured"  # the family that comes from a folder of kernels instead of a formula
 SAMPLES = 6  # per pixel and axis; even, so that none lies on the line between the halves
@@ -139,7 +140,6 @@ def centroid_gap(radius: float, settings: PsfSettings) -> float:
 
 
 def _measured_pair(x, y, radius, settings, side):
-    from k3dn_plugin.simulation.psf.measured import load_bank
     bank = load_bank(str(settings.parameters["folder"]), tuple(settings.parameters.get("grid", (6, 8))))
     left, right = (_per_pixel(d, side) for d in bank.density(x, y, abs(radius), settings.position))
     whole = (left + right) / 2
