@@ -170,7 +170,7 @@ class INIKNet(MultiScaleRestorer):
         self.mix = nn.Conv2d(groups * COLORS * self.views * bases, COLORS, 1)
 
     def scales(self, views: torch.Tensor, *, full_only: bool = False) -> list[torch.Tensor]:
-        """Return the images of full, half and quarter size, or the first of them (`docs/networks/iniknet.md`, section 6)."""
+        """Return images of full, half and quarter size, or the first of them (`docs/networks/iniknet.md`, section 6)."""
         images = [views] + [F.interpolate(views, scale_factor=1 / factor, mode="bilinear", align_corners=False)
                             for factor in (2, 4)]
         features = [self.features(image) for image in images]

@@ -16,7 +16,7 @@ FIXED = {"kernel_size": 5, "out_channels": 3, "leaky_slope": 0.2}
 
 
 def variables(levels, blocks):
-    """`(our key, TensorFlow variable)` in the order in which the network makes them (docs/networks/kpac.md, section 5)."""
+    """`(our key, TensorFlow variable)` in the order of the network (docs/networks/kpac.md, section 5)."""
     rows = []
 
     def layer(ours, theirs, *leaves):
