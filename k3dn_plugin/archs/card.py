@@ -21,11 +21,11 @@ class SizeRule:
     minimum: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
 
-    def accepts(self, height, width):
+    def accepts(self, height: int, width: int):
         """Whether the network runs at this size without padding."""
         return (height, width) == self.padded(height, width)
 
-    def padded(self, height, width):
+    def padded(self, height: int, width: int):
         """The smallest size that the network takes and that holds `height` x `width`."""
         return tuple(math.ceil(max(size, low) / step) * step
                      for size, low, step in zip((height, width), self.minimum, self.multiple))

@@ -121,7 +121,7 @@ class Matching(nn.Module):
         c, mid, deep = channels, channels * 3 // 2, 2 * channels
         deeper, deepest = 3 * channels, 4 * channels
 
-        def pair(before, after):
+        def pair(before: torch.Tensor, after: torch.Tensor):
             return nn.Sequential(ConvNorm(nn.Conv3d, before, after, stride=2),
                                  ConvNorm(nn.Conv3d, after, after))
 

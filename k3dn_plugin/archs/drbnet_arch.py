@@ -172,5 +172,5 @@ class DRBNetDual(DRBNet):
     def encoder_views(cls):
         return ("right", "left")
 
-    def encoder_input(self, views):
+    def encoder_input(self, views: torch.Tensor):
         return views[:, 3:]

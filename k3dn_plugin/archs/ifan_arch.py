@@ -167,7 +167,7 @@ class IFAN(Restorer):
             rows = (slice(n * taps, (n + 1) * taps), slice(start, start + self.channels))
             yield tuple(F.conv2d(code, weight[r], bias[r]) for r in rows)
 
-    def deblur(self, image: torch.Tensor, steps) -> torch.Tensor:
+    def deblur(self, image: torch.Tensor, steps: int) -> torch.Tensor:
         """Filter the features of (B, 3, H, W) by `steps`, decode, add the image; not clipped."""
         *skips, features = self.encoder(image)
         features = iterative_adaptive_convolution(features, steps, slope=SLOPE, activate_last=True,
@@ -194,10 +194,10 @@ class IFANDual(IFAN):
     def guide_views(self):
         return ("right", "left")
 
-    def guide(self, views):
+    def guide(self, views: torch.Tensor):
         return views[:, 3:]
 
-    def disparity_of_right(self, left, right, disparity):
+    def disparity_of_right(self, left: torch.Tensor, right: torch.Tensor, disparity):
         """The very disparity that the filters come from."""
         return disparity
 

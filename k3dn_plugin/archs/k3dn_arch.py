@@ -27,7 +27,7 @@ class Down(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         return F.leaky_relu(super().forward(x), SLOPE)
 
 
@@ -37,7 +37,7 @@ class Up(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         return F.leaky_relu(super().forward(x), SLOPE)
 
 
@@ -117,15 +117,15 @@ class K3DN(Restorer):
         return SizeRule(multiple=tuple(FEATURE_STRIDE * side for side in self.window),
                         minimum=(smallest, smallest))
 
-    def forward(self, lq, center=None):
+    def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None):
         return self._deblur_pair(lq, center)[0]
 
-    def training_outputs(self, batch):
+    def training_outputs(self, batch: dict):
         """`restored`, and `disparity` for a reblur module."""
         restored, disparity = self._deblur_pair(batch["lq"], batch.get("center"))
         return {"restored": restored, "disparity": disparity}
 
-    def restore(self, views):
+    def restore(self, views: torch.Tensor):
         """(B, 6, H, W) in [-0.5, 0.5] at a legal size -> (B, 3, H, W)."""
         base = (views[:, :3] + views[:, 3:]) / 2 if self.residual else None
         return self.core(views, self.estimate_disparity(views), base=base)
@@ -184,7 +184,7 @@ class K3DN(Restorer):
         image = self.out(features)
         return (image if base is None else image + base).clamp(-1, 1)
 
-    def _deblur_pair(self, lq, center):
+    def _deblur_pair(self, lq: torch.Tensor, center: torch.Tensor):
         height, width = lq.shape[-2:]
         size = self.size_rule.padded(height, width)
         views = pad_to(self.network_input(lq, center), size)

@@ -149,5 +149,5 @@ class KPACDual(KPAC):
     def feature_views(cls):
         return ("left", "right")
 
-    def encoder_input(self, views):
+    def encoder_input(self, views: torch.Tensor):
         return views[:, 3:]

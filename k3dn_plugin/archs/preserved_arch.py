@@ -94,13 +94,13 @@ class PreservedRestorer(Restorer):
         low, high = self.card.value_range
         return joined * (high - low) + low
 
-    def join(self, lq, center, restored):
+    def join(self, lq: torch.Tensor, center: torch.Tensor, restored: torch.Tensor):
         """The restored image (B, 3, H, W), or a sequence of them, with the correction added."""
         if center is None:
             center = (lq[..., :3, :, :] + lq[..., 3:, :, :]) / 2
         flat = self._corrected(center.flatten(0, -4), restored.flatten(0, -4))
         return flat.view(restored.shape)
 
-    def _corrected(self, blurred, restored):
+    def _corrected(self, blurred: torch.Tensor, restored: torch.Tensor):
         features = self.preservation(self.before(blurred - 0.5), self.after(restored - 0.5))
         return restored + self.out(features)

@@ -217,7 +217,7 @@ class RDPD(Restorer):
             self.lstm.conv_x.bias[channels:2 * channels] = 1
 
 
-def radial_distance(height: int, width: int, device=None) -> torch.Tensor:
+def radial_distance(height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
     """(H, W) float64: distance from (H/2, W/2) over that of the top left pixel, in steps of 1/255."""
     rows = torch.arange(height, dtype=torch.float64, device=device) - height / 2
     columns = torch.arange(width, dtype=torch.float64, device=device) - width / 2

@@ -1,6 +1,7 @@
 """Layers of the two Keras U-nets, DPDNet and RDPD, with Keras's padding and first weights."""
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -14,7 +15,7 @@ class RepeatUp(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 2)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """(B, C, h, w) -> (B, C', 2h, 2w)."""
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         # TensorFlow's "same" padding of an even kernel puts the odd row and column behind.

@@ -14,7 +14,7 @@ from k3dn_plugin.errors import SizeError
 FEATURE_STRIDE = 8
 
 
-def grid_of(height, width, window):
+def grid_of(height: int, width: int, window: tuple[int, int]):
     """(rows, columns) of windows in features of `height` x `width`.
 
     Raises:
@@ -28,7 +28,7 @@ def grid_of(height, width, window):
     return rows, columns
 
 
-def grid_of_image(height, width, window):
+def grid_of_image(height: int, width: int, window: tuple[int, int]):
     """(rows, columns) of windows in an image of `height` x `width`.
 
     Raises:
@@ -87,7 +87,7 @@ def pad_to(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return image
 
 
-def reflected_indices(start: int, stop: int, length: int, device=None) -> torch.Tensor:
+def reflected_indices(start: int, stop: int, length: int, device: torch.device | None = None) -> torch.Tensor:
     """Indices of positions `start` to `stop` - 1 in a row of `length` that goes on by reflection.
 
     Without repeating the edge, as `F.pad(mode="reflect")`, which refuses a pad that is not smaller than

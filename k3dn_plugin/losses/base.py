@@ -46,7 +46,7 @@ class PairLoss(nn.Module):
         raise TypeError(f"{type(self).__name__} must define distance()")
 
 
-def look_up(mapping, dotted, loss, where):
+def look_up(mapping: object, dotted: str, loss: str, where: str):
     """The entry of nested mappings under `a.b`, or an `OptionError` that lists what there is."""
     found = mapping
     for key in dotted.split("."):

@@ -37,7 +37,7 @@ class MultiSobelLoss(PairLoss):
                               f"found {list(sizes)}")
         self.across, self.down, self.sizes = across, down, tuple(sizes)
 
-    def distance(self, predicted, target):
+    def distance(self, predicted: torch.Tensor, target: torch.Tensor):
         difference = (predicted - target).flatten(0, -4)  # sequences frame by frame
         planes = difference.flatten(0, 1)[:, None]
         total = 0.0
@@ -62,7 +62,7 @@ class EdgeLoss(PairLoss):
         across = torch.tensor([[-1., 0., 1.], [-2., 0., 2.], [-1., 0., 1.]]) / 8
         self.register_buffer("kernels", torch.stack([across, across.T])[:, None], persistent=False)
 
-    def distance(self, predicted, target):
+    def distance(self, predicted: torch.Tensor, target: torch.Tensor):
         difference = predicted - target
         channels = difference.shape[1]
         kernels = self.kernels.to(difference.dtype).repeat(channels, 1, 1, 1)

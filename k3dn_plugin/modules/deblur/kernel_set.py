@@ -92,7 +92,7 @@ class KernelSetBlock(nn.Module):
         x = F.leaky_relu(weights * F.conv2d(windows, mixing), SLOPE)
         return windows + F.leaky_relu(self._filter(x, kernels), SLOPE)
 
-    def _prepare(self, vectors, dtype, *, reverse=False):
+    def _prepare(self, vectors: torch.Tensor, dtype: torch.dtype, *, reverse: bool = False):
         """(C, 1, k, k) kernels, (C, C, 1, 1) channel matrix and (N, C, 1, 1) query weights in `dtype`."""
         # Reciprocals, matrix inverse and softmax lose too much in half precision; they are small.
         with without_autocast(vectors):
@@ -107,7 +107,7 @@ class KernelSetBlock(nn.Module):
         shaped = kernels[:, None], mixing[..., None, None], weights[..., None, None]
         return tuple(tensor.to(dtype) for tensor in shaped)
 
-    def _filter(self, x, kernels):
+    def _filter(self, x: torch.Tensor, kernels: torch.Tensor):
         return F.conv2d(x, kernels, padding=self.kernel_size // 2, groups=x.shape[1])
 
 
@@ -142,7 +142,7 @@ class KernelSetDeblur(nn.Module):
         """Reblur (B, C, H, W) features of the sharp image with the same kernels."""
         return self._run(features, disparity, reverse=True)
 
-    def _run(self, features, disparity, *, reverse):
+    def _run(self, features: torch.Tensor, disparity, *, reverse: bool):
         check_images(features, disparity)
         windows = partition(features, disparity.grid)
         # The reverse direction keeps the order of the blocks, as released (`docs/networks/k3dn.md`, section 2.3).

@@ -19,7 +19,7 @@ from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.registry import MODULES
 
 
-def transfer_function(kernels: torch.Tensor, size) -> torch.Tensor:
+def transfer_function(kernels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """One-sided spectra (N, H, W/2 + 1) of (N, k, k) kernels whose anchor is the middle tap."""
     height, width = size
     half = kernels.shape[-1] // 2
@@ -85,7 +85,7 @@ class WienerDeblur(nn.Module):
         """Reblur (B, C, H, W) features of the sharp image: the same kernels, the blocks in opposite order."""
         return self._run(features, disparity, reversed(self.blocks), reverse=True)
 
-    def _run(self, features, disparity, blocks, *, reverse):
+    def _run(self, features: torch.Tensor, disparity, blocks, *, reverse: bool):
         check_images(features, disparity)
         # Spectra need full precision: most devices have no half-precision FFT.
         with without_autocast(features):

@@ -35,7 +35,7 @@ class DisparityFeature:
         return self.vectors.view(self.images, rows, columns, -1).permute(0, 3, 1, 2)
 
 
-def check_images(features, disparity):
+def check_images(features: torch.Tensor, disparity):
     """Raise `SizeError` unless features and disparity belong to equally many images."""
     if features.shape[0] != disparity.images:
         raise SizeError(f"{features.shape[0]} images of features, but disparity vectors of "

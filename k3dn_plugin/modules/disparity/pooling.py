@@ -33,7 +33,7 @@ class WindowPooling(nn.Module):
         self.pixels_per_extra_cell = tuple(16 * side for side in window)
         self.project = nn.Linear(channels, vector_size)
 
-    def forward(self, matched: torch.Tensor, image_size) -> DisparityFeature:
+    def forward(self, matched: torch.Tensor, image_size: tuple[int, int]) -> DisparityFeature:
         """(B, C, H/32, W/32) of an image of `image_size` = (H, W) -> one vector per window."""
         grid = grid_of_image(*image_size, self.window)
         stretched = [have + side // extra for have, side, extra

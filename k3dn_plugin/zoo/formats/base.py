@@ -71,7 +71,7 @@ class OfficialNetwork(ABC):
         """The named outputs of the official call for the official inputs (PyTorch layouts both ways)."""
 
 
-def load_strictly(model, state, *, source):
+def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], *, source: str):
     """`load_state_dict(strict=True)` with an error that a reader can act on.
 
     Raises:

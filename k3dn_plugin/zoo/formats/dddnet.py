@@ -1,4 +1,8 @@
 """The released DDDNet checkpoints: one file for each of the two networks, with our keys."""
+from collections.abc import Mapping
+
+import torch
+
 from k3dn_plugin.archs.dddnet_arch import DepthNetwork, ImageNetwork
 from k3dn_plugin.registry import FORMATS
 from k3dn_plugin.zoo.formats.base import OfficialNetwork
@@ -13,7 +17,7 @@ class DDDNetOfficial(OfficialNetwork):
     networks = ("dddnet", "dddnet_estd", "dddnet_esti")
     arch = "DDDNet"
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         """Settings of one of the two parts leave the other's at the defaults."""
         own = network.rpartition("_")[2]
         settings = {own: settings} if own in PARTS else settings
@@ -24,7 +28,7 @@ class DDDNetOfficial(OfficialNetwork):
                 "image_channels": image.get("width", 128) // 4,
                 "batch_statistics": "batch statistics" in norm}
 
-    def build(self, settings, network):
+    def build(self, settings: Mapping, network: str):
         wanted = self.arguments(settings, network)
         if network == "dddnet_estd":
             return DepthNetwork(channels=wanted["depth_channels"], max_disparity=wanted["max_disparity"],
@@ -33,7 +37,7 @@ class DDDNetOfficial(OfficialNetwork):
             return ImageNetwork(channels=wanted["image_channels"]).eval()
         return super().build(settings, network)
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of an official state dict, or None if it is not DDDNet's.
 
         The number of disparities leaves no trace in the weights; 12 is assumed.
@@ -49,12 +53,12 @@ class DDDNetOfficial(OfficialNetwork):
             return "dddnet_esti", {"width": shapes["down.conv.weight"][0]}
         return None
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """The official state dict of each part, {"estd": ..., "esti": ...}, for a `DDDNet`'s."""
         return {part: {k.removeprefix(part + "."): v for k, v in state.items() if k.startswith(part + ".")}
                 for part in PARTS}
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         left, right = inputs["left"], inputs["right"]
         if network == "dddnet_estd":
             return {"blur_disp": model(left, right)}

@@ -1,4 +1,6 @@
 """The released DeepRFT checkpoints, with factored kernels (as trained) or folded ones (as tested)."""
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -44,11 +46,11 @@ class DeepRFTOfficial(OfficialNetwork):
     arch = "DeepRFT"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         return {"num_res": settings["num_res"], "base_channels": settings["base_channel"],
                 "window": settings.get("win_size")}
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of an official state dict, or None if it is not DeepRFT's.
 
         The training patch leaves no trace in the weights; 512, that of the defocus network, is assumed.
@@ -59,10 +61,10 @@ class DeepRFTOfficial(OfficialNetwork):
         return "deeprft", {"num_res": blocks, "base_channel": shapes["feat_extract.0.main.0.W"][0],
                            "win_size": 512}
 
-    def rename(self, key):
+    def rename(self, key: str):
         return self.keys.ours(key)
 
-    def convert(self, tensors, network):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
         """Ours from official tensors; a folded kernel (out, in, k, k) becomes W, D = 0, D_diag = identity."""
         state = {}
         for key, value in super().convert(tensors, network).items():
@@ -75,11 +77,11 @@ class DeepRFTOfficial(OfficialNetwork):
             state[key] = value
         return state
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """The official state dict in its training form for ours."""
         return {self.keys.official(key): value for key, value in state.items()}
 
-    def fold(self, official):
+    def fold(self, official: str):
         """The official test form, kernels folded, for an official state dict in its training form."""
         folded = {}
         for key, value in official.items():
@@ -97,7 +99,7 @@ class DeepRFTOfficial(OfficialNetwork):
             folded[key] = value
         return folded
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         if network.endswith(":windowed"):
             return {"windowed": model.restore(inputs["lq"])}
         full, half, quarter = model.scales(inputs["lq"])

@@ -1,5 +1,7 @@
 """The released DMENet checkpoint: named TensorFlow variables of the defocus-map network, and the settings
 of the deconvolution, which has none."""
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -22,7 +24,7 @@ def key_pairs():
     """Official prefix (dots for slashes, `main_net.defocus_net` off) -> ours (`docs/networks/dmenet.md`, part A)."""
     pairs = {}
 
-    def layer(block, theirs, ours):
+    def layer(block, theirs: str, ours: str):
         number = theirs[1:]
         pairs[f"decoder.{block}.c{number}"] = f"{ours}.conv"
         pairs[f"decoder.{block}.b{number}"] = f"{ours}.norm"
@@ -55,10 +57,10 @@ class DMENetOfficial(OfficialNetwork):
     arch = "DMENet"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         return {"width": settings["encoder_channels"][0], "refine_blocks": settings["refine_blocks"]}
 
-    def build(self, settings, network):
+    def build(self, settings: Mapping, network: str):
         if network == "dmenet_deconv":
             model = NonBlindDeconvolution(
                 fidelity=settings["lambda"], alpha=settings["alpha"], support=settings["kernel_size"],
@@ -67,7 +69,7 @@ class DMENetOfficial(OfficialNetwork):
             return model
         return super().build(settings, network)
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of an official file, or None if it is not DMENet's."""
         first = shapes.get(f"{SCOPE}encoder/conv1_1/kernel:0")
         if first is None or f"{SCOPE}decoder/uf/c3/kernel:0" not in shapes:
@@ -79,11 +81,11 @@ class DMENetOfficial(OfficialNetwork):
         return "dmenet", {"encoder_channels": [width, 2 * width, 4 * width, 8 * width, 8 * width],
                           "refine_blocks": blocks}
 
-    def rename(self, key):
+    def rename(self, key: str):
         *path, last = key.removeprefix(SCOPE).split(":")[0].split("/")
         return "network." + self.keys.ours(".".join([*path, NAMES.get(last, last)]))
 
-    def convert(self, tensors, network):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
         """Ours from TensorFlow variables; what only training used is left out."""
         state = {}
         for key, value in tensors.items():
@@ -95,7 +97,7 @@ class DMENetOfficial(OfficialNetwork):
                 np.array(value.transpose(3, 2, 0, 1) if kernel else value, order="C"))
         return state
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """{TensorFlow variable name: array}, kernels as H, W, in, out, for a `DMENet`'s state dict."""
         official = {}
         for key, value in state.items():
@@ -110,7 +112,7 @@ class DMENetOfficial(OfficialNetwork):
             official[SCOPE + "/".join([*path, last]) + ":0"] = value
         return official
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         if network == "dmenet_deconv":
             sigma = ((LARGEST_BLUR * inputs["defocus_map"] - 1) / 2).clamp(min=0)
             sigma = quantise(sigma, model.levels)

@@ -1,4 +1,9 @@
 """The released DPDNet checkpoints: Keras files, whose layers are matched by order, not by name."""
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
 from k3dn_plugin.archs.dpdnet_arch import LEVELS
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import FORMATS
@@ -28,7 +33,7 @@ class DPDNetOfficial(OfficialNetwork):
     networks = ("dpdnet",)
     arch = "DPDNet"
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         views, widths = settings["in_channels"], list(settings["widths"])
         if (views, settings.get("out_channels", 3)) not in ((6, 3), (3, 3)):
             raise CheckpointError(f"DPDNet with {views} channels in and {settings['out_channels']} out: only "
@@ -38,7 +43,7 @@ class DPDNetOfficial(OfficialNetwork):
                                   "before, in five levels")
         return {"dual_pixel": views == 6, "width": widths[0], "dropout": float(settings.get("dropout", 0.4))}
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of a Keras file's tensors in order; None if not DPDNet's."""
         kernels = [tuple(shape) for key, shape in shapes.items() if kind_of(key) == "kernel"]
         if [shape[:2] for shape in kernels] != [(size, size) for _, size in layers_in_order()]:
@@ -49,7 +54,7 @@ class DPDNetOfficial(OfficialNetwork):
         return "dpdnet", {"in_channels": channels, "out_channels": kernels[-1][-1],
                           "widths": [width * 2 ** level for level in range(LEVELS + 1)]}
 
-    def convert(self, tensors, network):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
         """Ours from Keras tensors in Keras's order (layers without weights left out).
 
         Raises:
@@ -57,9 +62,9 @@ class DPDNetOfficial(OfficialNetwork):
         """
         return from_keras(tensors, tensors_in_order(), "DPDNet")
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
         return to_keras(state, tensors_in_order())
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         return {"image": model.restore(inputs["x"])}

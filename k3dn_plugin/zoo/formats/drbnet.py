@@ -1,4 +1,6 @@
 """The released DRBNet checkpoints: bare state dicts, single-image and dual-pixel."""
+from collections.abc import Mapping
+
 import torch
 
 from k3dn_plugin.errors import CheckpointError
@@ -33,10 +35,10 @@ class DRBNetOfficial(OfficialNetwork):
     networks = ("drbnet", "drbnet_dual")
     keys = KeyMap(key_pairs())
 
-    def arch_of(self, network):
+    def arch_of(self, network: str):
         return "DRBNetDual" if network == "drbnet_dual" else "DRBNet"
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         widths = list(settings["widths"])
         if widths != [factor * widths[0] for factor in FACTORS]:
             raise CheckpointError(f"DRBNet with widths {widths}: each level must be twice as wide as the one "
@@ -47,7 +49,7 @@ class DRBNetOfficial(OfficialNetwork):
                                   f"expected {views}; drbnet takes one image, drbnet_dual two views")
         return {"width": widths[0], "kernel_size": settings["dynamic_kernel_width"]}
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of an official state dict, or None if it is not DRBNet's."""
         if not {"conv1_1.0.weight", "img_d8_feature.0.0.weight", "upconv0_kernel.2.weight"} <= set(shapes):
             return None
@@ -56,13 +58,13 @@ class DRBNetOfficial(OfficialNetwork):
             "in_channels_encoder": views, "widths": [factor * width for factor in FACTORS],
             "dynamic_kernel_width": round(shapes["upconv0_kernel.2.weight"][0] ** 0.5)}
 
-    def rename(self, key):
+    def rename(self, key: str):
         return self.keys.ours(key)
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """The official state dict for ours."""
         return {self.keys.official(key): value for key, value in state.items()}
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         names = ("C", "R", "L") if network == "drbnet_dual" else ("C",)
         return {"output": model.restore(torch.cat([inputs[name] for name in names], 1))}

@@ -1,5 +1,8 @@
 """The released IFAN checkpoints: state dicts of a wrapper that holds the network and, from training, the
 reblurring network."""
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -47,14 +50,14 @@ class IFANOfficial(OfficialNetwork):
     networks = ("ifan", "ifan_dual", "ifan_train", "ifan_dual_train")
     keys = KeyMap(key_pairs())
 
-    def arch_of(self, network):
+    def arch_of(self, network: str):
         """The registered restorer of a network name."""
         return "IFANDual" if "dual" in network else "IFAN"
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         return {"width": settings["width"], "iterations": settings["N"], "kernel_size": settings["Fs"]}
 
-    def build(self, settings, network):
+    def build(self, settings: Mapping, network: str):
         restorer = ARCHS.build({"type": self.arch_of(network), **self.arguments(settings, network)})
         if not network.endswith("_train"):
             return restorer.eval()
@@ -62,7 +65,7 @@ class IFANOfficial(OfficialNetwork):
         reblur = FilterReblur(filters=channels, iterations=settings["RBF_num"], kernel_size=settings["RBFs"])
         return TrainingPair(restorer, reblur).eval()
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of an official state dict, or None if it is not IFAN's."""
         names = {key.removeprefix(NETWORK): tuple(shape) for key, shape in shapes.items()}
         if not {"kconv1_1.0.weight", "DME.3.weight", "F.3.weight"} <= set(names):
@@ -73,21 +76,21 @@ class IFANOfficial(OfficialNetwork):
         iterations = names["F.3.weight"][0] // filter_channels(1, 4 * width, 3)
         return ("ifan_dual" if views == 6 else "ifan"), {"width": width, "N": iterations, "Fs": 3}
 
-    def rename(self, key):
+    def rename(self, key: str):
         return self.keys.ours(key.removeprefix(NETWORK))
 
-    def convert(self, tensors, network):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
         """Ours from official tensors. Without `_train`, the reblurring network's are left out."""
         if not network.endswith("_train"):
             return super().convert({k: v for k, v in tensors.items() if not k.startswith(REBLUR)}, network)
         return {(k if k.startswith("reblur.") else f"restorer.{k}"): v
                 for k, v in super().convert(tensors, network).items()}
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """The official network's keys, without the wrapper's prefix, for a restorer's state dict."""
         return {self.keys.official(key): value for key, value in state.items()}
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         if not network.endswith("_train"):
             views = [inputs[name] for name in (("C", "R", "L") if "dual" in network else ("C",))]
             return {"output": model.restore(torch.cat(views, 1))}

@@ -1,6 +1,8 @@
 """The released K3DN checkpoints: a plain state dict, with or without the preservation blocks (`srp.`)."""
 import re
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from k3dn_plugin.errors import CheckpointError
@@ -9,7 +11,7 @@ from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 
-def key_pairs(encoder_blocks, deblur_blocks, preservation_blocks):
+def key_pairs(encoder_blocks: int, deblur_blocks: int, preservation_blocks: int):
     """Official prefix -> ours (`docs/networks/k3dn.md`, sections 2, 3, 5 and 6)."""
     pairs = {"out.main.0": "out", "disp.fc.0": "disparity.pooling.project"}
     for i in range(3):
@@ -38,12 +40,12 @@ def key_pairs(encoder_blocks, deblur_blocks, preservation_blocks):
     return pairs
 
 
-def _residual(theirs, ours, count):
+def _residual(theirs: str, ours: str, count: int):
     return {f"{theirs}.layers.{i}.main.{j}.main.0": f"{ours}.{i}.conv{j + 1}"
             for i in range(count) for j in range(2)}
 
 
-def _kernel_set(theirs, ours):
+def _kernel_set(theirs: str, ours: str):
     return {f"{theirs}.conv1.weight": f"{ours}.spectra",
             **{f"{theirs}.conv2.{n}": f"{ours}.mixing.{n}"
                for n in ("lower", "log_s", "upper", "p", "sign_s")},
@@ -63,7 +65,7 @@ class K3DNOfficial(OfficialNetwork):
     # More blocks than any published size has; unused pairs do no harm.
     keys = KeyMap(key_pairs(64, 64, 64))
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         if settings.get("in_channels", 6) != 6:
             raise CheckpointError(f"K3DN with in_channels {settings['in_channels']}: only the dual-pixel "
                                   "network, of 6 channels, is published; its single-image form is not")
@@ -80,7 +82,7 @@ class K3DNOfficial(OfficialNetwork):
                            "truncate": float(settings["truncate"])},
                 "preservation": preservation}
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of an official state dict, or None if it is not K3DN's.
 
         The window size leaves no trace in the weights; the published 18 x 14 is assumed.
@@ -99,17 +101,17 @@ class K3DNOfficial(OfficialNetwork):
             settings["srp_window"] = round(shapes["srp.0.conv_v.weight"][1] ** 0.5)
         return network, settings
 
-    def rename(self, key):
+    def rename(self, key: str):
         return self.keys.ours(key)
 
-    def convert(self, tensors, network):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
         state = super().convert(tensors, network)
         for key, value in state.items():
             if key.endswith(("spectra", "query.summary")):
                 state[key] = value.reshape(value.shape[1], *value.shape[3:])
         return state
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """The official state dict of ours: names and shapes as in the released files."""
         official = {}
         for key, value in state.items():
@@ -118,7 +120,7 @@ class K3DNOfficial(OfficialNetwork):
             official[self.keys.official(key)] = value
         return official
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         views = torch.cat([inputs["left"], inputs["right"]], 1)
         disparity = model.estimate_disparity(views)
         sharp = torch.cat([inputs["sharp"], inputs["sharp"]], 1)
@@ -127,6 +129,6 @@ class K3DNOfficial(OfficialNetwork):
                 "reblur_s5": model.core(sharp, disparity, reverse=True)[:, :, ::5, ::5]}
 
 
-def _count(keys, pattern):
+def _count(keys, pattern: str):
     """One more than the largest number that `pattern` finds."""
     return 1 + max(int(found.group(1)) for found in (re.match(pattern, key) for key in keys) if found)

@@ -1,4 +1,9 @@
 """The released RDPD checkpoints: Keras files, whose layers are matched by order, not by name."""
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
 from k3dn_plugin.archs.rdpd_arch import LEVELS
 from k3dn_plugin.registry import FORMATS
 from k3dn_plugin.zoo.formats.base import OfficialNetwork
@@ -15,7 +20,7 @@ def tensors_in_order():
     """
     rows, count = [], 0
 
-    def layer(ours):
+    def layer(ours: str):
         nonlocal count
         name = f"time_distributed_{count}" if count else "time_distributed"
         count += 1
@@ -47,13 +52,13 @@ class RDPDOfficial(OfficialNetwork):
     networks = ("rdpd",)
     arch = "RDPD"
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         output = settings.get("output_activation", "linear, clipped to [0,1]")
         return {"width": settings["widths"][0], "radial": settings["in_channels"] == 7,
                 "output": "sigmoid" if "sigmoid" in output else "clip",
                 "dropout": float(settings.get("dropout", 0.4))}
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of a Keras file's tensors in order, or None if not RDPD's.
 
         Whether the last layer clips or has a sigmoid leaves no trace; the published clip is assumed.
@@ -63,7 +68,7 @@ class RDPDOfficial(OfficialNetwork):
         *_, channels, width = next(iter(shapes.values()))
         return "rdpd", {"in_channels": channels, "widths": [width * 2 ** i for i in range(LEVELS + 1)]}
 
-    def convert(self, tensors, network):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
         """Ours from Keras tensors in Keras's order (layers without weights left out).
 
         Raises:
@@ -71,9 +76,9 @@ class RDPDOfficial(OfficialNetwork):
         """
         return from_keras(tensors, tensors_in_order(), "RDPD")
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
         return to_keras(state, tensors_in_order())
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         return {"images": model.run(inputs["x"])[0]}

@@ -1,4 +1,8 @@
 """The released Restormer checkpoints: a state dict under `params`, dual-pixel or single-image."""
+from collections.abc import Mapping
+
+import torch
+
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import FORMATS
 from k3dn_plugin.zoo.formats.base import OfficialNetwork
@@ -27,7 +31,7 @@ class RestormerOfficial(OfficialNetwork):
     arch = "Restormer"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings, network):
+    def arguments(self, settings: Mapping, network: str):
         channels, dual = settings["inp_channels"], settings["dual_pixel_task"]
         if (channels, settings["out_channels"]) != (6 if dual else 3, 3):
             raise CheckpointError(
@@ -38,7 +42,7 @@ class RestormerOfficial(OfficialNetwork):
                 "expansion": settings["ffn_expansion_factor"], "bias": settings["bias"],
                 "norm_bias": settings["LayerNorm_type"] != "BiasFree"}
 
-    def recognise(self, shapes):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
         """`(network, settings)` from the shapes of an official state dict, or None if it is not Restormer's.
 
         The expansion is the shortest decimal that gives the widths found (2.66 for the published ones).
@@ -58,12 +62,12 @@ class RestormerOfficial(OfficialNetwork):
             "LayerNorm_type": "WithBias" if "latent.0.norm1.body.bias" in shapes else "BiasFree",
             "dual_pixel_task": "skip_conv.weight" in shapes}
 
-    def rename(self, key):
+    def rename(self, key: str):
         return self.keys.ours(without_body(key))
 
-    def to_official(self, state):
+    def to_official(self, state: Mapping[str, torch.Tensor]):
         """The official state dict for ours."""
         return {with_body(self.keys.official(key)): value for key, value in state.items()}
 
-    def outputs(self, model, inputs, network):
+    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
         return {"restored": model.restore(inputs["lq"])}
