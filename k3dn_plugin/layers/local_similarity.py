@@ -1,36 +1,128 @@
-"""How alike each position is to its neighbours, in two feature maps."""
+"""How alike each position is to its neighbors, in two feature maps.
+
+Queries are cut into blocks of 4 x 8, keys into the same blocks with their halo, and all pairs of a block are made in
+one matrix product; the wanted band of it is read as a strided view. Twice as many products as asked for, several times
+faster than shift by shift (`layers/blocks.py`).
+"""
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import FunctionCtx, once_differentiable
 
+from k3dn_plugin.errors import SizeError
+from k3dn_plugin.layers.blocks import add_halo_blocks, split_blocks, split_halo_blocks, strips
 from k3dn_plugin.layers.macs import record_macs
 
-# Rows at a time: the products of a strip stay in the processor's cache and are freed at once.
-STRIP = 32
+BLOCK = (4, 8)
+# Pairs of query and key in flight: a processor wants them, and what they are made of, in its cache; a GPU wants many.
+PAIRS = {"cpu": 2 ** 18}
+PAIRS_ELSEWHERE = 2 ** 28
 
 
 def local_similarity(query: torch.Tensor, key: torch.Tensor, radius: int = 4) -> torch.Tensor:
-    """Mean over channels of query times shifted key, for every shift up to `radius`.
+    """Compute the mean over channels of query times shifted key, for every shift up to `radius`.
 
-    The *mean* is what the published operator computes; a sum would be C times larger. No
-    (B, C, 81, H, W) tensor ever exists: the products are made shift by shift, and the backward pass keeps
-    the two inputs alone.
+    The *mean* is what the published operator computes (`docs/networks/k3dn.md`, section 6); a sum would be C times
+    larger. No (B, C, 81, H, W) tensor ever exists, and the backward pass keeps the two inputs alone.
 
     Args:
-        query, key: (B, C, H, W).
+        query, key: (B, C, H, W), in either memory format.
+        radius: largest shift, at least 0.
 
     Returns:
         (B, (2 radius + 1)^2, H, W): row shifts slow, column shifts fast, from (-radius, -radius) on;
         zero where the shifted key lies outside.
+
+    Raises:
+        SizeError: the shapes differ.
     """
-    height, width = query.shape[-2:]
-    padded = F.pad(key, (radius,) * 4)
-    shifts = range(2 * radius + 1)
-    record_macs(query.numel() * len(shifts) ** 2)
-    strips = []
-    for top in range(0, height, STRIP):
-        part = query[..., top:top + STRIP, :]
-        rows = part.shape[-2]
-        near = padded[..., top:top + rows + 2 * radius, :]
-        strips.append(torch.stack([(part * near[..., i:i + rows, j:j + width]).mean(1)
-                                   for i in shifts for j in shifts], 1))
-    return torch.cat(strips, 2)
+    if query.shape != key.shape or query.ndim != 4:
+        raise SizeError("local_similarity: expected query and key of one shape (B, C, H, W); found "
+                        f"{tuple(query.shape)} and {tuple(key.shape)}")
+    shifts = (2 * radius + 1) ** 2
+    if query.device.type == "meta":
+        # Costs are counted there: those of the wanted pairs, not those of whole blocks.
+        record_macs(query.numel() * shifts)
+        return query.new_empty(query.shape[0], shifts, *query.shape[2:])
+    return _LocalSimilarity.apply(query, key.to(query.dtype), radius)
+
+
+class _LocalSimilarity(torch.autograd.Function):
+    """Forward and backward by the same blocks, a strip of them at a time."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
+        ctx.save_for_backward(query, key)
+        ctx.radius = radius
+        batch, channels, height, width = query.shape
+        queries, keys = _cut(query, key, radius)
+        grid, side = queries.shape[1:3], 2 * radius + 1
+        out = query.new_empty(batch, side, side, grid[0], BLOCK[0], grid[1], BLOCK[1])
+        for part in _parts(query, grid, radius):
+            pairs = torch.bmm(_matrix(queries[:, part]), _matrix(keys[:, part]).transpose(1, 2)) / channels
+            band = _band(pairs, radius).unflatten(0, (batch, -1, grid[1]))
+            # (B, r, c, rows, columns, shift, shift) -> (B, shift, shift, r, rows, c, columns)
+            out[:, :, :, part] = band.permute(0, 5, 6, 1, 3, 2, 4)
+        return out.reshape(batch, side * side, grid[0] * BLOCK[0], -1)[..., :height, :width]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        query, key = ctx.saved_tensors
+        radius, side = ctx.radius, 2 * ctx.radius + 1
+        batch, channels, height, width = query.shape
+        queries, keys = _cut(query, key, radius)
+        grid = queries.shape[1:3]
+        grad = _filled(grad / channels).reshape(batch, side, side, grid[0], BLOCK[0], grid[1], BLOCK[1])
+        of_query = query.new_empty(batch, *grid, *BLOCK, channels)
+        of_key = query.new_zeros(batch, grid[0] * BLOCK[0] + 2 * radius, grid[1] * BLOCK[1] + 2 * radius, channels)
+        for part in _parts(query, grid, radius):
+            q, k = _matrix(queries[:, part]), _matrix(keys[:, part])
+            pairs = query.new_zeros(q.shape[0], q.shape[1], k.shape[1])
+            _band(pairs, radius).copy_(grad[:, :, :, part].permute(0, 3, 5, 4, 6, 1, 2).flatten(0, 2))
+            of_query[:, part] = torch.bmm(pairs, k).reshape(of_query[:, part].shape)
+            blocks = torch.bmm(pairs.transpose(1, 2), q).unflatten(1, (BLOCK[0] + 2 * radius, -1))
+            rows = slice(part.start * BLOCK[0], part.stop * BLOCK[0] + 2 * radius)
+            add_halo_blocks(blocks.unflatten(0, (batch, -1, grid[1])), BLOCK, of_key[:, rows])
+        # (B, r, c, rows, columns, C) -> (B, C, H, W)
+        of_query = of_query.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, grid[0] * BLOCK[0], -1)
+        of_key = of_key[:, radius:radius + height, radius:radius + width].permute(0, 3, 1, 2)
+        return of_query[..., :height, :width], of_key, None
+
+
+def _cut(query: torch.Tensor, key: torch.Tensor, radius: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return blocks of queries, and of keys with their halo: (B, r, c, rows, columns, C), views of padded maps."""
+    bottom, right = (-size % block for size, block in zip(query.shape[-2:], BLOCK))
+    queries = split_blocks(_filled(query).permute(0, 2, 3, 1), BLOCK)
+    padded = F.pad(key, (radius, radius + right, radius, radius + bottom))
+    return queries, split_halo_blocks(padded.permute(0, 2, 3, 1), BLOCK, (radius, radius))
+
+
+def _filled(x: torch.Tensor) -> torch.Tensor:
+    """Return (..., H, W) with zeros at the bottom and right up to whole blocks."""
+    bottom, right = (-size % block for size, block in zip(x.shape[-2:], BLOCK))
+    return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
+
+
+def _parts(query: torch.Tensor, grid: torch.Size, radius: int) -> list[slice]:
+    """Return rows of blocks that are in flight together."""
+    pairs = BLOCK[0] * BLOCK[1] * (BLOCK[0] + 2 * radius) * (BLOCK[1] + 2 * radius)
+    return list(strips(grid[0], query.shape[0] * grid[1] * pairs, PAIRS.get(query.device.type, PAIRS_ELSEWHERE)))
+
+
+def _matrix(blocks: torch.Tensor) -> torch.Tensor:
+    """Return (blocks, pixels, channels) of (B, r, c, rows, columns, C), copied in the order that memory has them in."""
+    if blocks.stride(-1) == 1:
+        return blocks.reshape(-1, blocks.shape[3] * blocks.shape[4], blocks.shape[5])
+    return blocks.movedim(-1, 3).reshape(-1, blocks.shape[5], blocks.shape[3] * blocks.shape[4]).transpose(1, 2)
+
+
+def _band(pairs: torch.Tensor, radius: int) -> torch.Tensor:
+    """Return the wanted pairs as a view: (blocks, rows, columns, row shifts, column shifts).
+
+    The query at (y, x) of a block meets the keys at (y + i, x + j) of the block with its halo, i and j from 0.
+    """
+    rows, columns = BLOCK
+    wide, side = columns + 2 * radius, 2 * radius + 1
+    keys = pairs.shape[2]
+    return pairs.as_strided((pairs.shape[0], rows, columns, side, side),
+                            (rows * columns * keys, columns * keys + wide, keys + 1, wide, 1))
