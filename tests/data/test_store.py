@@ -326,7 +326,8 @@ def test_a_changed_bit_is_noticed_when_the_frame_is_first_read(tmp_path):
 
 def test_a_changed_bit_in_the_manifest_is_noticed(tmp_path):
     store_builder.build(tmp_path / "a.lmdb")
-    change_manifest(tmp_path / "a.lmdb", lambda m: json.dumps({**m, "facts": {**m["facts"], "licence": "free"}}).encode())
+    change_manifest(tmp_path / "a.lmdb",
+                    lambda m: json.dumps({**m, "facts": {**m["facts"], "licence": "free"}}).encode())
     with pytest.raises(DataError, match="its manifest is damaged: it is not what was written"):
         LmdbStore(tmp_path / "a.lmdb")
 
@@ -341,8 +342,9 @@ def test_an_interrupted_build_checks_what_it_kept(tmp_path, unbroken):
 
 
 @pytest.mark.parametrize("facts, message", [
-    ({"full_scale": 0}, "full_scale is 0"), ({"full_scale": float("nan")}, "full_scale"), ({"bit_depth": "16"}, "bit_depth"),
-    ({"full_scale": {"left": -1}}, "full_scale"), ({"black_level": "x"}, "black_level"), ({"linear": "no"}, "linear is 'no'"),
+    ({"full_scale": 0}, "full_scale is 0"), ({"full_scale": float("nan")}, "full_scale"),
+    ({"bit_depth": "16"}, "bit_depth"), ({"full_scale": {"left": -1}}, "full_scale"),
+    ({"black_level": "x"}, "black_level"), ({"linear": "no"}, "linear is 'no'"),
     ({"disparity_axis": None}, "disparity_axis"), ({"crop_sets": {"a": {"size": [0, 4]}}}, "crop set 'a'")])
 def test_impossible_facts_are_refused_when_written_and_when_read(tmp_path, facts, message):
     with pytest.raises(DataError, match=f"impossible facts.*{message}"):
@@ -367,8 +369,8 @@ def test_crops_outside_their_frame_are_refused(tmp_path):
     {"name": 5}, {"name": "../x"}, {"views": {}}, {"views": None}, {"tags": [1]}, {"crops": {"a": "x"}},
     *({"left": change} for change in (
         None, {"shape": [-40, 60, 3]}, {"shape": [2**31, 2**31, 3]}, {"shape": "abc"}, {"shape": [40, 60]},
-        {"dtype": "object"}, {"dtype": ["u2"]}, {"stored_as": 5}, {"stored_as": "manifest"}, {"stored_as": "frame/\ud800"},
-        {"sha256": None}, {"unknown": 1}))])
+        {"dtype": "object"}, {"dtype": ["u2"]}, {"stored_as": 5}, {"stored_as": "manifest"},
+        {"stored_as": "frame/\ud800"}, {"sha256": None}, {"unknown": 1}))])
 def test_impossible_records_are_one_error(tmp_path, change):
     store_builder.build(tmp_path / "a.lmdb")
 

@@ -108,8 +108,8 @@ class LmdbStore:
                                 + ways_on(self.path))
             if key not in self._sound:
                 if hashlib.sha256(value).hexdigest() != record.sha256:
-                    raise DataError(f"{self.path}: the {view} frame of scene {name!r} is damaged: its content is not what "
-                                    f"was written. Copy the folder again, or delete it and {ways_on(self.path)}")
+                    raise DataError(f"{self.path}: the {view} frame of scene {name!r} is damaged: its content is not "
+                                    f"what was written. Copy the folder again, or delete it and {ways_on(self.path)}")
                 self._sound.add(key)
             frame = np.frombuffer(value, record.disk_dtype).reshape(record.shape)
             # The copy is what may outlive the transaction; the slice before it costs nothing.
@@ -242,8 +242,8 @@ def unreadable_part(path: Path, handle: lmdb.Environment | None = None) -> str:
         if handle is None:
             environment.close()
     found = (path / "data.mdb").stat().st_size
-    return "" if found >= needed else (f"data.mdb has {found:,} bytes, its content needs {needed:,}: the file was cut off, "
-                                       "by a full disk or an interrupted copy")
+    return "" if found >= needed else (f"data.mdb has {found:,} bytes, its content needs {needed:,}: the file was cut "
+                                       "off, by a full disk or an interrupted copy")
 
 
 _environments: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()

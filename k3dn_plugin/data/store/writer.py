@@ -202,8 +202,8 @@ class StoreWriter:
             for name in ("building.lock", "lock.mdb"):  # the former of builds that an earlier version began
                 (self.partial / name).unlink(missing_ok=True)
             if os.path.lexists(self.path):
-                raise DataError(f"{self.path} exists already: it was made while this store was being built. Delete it, and "
-                                "run the same command again")
+                raise DataError(f"{self.path} exists already: it was made while this store was being built. Delete it, "
+                                "and run the same command again")
             os.rename(self.partial, self.path)
             sync_folder(self.path.parent)
         self.close()
