@@ -7,6 +7,7 @@ import torch
 from k3dn_plugin.archs.ldp_arch import LDP
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.inference.frames import FrameRestorer
+from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.modules.blur_map.stretch import stretched
 from k3dn_plugin.registry import MODULES
 
@@ -171,7 +172,7 @@ class TestWholeFrames:
         restorer, lq = self.setup_restorer(path=str(tmp_path / "map.npy")), pair(40, 48, 1)
         seen = []
         restorer.guided = lambda views, blur: seen.append((views, blur)) or views[:, :3]
-        FrameRestorer(restorer, self_ensemble=True)(lq)
+        FrameRestorer(restorer, InferenceSettings(self_ensemble=True))(lq)
         assert len(seen) == 4
         flips = [(), (3,), (2,), (2, 3)]
         for (_, blur), axes in zip(seen, flips):
@@ -182,6 +183,6 @@ class TestWholeFrames:
         restorer, lq = self.setup_restorer(path=str(tmp_path / "map.npy")), pair(64, 64, 1)
         seen = []
         restorer.guided = lambda views, blur: seen.append((views.shape[-2:], blur)) or views[:, :3]
-        FrameRestorer(restorer, tile=32)(lq)
+        FrameRestorer(restorer, InferenceSettings(tile=32))(lq)
         assert len(seen) > 1 and all(blur.shape[-2:] == size for size, blur in seen)
         assert len({blur.min().item() for _, blur in seen}) > 1
