@@ -24,7 +24,7 @@ NETWORK = {"type": "LoadTestNet", "width": 5}
 DRAW = np.random.default_rng(0)
 
 
-@ARCHS.register_module(name="LoadTestNet", force=True)
+@ARCHS.register_module(name="LoadTestNet")
 class LoadTestNet(Restorer):
     card = RestorerCard(title="a test", paper="none", year=2026, venue="none", official_licence="none",
                         size_rule=SizeRule((4, 4)), receptive_margin=8, half_precision=("bfloat16",))
