@@ -18,8 +18,8 @@ from k3dn_plugin.evaluation.results import write_json
 from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import PROTOCOLS
-from k3dn_plugin.zoo.load import load_restorer
 from k3dn_plugin.training import train
+from k3dn_plugin.zoo.load import load_restorer
 
 WATCH_SECONDS = 0.5
 
