@@ -126,9 +126,9 @@ def full_frame(name, device, memory_gb):
     """Seconds, peak GiB and how the frame was cut, for one pair of 1120 x 1680."""
     import torch
 
-    from k3dn_plugin.inference.frames import FrameRestorer
     from k3dn_plugin.inference.memory import GIB
-    restore = FrameRestorer(build(name, device), device=device, max_memory_gb=memory_gb)
+    from k3dn_plugin.zoo.load import load_restorer
+    restore = load_restorer(build(name, device), device=device, max_memory_gb=memory_gb).restore_tensor
     pair = torch.rand(1, 6, *FULL)
     began = time.perf_counter()
     restored = restore(pair)

@@ -2,8 +2,9 @@
 
 Importing the package is cheap: components load when a registry is first asked for one.
 
-    from k3dn_plugin import ARCHS, list_restorers
-    restorer = ARCHS.build({"type": "K3DN"})
+    import k3dn_plugin as k3dn
+    restorer = k3dn.load_restorer("experiments/k3dn_demo/models/best.safetensors")
+    sharp = restorer.restore(left, right)    # NumPy (H, W, 3), uint8, uint16 or float; the same type back
 """
 from importlib import import_module
 
@@ -14,6 +15,7 @@ _LAZY = {
                      "list_restorers"), "k3dn_plugin.registry"),
     "K3DNError": "k3dn_plugin.errors",
     "load_options": "k3dn_plugin.options",
+    **dict.fromkeys(("load_restorer", "LoadedRestorer"), "k3dn_plugin.zoo.load"),
 }
 __all__ = ["__version__", *_LAZY]
 

@@ -250,17 +250,20 @@ class FolderLock:
         folder: what is owned. The lock lies in it (`.lock`), or beside it (`.NAME.lock`) with `beside`.
         work: what the owner does, for the message of whoever comes second ("training").
         beside: for what is renamed or replaced while it is owned.
+        error: class of the error where somebody else holds it.
 
     Raises:
-        StorageError: another process, which the message names, holds it; or no lock can be written there.
+        K3DNError: another process, which the message names, holds it.
+        StorageError: no lock can be written there.
     """
 
     _held: dict[tuple[int, str], str] = {}
     _guard = threading.Lock()
 
-    def __init__(self, folder: str | os.PathLike, work: str, *, beside: bool = False) -> None:
+    def __init__(self, folder: str | os.PathLike, work: str, *, beside: bool = False,
+                 error: type[K3DNError] = StorageError) -> None:
         folder = Path(os.path.abspath(folder))
-        self.folder, self.work = folder, work
+        self.folder, self.work, self.error = folder, work, error
         self.path = folder.with_name(f".{folder.name[:200]}.lock") if beside else folder / ".lock"
         self._key = (os.getpid(), os.path.realpath(self.path))
         self._handle: int | None = None
@@ -316,8 +319,8 @@ class FolderLock:
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"
 
-    def _refusal(self, owner: str) -> StorageError:
-        return StorageError(f"{self.folder} is in use by another process: {owner}. Wait for it, or end it and run the "
+    def _refusal(self, owner: str) -> K3DNError:
+        return self.error(f"{self.folder} is in use by another process: {owner}. Wait for it, or end it and run the "
                             "same command again; or choose another folder")
 
     def release(self) -> None:

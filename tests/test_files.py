@@ -129,7 +129,8 @@ def test_what_cannot_be_read_is_one_error(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "large").write_bytes(bytes(100))
-    for name, message in [("pipe", "a pipe"), ("loop", "cannot be read"), ("none", "there is no file"), ("a\0b", "null"),
+    for name, message in [("pipe", "a pipe"), ("loop", "cannot be read"), ("none", "there is no file"),
+                          ("a\0b", "null"),
                           ("x" * 300, "cannot be read"), ("", "it is a folder"), ("large", "has 100 bytes, more than")]:
         with pytest.raises(CheckpointError, match=message):
             read_file(os.path.join(tmp_path, name), most=99, error=CheckpointError)

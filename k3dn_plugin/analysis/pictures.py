@@ -9,8 +9,7 @@ from k3dn_plugin.evaluation.run import scored_dataset
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.modules.preservation.sharp_region import SharpRegionPreservation
 from k3dn_plugin.modules.preservation.skips import GatedSkip
-from k3dn_plugin.zoo.baseline import DO_NOTHING
-from k3dn_plugin.zoo.weights import restorer_from_weights
+from k3dn_plugin.zoo.load import load_restorer
 
 LARGEST = 768   # side of the part of a frame that is looked at
 KERNELS = 48    # of a set that are shown
@@ -19,9 +18,7 @@ KERNELS = 48    # of a set that are shown
 def internal_pictures(entry, comparison) -> dict[str, bytes]:
     """PNG files by title for a contestant with K3DN's modules; empty for others."""
     weights = entry.contestant.weights or next(iter(entry.runs.values()))["weights"]
-    if str(weights) == DO_NOTHING:
-        return {}
-    restorer = restorer_from_weights(weights)
+    restorer = load_restorer(weights, device="cpu").restorer
     restorer = getattr(restorer, "restorer", restorer)  # inside of a preserved one
     if type(restorer).__name__ != "K3DN" or restorer.disparity is None:
         return {}

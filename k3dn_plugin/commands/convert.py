@@ -10,18 +10,17 @@ GROUP = "weights"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", help="a published file; for DDDNet one of its two, or their folder")
+    parser.add_argument("checkpoint", help="a published file (for DDDNet one of its two, or their folder), or one of ours")
     parser.add_argument("-o", "--out", metavar="FILE.safetensors", help="where to write; left out: nowhere")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     # Imported here, because torch takes seconds and --help should not.
-    from k3dn_plugin.zoo import load_official, save_weights
-    found = load_official(arguments.checkpoint)
-    print(found.describe())
+    from k3dn_plugin.zoo.weights import read_weights, save_weights
+    weights = read_weights(arguments.checkpoint)
+    print(weights.describe(weights.build()))
     if arguments.out:
-        weights = found.weights
         save_weights(arguments.out, weights.state, network_g=weights.network_g, provenance=weights.provenance)
         print(f"written to {arguments.out}; next:\n  python tools/restore.py --left L.png --right R.png "
               f"-o restored.png --weights {arguments.out}")

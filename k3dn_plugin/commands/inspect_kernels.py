@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.analysis.kernels import inspection_pictures, kernel_facts
     from k3dn_plugin.analysis.pictures import write_pictures
     from k3dn_plugin.evaluation.run import scored_dataset
-    from k3dn_plugin.zoo import restorer_from_weights
-    restorer = restorer_from_weights(arguments.weights)
+    from k3dn_plugin.zoo.load import load_restorer
+    restorer = load_restorer(arguments.weights, device="cpu").restorer
     restorer = getattr(restorer, "restorer", restorer)
     sample = scored_dataset(None, arguments.data)[arguments.scene] if arguments.data else None
     print("set  kernels  size  asymmetry  low-pass  kernels in use")

@@ -22,9 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.inference import camera_files
     from k3dn_plugin.inference import files as restore
-    from k3dn_plugin.inference.frames import FrameRestorer, check_amp
-    from k3dn_plugin.training.distributed import choose_device
-    from k3dn_plugin.zoo.weights import restorer_from_weights
+    from k3dn_plugin.zoo.load import load_restorer
 
     if arguments.files:
         pairs = camera_files.find_shots(arguments.files, arguments.out)
@@ -32,12 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
         pairs = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
     for files in pairs:
         restore.check_writable(files.out)
-    restorer = restorer_from_weights(arguments.weights)
-    amp = "bfloat16" if arguments.bf16 else None
-    check_amp(restorer, amp)
-    device = choose_device(arguments.device)
-    run = FrameRestorer(restorer.to(device), device=device, amp=amp, tile=arguments.tile,
-                        max_memory_gb=arguments.max_memory_gb, self_ensemble=arguments.self_ensemble)
+    restorer = load_restorer(arguments.weights, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
+                             tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
+                             self_ensemble=arguments.self_ensemble)
     for files in pairs:
         is_pair = isinstance(files, restore.PairFiles)
         pair = restore.read_pair(files) if is_pair else camera_files.read_shot(files, swap=arguments.swap)
@@ -47,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
             note(files, pair, arguments)
         began = time.perf_counter()
         axis = arguments.disparity_axis or pair.disparity_axis
-        frame = restore.restore_pair(run, pair, disparity_axis=axis)
+        frame = restore.restore_pair(restorer.frames, pair, disparity_axis=axis)
         restore.write_restored(files.out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=bits,
                                colour=pair.colour)
         print(f"{files.out}: {bits} bit, {frame.tiling}, {time.perf_counter() - began:.1f} s", flush=True)

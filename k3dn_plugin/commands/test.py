@@ -17,9 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset, trained_weights, usual_protocol
     from k3dn_plugin.options import load_options
     from k3dn_plugin.registry import PROTOCOLS
-    from k3dn_plugin.training.distributed import choose_device
-    from k3dn_plugin.zoo.baseline import DO_NOTHING
-    from k3dn_plugin.zoo.weights import read_weights
+    from k3dn_plugin.zoo.load import load_restorer
 
     if arguments.opt is None and arguments.weights is None:
         raise OptionError("what shall be scored? Give -opt FILE (the recipe of a run) or --weights FILE")
@@ -27,19 +25,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise OptionError("--set changes an option file: give -opt FILE too")
     options = load_options(arguments.opt, arguments.set) if arguments.opt else None
     weights = arguments.weights or trained_weights(options)
+    loaded = load_restorer(weights, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
+                           tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
+                           self_ensemble=arguments.self_ensemble)
     dataset = scored_dataset(options, arguments.data)
     spec = {"type": arguments.protocol or (options.val.protocol if options else usual_protocol(dataset))}
     if arguments.metrics:
         spec["extra_metrics"] = arguments.metrics.split(",")
     protocol = PROTOCOLS.build(spec)
-    name = options.name if options else DO_NOTHING if str(weights) == DO_NOTHING else (
-        read_weights(weights).provenance.get("run") or Path(weights).stem)
+    name = options.name if options else loaded.name
     out_dir = Path(arguments.out) if arguments.out else Path("results") / name / protocol.name
     print(f"scoring {weights} on {len(dataset)} images by {protocol.name}; results in {out_dir}", flush=True)
     result = evaluate_weights(
-        weights, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
-        device=choose_device(arguments.device), amp="bfloat16" if arguments.bf16 else None,
-        tile=arguments.tile, max_memory_gb=arguments.max_memory_gb, self_ensemble=arguments.self_ensemble,
+        loaded, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
         diagnostics=[name for name in arguments.diagnostics.split(",") if name],
         save_pictures=arguments.save_pictures)
     report(result, out_dir)

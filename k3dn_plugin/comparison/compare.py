@@ -18,8 +18,9 @@ from k3dn_plugin.evaluation.run import scored_dataset, usual_protocol
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import PROTOCOLS
-from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
-from k3dn_plugin.zoo.weights import read_weights, restorer_from_weights
+from k3dn_plugin.zoo.baseline import DO_NOTHING
+from k3dn_plugin.zoo.load import load_restorer
+from k3dn_plugin.zoo.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -190,4 +191,4 @@ def _measure(entries, settings):
 
 def _restorer(entry):
     weights = entry.contestant.weights or next(iter(entry.runs.values()))["weights"]
-    return CenterView().eval() if str(weights) == DO_NOTHING else restorer_from_weights(weights)
+    return load_restorer(weights, device="cpu").restorer

@@ -89,7 +89,10 @@ def _network_overrides(chosen: dict[str, str], base: Options, slots: tuple[str, 
     network = dict(base.network_g)
     for slot in slots:
         if chosen.get(slot, "default") != "default":
-            network[slot] = None if chosen[slot] == NONE else {"type": chosen[slot]}
+            own = network.get(slot) or {}
+            # The recipe's own part keeps its settings; another one has its defaults.
+            network[slot] = None if chosen[slot] == NONE else own if own.get("type") == chosen[slot] else {
+                "type": chosen[slot]}
     after = chosen.get("preservation", "default")
     if "preservation" not in slots and after not in ("default", NONE):
         network = {"type": "PreservedRestorer", "restorer": network, "preservation": {"type": after}}

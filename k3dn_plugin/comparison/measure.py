@@ -63,6 +63,8 @@ def training_seconds(stage, steps: int) -> float:
     crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
     pair = torch.rand(phase.batch_size, 6, *crop)
     batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3]}
+    if getattr(graph.restorer, "maps", ()):
+        batch["defocus"] = torch.rand(phase.batch_size, 1, *crop)  # what its maps are made of in training
     taken = []
     for _ in range(steps + 1):
         began = time.perf_counter()

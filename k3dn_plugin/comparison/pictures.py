@@ -6,9 +6,7 @@ import numpy as np
 from k3dn_plugin.data.images import read_image, write_image
 from k3dn_plugin.evaluation.evaluate import spread
 from k3dn_plugin.evaluation.pictures import detail_window
-from k3dn_plugin.inference.frames import FrameRestorer
-from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
-from k3dn_plugin.zoo.weights import restorer_from_weights
+from k3dn_plugin.zoo.load import LoadedRestorer
 
 DETAIL = 320    # largest side of a detail in the report
 
@@ -18,7 +16,7 @@ def chosen_scenes(dataset, count: int) -> list[int]:
     return sorted(spread(count, len(dataset)))
 
 
-def save_scene_pictures(weights, dataset, protocol, scenes, folder, *, device="cpu", max_memory_gb=None):
+def save_scene_pictures(loaded: LoadedRestorer, dataset, protocol, scenes, folder):
     """Restore the scenes with these indices and write `restored.png`, `input.png`, `truth.png` of each, 8 bits.
 
     Pictures that are there are kept. They are as the protocol displays images; scores come from floats.
@@ -29,12 +27,10 @@ def save_scene_pictures(weights, dataset, protocol, scenes, folder, *, device="c
             todo.append(index)
     if not todo:
         return
-    restorer = CenterView().eval() if str(weights) == DO_NOTHING else restorer_from_weights(weights)
-    run = FrameRestorer(restorer.to(device), device=device, max_memory_gb=max_memory_gb)
     for index in todo:
         sample = dataset[index]
         prepared = protocol.prepare(sample)
-        frame = run(prepared["lq"][None], prepared["center"][None], run.maps_of(sample))
+        frame = loaded.restore_tensor(prepared["lq"][None], prepared["center"][None], loaded.maps_of(sample))
         images = {"truth": prepared["gt"], "input": protocol.do_nothing(sample, prepared),
                   "restored": protocol.finish(frame.image[0], prepared)}
         for name, image in images.items():  # `restored` last: it says that the others are there

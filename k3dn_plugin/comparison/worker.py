@@ -19,6 +19,7 @@ from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import PROTOCOLS
 from k3dn_plugin.training import train
+from k3dn_plugin.zoo.load import load_restorer
 
 WATCH_SECONDS = 0.5
 
@@ -69,11 +70,9 @@ def score_one(spec):
     dataset = scored_dataset(None, spec["data"])
     protocol = PROTOCOLS.build({"type": spec["protocol"], "extra_metrics": tuple(spec["metrics"])})
     folder = Path(spec["folder"])
-    result = evaluate_weights(
-        spec["weights"], dataset, protocol, out_dir=folder, device=spec["device"],
-        max_memory_gb=spec["max_memory_gb"], diagnostics=spec["diagnostics"])
-    save_scene_pictures(spec["weights"], dataset, protocol, spec["scenes"], folder / "scenes",
-                        device=spec["device"], max_memory_gb=spec["max_memory_gb"])
+    loaded = load_restorer(spec["weights"], device=spec["device"], max_memory_gb=spec["max_memory_gb"])
+    result = evaluate_weights(loaded, dataset, protocol, out_dir=folder, diagnostics=spec["diagnostics"])
+    save_scene_pictures(loaded, dataset, protocol, spec["scenes"], folder / "scenes")
     write_json(spec["done"], {**result.summary(), "recipe": options.name if options else None})
 
 

@@ -1,32 +1,37 @@
 """Scores a restorer on a data set by a protocol: one row an image, resumable, shared among processes."""
+import os
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.evaluation.diagnostics import check_names, diagnose
 from k3dn_plugin.evaluation.pictures import save_comparison
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import identity, provenance
 from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile
-from k3dn_plugin.inference.frames import FrameRestorer, check_amp
 from k3dn_plugin.registry import PROTOCOLS
+from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 
-def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, max_memory_gb=None,
-             self_ensemble=False, with_input=True, diagnostics=(), save_pictures=0, out_dir=None, rank=0,
-             world_size=1, progress=True, resume=False, weights=None) -> EvaluationResult:
+def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: EvaluationProtocol | str, *,
+             with_input: bool = True, diagnostics: Sequence[str] = (), save_pictures: int = 0,
+             out_dir: str | os.PathLike | None = None, rank: int = 0, world_size: int = 1, progress: bool = True,
+             resume: bool = False) -> EvaluationResult:
     """Restore and score every image of `dataset`, or this process's share of them.
 
     The restorer is used in evaluation mode and left in the mode that it was in.
 
     Args:
-        restorer: a `Restorer`; moved to `device`.
+        restorer: a `LoadedRestorer`, whose inference settings hold; a `Restorer` runs where its weights lie, whole
+            where memory allows.
         dataset: of samples with `gt`, without random choices.
         protocol: an `EvaluationProtocol`, or the name of a registered one.
-        amp, tile, max_memory_gb, self_ensemble: see `FrameRestorer`.
         with_input: score the blurred center view too.
         diagnostics: names of further scores (`diagnostics.py`).
         save_pictures: how many images get a comparison picture, spread evenly over the data set.
@@ -34,7 +39,6 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
             written by `EvaluationResult.write`.
         rank, world_size: this process among those that share the work; every `world_size`-th image is its.
         resume: keep the rows in `out_dir` that belong to the same weights, data, protocol and settings.
-        weights: what is known of the weights, for the provenance.
 
     Returns:
         this process's share; `EvaluationResult.merged` puts shares together.
@@ -45,17 +49,17 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
         StorageError: `out_dir` cannot be written.
     """
     protocol = protocol if isinstance(protocol, EvaluationProtocol) else PROTOCOLS.build({"type": protocol})
-    device = torch.device(device)
     if len(dataset) == 0:
         raise DataError(f"{type(dataset).__name__} holds no image to score; check its store or folder")
     if getattr(dataset, "card", None) is not None:
         protocol.check(dataset.card)
-    check_amp(restorer, amp)
     check_names(diagnostics)
-    # The bound decides the tiles, and so, for restorers that tiling changes, the scores.
-    settings = {"amp": amp, "tile": tile, "max_memory_gb": max_memory_gb, "self_ensemble": self_ensemble,
-                "with_input": with_input, "diagnostics": list(diagnostics)}
-    origin = provenance(restorer, dataset, settings=settings, device=device, weights=weights)
+    was_training = (restorer.restorer if isinstance(restorer, LoadedRestorer) else restorer).training
+    loaded = restorer if isinstance(restorer, LoadedRestorer) else load_restorer(restorer, device=_device_of(restorer))
+    if world_size > 1:
+        loaded = replace(loaded, inference=loaded.inference.changed(share=world_size))
+    settings = {**loaded.inference.facts(), "with_input": with_input, "diagnostics": list(diagnostics)}
+    origin = provenance(loaded.restorer, dataset, settings=settings, device=loaded.device, weights=loaded.facts)
     result = EvaluationResult(rows=[], protocol=protocol.facts(), provenance=origin)
     file = row_file(out_dir, identity(origin, result.protocol), rank, world_size) if out_dir else None
     kept = {}
@@ -66,11 +70,7 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
         file.start(kept.values())
     mine = range(rank, len(dataset), world_size)
     pictured = spread(save_pictures, len(dataset)) if out_dir else ()
-    was_training = restorer.training
-    restorer.to(device).eval()
-    run = FrameRestorer(restorer, device=device, amp=amp, tile=tile, max_memory_gb=max_memory_gb,
-                        self_ensemble=self_ensemble, share=world_size)
-    names = {}
+    run, names = loaded.frames, {}
     try:
         for index in _with_progress(mine, progress and rank == 0, protocol.name):
             picture = picture_path(out_dir, kept[index].name) if index in kept and index in pictured else None
@@ -87,8 +87,13 @@ def evaluate(restorer, dataset, protocol, *, device="cpu", amp=None, tile=None, 
             _check_name(row, names)
             result.rows.append(row)
     finally:
-        restorer.train(was_training)
+        loaded.restorer.train(was_training)
     return result
+
+
+def _device_of(restorer: Restorer) -> str:
+    first = next(restorer.parameters(), None)
+    return "cpu" if first is None else str(first.device)
 
 
 def row_file(out_dir, identity, rank=0, world_size=1) -> RowFile:

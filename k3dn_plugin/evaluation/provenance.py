@@ -6,19 +6,9 @@ from importlib import metadata
 import torch
 
 from k3dn_plugin import __version__
+from k3dn_plugin.zoo.content import weights_hash
 
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "scikit-image")
-
-
-def weights_hash(model) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a model's weights: names, types, shapes, values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # As bytes, because NumPy has no bfloat16.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def data_hash(dataset) -> str:

@@ -1,21 +1,25 @@
 """One call scores a weights file: what `tools/test.py` does, for use from Python."""
+import os
 from pathlib import Path
+from typing import Any
 
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.evaluation.evaluate import evaluate
+from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
+from k3dn_plugin.evaluation.results import EvaluationResult
 from k3dn_plugin.registry import DATASETS, check_arguments
-from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
-from k3dn_plugin.zoo.weights import read_weights, restorer_from_weights
+from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 
-def evaluate_weights(weights, dataset, protocol, *, out_dir, fresh=False, **settings):
-    """Score the restorer in a weights file and write per_image.csv, summary.json and pictures/.
+def evaluate_weights(weights: str | os.PathLike | LoadedRestorer, dataset: Any, protocol: EvaluationProtocol, *,
+                     out_dir: str | os.PathLike, fresh: bool = False, **settings: Any) -> EvaluationResult:
+    """Score a restorer and write per_image.csv, summary.json and pictures/.
 
     A killed evaluation goes on where it stopped, if weights, data, protocol and settings are the same; the
     results of others that lie in `out_dir` are moved into a folder of their own there.
 
     Args:
-        weights: a weights file, ours or a published one; "center" for the blurred center view as it is.
+        weights: a `LoadedRestorer`, or what `load_restorer` takes.
         fresh: compute every image, also those whose rows are there.
         settings: of `evaluate`.
 
@@ -26,13 +30,8 @@ def evaluate_weights(weights, dataset, protocol, *, out_dir, fresh=False, **sett
         CheckpointError: the weights file is missing, damaged or of another program.
         DataError, OptionError, StorageError: as `evaluate`.
     """
-    if str(weights) == DO_NOTHING:
-        restorer, known = CenterView().eval(), {"origin": "none: the center view as it is"}
-    else:
-        restorer = restorer_from_weights(weights)
-        known = {"file": str(weights), **read_weights(weights).provenance}
-    result = evaluate(restorer, dataset, protocol, out_dir=out_dir, resume=not fresh, weights=known,
-                      **settings)
+    loaded = weights if isinstance(weights, LoadedRestorer) else load_restorer(weights)
+    result = evaluate(loaded, dataset, protocol, out_dir=out_dir, resume=not fresh, **settings)
     result.write(out_dir)
     return result
 

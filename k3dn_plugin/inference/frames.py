@@ -6,20 +6,27 @@ measured too, so a line that was too low is raised and the frame begun again wit
 """
 import contextlib
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from k3dn_plugin.archs.base import check_pair, pad_to
+from k3dn_plugin.archs.base import Restorer, check_pair, pad_to
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.inference.device import choose_device
 from k3dn_plugin.inference.memory import GIB, PeakMemory, is_out_of_memory, memory_available, memory_in_use, release
 from k3dn_plugin.inference.self_ensemble import self_ensemble
-from k3dn_plugin.inference.tiling import even_tile, plan_tiles, restore_tiles
+from k3dn_plugin.inference.settings import InferenceSettings
+from k3dn_plugin.inference.tiling import TilePlan, even_tile, plan_tiles, restore_tiles
 
 SAFETY = 0.9                   # of the room for tiles is planned for: a fit through two points is not exact
 UNMEASURED_PIXELS = 512 ** 2   # frames up to this size run whole without a probe where no bound is set
 PROBE_SIDE = 192               # pixels, of the smaller of the two pieces that are measured
+
+Progress = Callable[[int, int], object]   # called with the tiles done, and all of them
+Size = tuple[int, int]                    # (rows, columns)
 
 
 @dataclass(frozen=True)
@@ -43,42 +50,36 @@ class FrameRestorer:
     """Restores full frames with one restorer; remembers what it measured from frame to frame.
 
     Args:
-        restorer: a `Restorer`, in evaluation mode on `device`.
-        device: a `torch.device`, or its name.
-        amp: None, "bfloat16" or "float16" (autocast).
-        tile: side of square tiles in pixels, rounded up to the network's size rule; None lets memory decide.
-        max_memory_gb: bound in GiB: of the process's resident memory on the CPU, of what torch allocates on
-            a GPU. None: what is free, where the system says.
-        self_ensemble: mean over the four dual-pixel-valid transforms.
-        share: processes that share the machine's memory, where no bound is set.
+        restorer: a `Restorer`; moved to the settings' device and used in evaluation mode.
+        settings: where, how precisely and in which pieces it runs.
 
     Raises:
-        OptionError: the bound is below what the smallest tile needs, or the tile is not positive.
+        OptionError: the settings do not fit the restorer, or the device is missing. When restoring: the memory bound
+            is below what the smallest tile needs.
     """
 
-    def __init__(self, restorer, *, device="cpu", amp=None, tile=None, max_memory_gb=None,
-                 self_ensemble=False, share=1):
-        if tile is not None and tile < 1:
-            raise OptionError(f"tile: expected a side in pixels, found {tile}")
-        if max_memory_gb is not None and max_memory_gb <= 0:
-            raise OptionError(f"max_memory_gb: expected a positive number of GiB, found {max_memory_gb}")
-        self.restorer, self.device = restorer, torch.device(device)
-        self.amp = None if amp is None else getattr(torch, amp)
-        self.tile, self.max_memory_gb, self.share = tile, max_memory_gb, share
-        self.self_ensemble = self_ensemble
+    def __init__(self, restorer: Restorer, settings: InferenceSettings | None = None) -> None:
+        settings = settings or InferenceSettings()
+        settings.check(restorer)
+        self.settings, self.device = settings, choose_device(settings.device)
+        self.restorer = restorer.to(self.device).eval()
+        self.amp = None if settings.dtype is None else getattr(torch, settings.dtype)
         self._line = None
         self._proven = None
 
-    def maps_of(self, sample) -> dict[str, torch.Tensor]:
+    def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """The maps of a sample that the restorer reads besides the views, (1, 1, h, w) each; mostly none."""
         return {name: found[None] for name, found in self.restorer.maps_of(sample).items()} if self._maps else {}
 
-    def __call__(self, lq, center=None, maps=None) -> RestoredFrame:
+    def __call__(self, lq: torch.Tensor, center: torch.Tensor | None = None,
+                 maps: Mapping[str, torch.Tensor] | None = None, *, progress: Progress | None = None) -> RestoredFrame:
         """Restore (B, 6, H, W) in [0, 1], with (B, 3, H, W) center or None.
 
         Args:
             maps: (B, 1, h, w) by name, what the restorer's `maps` name; of other sizes enlarged to the frame by their
                 nearest pixels. None for those that it finds without a sample.
+            progress: called as `progress(done, total)` after each tile; `total` grows where memory runs out and the
+                frame is begun again with smaller tiles.
         """
         check_pair(lq, center)
         center = self._with_maps(lq, center, self.maps_of({}) if maps is None else maps)
@@ -90,7 +91,7 @@ class FrameRestorer:
         peaks = []
         while True:
             try:
-                image = self._restore(lq, center, plan, peaks)
+                image = self._restore(lq, center, plan, peaks, progress)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -107,34 +108,41 @@ class FrameRestorer:
                              max(peaks, default=0))
 
     @property
-    def _maps(self):
+    def _maps(self) -> tuple[str, ...]:
         return getattr(self.restorer, "maps", ())
 
-    def _with_maps(self, lq, center, maps):
-        """The center view with the maps as further channels, so that they are padded, cut and mirrored as it is."""
+    def _with_maps(self, lq: torch.Tensor, center: torch.Tensor | None,
+                   maps: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """Return the center view with the maps as further channels, so that they are padded, cut and mirrored as it is."""
         if not self._maps:
             return center
         center = (lq[:, :3] + lq[:, 3:]) / 2 if center is None else center
         return torch.cat([center, *(F.interpolate(maps[name].to(center), size=lq.shape[-2:], mode="nearest")
                                     for name in self._maps)], 1)
 
-    def _is_exact(self, plan):
+    def _is_exact(self, plan: TilePlan) -> bool:
         return plan.is_whole or (self.restorer.card.tiling == "exact" and not plan.short_margin())
 
-    def _restore(self, lq, center, plan, peaks):
-        """The joined frame on the CPU; raises `_OverBound` where a tile took more than the bound."""
-        def one(part, part_center):
+    def _restore(self, lq: torch.Tensor, center: torch.Tensor | None, plan: TilePlan, peaks: list[int],
+                 progress: Progress | None) -> torch.Tensor:
+        """Return the joined frame on the CPU; raises `_OverBound` where a tile took more than the bound."""
+        total = len(plan.origins()) * (4 if self.settings.self_ensemble else 1)
+        before = len(peaks)
+
+        def one(part: torch.Tensor, part_center: torch.Tensor | None) -> torch.Tensor:
             with PeakMemory(self.device) as peak:
                 restored = self._forward(part, part_center)
             peaks.append(peak.bytes)
             self._check_bound(peak.bytes, plan)
+            if progress is not None:
+                progress(len(peaks) - before, total)
             return restored
 
-        def frame(whole, whole_center):
+        def frame(whole: torch.Tensor, whole_center: torch.Tensor | None) -> torch.Tensor:
             return restore_tiles(one, whole, whole_center, plan)
-        return self_ensemble(frame, lq, center) if self.self_ensemble else frame(lq, center)
+        return self_ensemble(frame, lq, center) if self.settings.self_ensemble else frame(lq, center)
 
-    def _forward(self, lq, center):
+    def _forward(self, lq: torch.Tensor, center: torch.Tensor | None) -> torch.Tensor:
         """One call of the network: in and out on the CPU."""
         lq = lq.to(self.device)
         center = None if center is None else center.to(self.device)
@@ -147,47 +155,47 @@ class FrameRestorer:
         with torch.no_grad(), precision:
             return self.restorer(lq, center, **maps).float().cpu()
 
-    def _plan(self, frame, lq, center):
+    def _plan(self, frame: Size, lq: torch.Tensor, center: torch.Tensor | None) -> TilePlan:
         """Tiles for a padded frame: as asked for, or the largest that memory allows."""
-        if self.tile is not None:
-            return self._tiles(frame, (self.tile, self.tile))
+        if self.settings.tile is not None:
+            return self._tiles(frame, (self.settings.tile, self.settings.tile))
         bound = self._bound(math.prod(frame))
         tile = frame if bound is None else self._largest_tile(frame, lq, center, bound)
         if self._proven is not None and math.prod(self._proven) < math.prod(tile):
             tile = self._proven
         return self._tiles(frame, tile)
 
-    def _bound(self, pixels):
+    def _bound(self, pixels: int) -> float | None:
         """Bytes that restoring a frame may bring the memory in use to, or None to find out by trying."""
-        if self.max_memory_gb is not None:
-            return self.max_memory_gb * GIB
+        if self.settings.max_memory_gb is not None:
+            return self.settings.max_memory_gb * GIB
         # A GPU says when its memory is full, and the frame is tried again in tiles. A system without free
         # memory may kill the process instead, so on the CPU it is better to know before.
         if self.device.type != "cpu" or pixels <= UNMEASURED_PIXELS:
             return None
         in_use = memory_in_use(self.device)
-        return in_use + (memory_available(self.device) - in_use) / self.share
+        return in_use + (memory_available(self.device) - in_use) / self.settings.share
 
-    def _tiles(self, frame, tile):
+    def _tiles(self, frame: Size, tile: Size) -> TilePlan:
         rule = self.restorer.size_rule.for_tiles
         tile = rule.padded(*(min(t, f) for t, f in zip(tile, frame)))
         return plan_tiles(frame, tile, multiple=rule.multiple, margin=self.restorer.card.receptive_margin)
 
-    def _largest_tile(self, frame, lq, center, bound):
+    def _largest_tile(self, frame: Size, lq: torch.Tensor, center: torch.Tensor | None, bound: float) -> Size:
         """(rows, columns) of the largest tile whose predicted peak stays below the bound."""
         base, slope = self._line = self._line or self._measure(frame, lq, center, bound)
         # Beside the tile: the joined picture, its weights, and the ensemble's sum.
-        joined = 4 * math.prod(frame) * (lq.shape[0] * 3 * (3 if self.self_ensemble else 1) + 2)
+        joined = 4 * math.prod(frame) * (lq.shape[0] * 3 * (3 if self.settings.self_ensemble else 1) + 2)
         base += joined if self.device.type == "cpu" else 0
         pixels = (bound - base) * SAFETY / slope
         smallest = self.restorer.size_rule.for_tiles.padded(1, 1)
         needed = base + slope * math.prod(smallest)
-        if needed > bound and self.max_memory_gb is not None:
+        if needed > bound and self.settings.max_memory_gb is not None:
             raise OptionError(
-                f"max_memory_gb {self.max_memory_gb:g} is too little: {type(self.restorer).__name__} needs "
+                f"max_memory_gb {self.settings.max_memory_gb:g} is too little: {type(self.restorer).__name__} needs "
                 f"about {needed / GIB:.3g} GiB for its smallest tile, {smallest[0]} x {smallest[1]} pixels "
                 f"of a {frame[0]} x {frame[1]} frame. Raise the bound")
-        if self.max_memory_gb is None:
+        if self.settings.max_memory_gb is None:
             # What is free is a guess, and tiny tiles take for ever: no smaller than what was just measured.
             pixels = max(pixels, PROBE_SIDE ** 2)
         if pixels >= math.prod(frame):
@@ -200,7 +208,8 @@ class FrameRestorer:
             for length, size, step, low in zip(frame, (rows, min(frame[1], pixels / rows)),
                                                self.restorer.size_rule.for_tiles.multiple, smallest))
 
-    def _measure(self, frame, lq, center, bound):
+    def _measure(self, frame: Size, lq: torch.Tensor, center: torch.Tensor | None,
+                 bound: float) -> tuple[float, float]:
         """`(bytes at no pixels, bytes a pixel)` of the peak, from two pieces of the frame."""
         rule = self.restorer.size_rule.for_tiles
         small = rule.padded(*(min(PROBE_SIDE, f) for f in frame))
@@ -219,19 +228,19 @@ class FrameRestorer:
         slope = max((last - first) / (high - low), (last - before) / high / 2, 4.0 * 12)
         return max(last - slope * high, before), slope
 
-    def _probe(self, size, lq, center):
+    def _probe(self, size: Size, lq: torch.Tensor, center: torch.Tensor | None) -> int:
         piece = (..., slice(0, size[0]), slice(0, size[1]))
         with PeakMemory(self.device) as peak:
             self._forward(lq[piece], None if center is None else center[piece])
         return peak.bytes
 
-    def _check_bound(self, peak, plan):
-        if self.max_memory_gb is None or self.tile is not None:
+    def _check_bound(self, peak: int, plan: TilePlan) -> None:
+        if self.settings.max_memory_gb is None or self.settings.tile is not None:
             return
-        if peak > self.max_memory_gb * GIB and self._smaller(plan) is not None:
+        if peak > self.settings.max_memory_gb * GIB and self._smaller(plan) is not None:
             raise _OverBound
 
-    def _smaller(self, plan):
+    def _smaller(self, plan: TilePlan) -> TilePlan | None:
         """The next smaller tiles, or None at the smallest; remembered for the frames to come."""
         rule = self.restorer.size_rule.for_tiles
         smallest = rule.padded(1, 1)
@@ -250,13 +259,6 @@ class _OverBound(MemoryError):
     """A tile took more memory than the bound allows."""
 
 
-def _floor(size, step, low):
+def _floor(size: float, step: int, low: int) -> int:
     """The largest multiple of `step` not above `size`, at least `low`."""
     return max(int(size // step) * step, low)
-
-
-def check_amp(restorer, amp):
-    """Raise `OptionError` where a restorer's card does not list a half precision."""
-    if amp is not None and amp not in restorer.card.half_precision:
-        raise OptionError(f"{type(restorer).__name__} does not keep its accuracy in {amp} (its card lists: "
-                          f"{', '.join(restorer.card.half_precision) or 'none'}); run it in float32")

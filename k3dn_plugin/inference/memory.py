@@ -16,15 +16,15 @@ import torch
 GIB = 2 ** 30
 
 
-def memory_in_use(device) -> int:
-    """Bytes in use now: the process's resident memory, or what torch has allocated on a GPU."""
+def memory_in_use(device: torch.device) -> int:
+    """Return the bytes in use now: the process's resident memory, or what torch has allocated on a GPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return _status("VmRSS") or _highest()
 
 
-def memory_available(device) -> int:
-    """Bytes that `memory_in_use` may rise to before memory runs out."""
+def memory_available(device: torch.device) -> int:
+    """Return the bytes that `memory_in_use` may rise to before memory runs out."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         # What torch's allocator holds but does not use can be used.
@@ -36,10 +36,10 @@ def memory_available(device) -> int:
 class PeakMemory:
     """Context that notes the most memory in use while it lasts, in `bytes`."""
 
-    def __init__(self, device):
+    def __init__(self, device: torch.device) -> None:
         self.device, self.bytes = device, 0
 
-    def __enter__(self):
+    def __enter__(self) -> "PeakMemory":
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
@@ -47,7 +47,7 @@ class PeakMemory:
                 file.write("5")
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self.device.type == "cuda":
             self.bytes = torch.cuda.max_memory_allocated(self.device)
         else:
@@ -55,7 +55,7 @@ class PeakMemory:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on whatever device."""
+    """Return whether an exception says that memory ran out, on whatever device."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and bool(
@@ -63,7 +63,7 @@ def is_out_of_memory(error: BaseException) -> bool:
                   r"bad_alloc|bad allocation", str(error)))
 
 
-def release(device):
+def release(device: torch.device) -> None:
     """Give back memory that an allocator holds without need."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -73,7 +73,7 @@ def release(device):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _status(key):
+def _status(key: str) -> int | None:
     """A line of /proc/self/status in bytes, or None where there is none."""
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as file:
         for line in file:
@@ -82,7 +82,7 @@ def _status(key):
     return None
 
 
-def _highest():
+def _highest() -> int:
     """The process's peak resident memory since its start, 0 where the system does not say."""
     try:
         import resource  # not on Windows
@@ -92,7 +92,7 @@ def _highest():
     return highest if sys.platform == "darwin" else highest * 1024
 
 
-def _meminfo():
+def _meminfo() -> int | None:
     with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
         for line in file:
             if line.startswith("MemAvailable:"):
@@ -102,7 +102,7 @@ def _meminfo():
     return None
 
 
-def _group_limit():
+def _group_limit() -> int | None:
     """What the control group (a container) still allows, or None where it sets no limit."""
     for folder, limit, usage, cache in (
             ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
@@ -117,6 +117,6 @@ def _group_limit():
     return None
 
 
-def _text(path):
+def _text(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.read().strip()

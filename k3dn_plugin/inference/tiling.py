@@ -5,6 +5,7 @@ beyond. `margin` of them are thrown away, and the next `blend` fade in as a rais
 wide as the network looks, tiles give the same picture as the whole frame.
 """
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,27 +34,27 @@ class TilePlan:
     wanted_margin: int
 
     @property
-    def is_whole(self):
+    def is_whole(self) -> bool:
         """Whether one tile is the whole frame."""
         return self.tile == self.frame
 
-    def origins(self):
+    def origins(self) -> list[tuple[int, int]]:
         """(row, column) of each tile, row by row."""
         return [(row, column) for row in self.rows for column in self.columns]
 
-    def weights(self, row, column):
+    def weights(self, row: int, column: int) -> torch.Tensor:
         """(rows, columns) float32 weights of the tile at an origin: 0 in the margin, 1 inside."""
         down, across = (fade(start, min(size, frame - start), frame, margin, blend)
                         for start, size, frame, margin, blend
                         in zip((row, column), self.tile, self.frame, self.margin, self.blend))
         return down[:, None] * across[None, :]
 
-    def short_margin(self):
+    def short_margin(self) -> bool:
         """Whether the tiles are too small for the margin that the network asks for."""
         divided = [len(starts) > 1 for starts in (self.rows, self.columns)]
         return any(many and margin < self.wanted_margin for many, margin in zip(divided, self.margin))
 
-    def describe(self):
+    def describe(self) -> str:
         """`whole`, or the tiling in words, as stored with a score."""
         if self.is_whole:
             return "whole"
@@ -61,8 +62,9 @@ class TilePlan:
                 f"{self.margin[0]} x {self.margin[1]}")
 
 
-def plan_tiles(frame, tile, *, multiple=(1, 1), margin=0, blend=BLEND):
-    """A `TilePlan` for a padded `frame` (rows, columns).
+def plan_tiles(frame: tuple[int, int], tile: tuple[int, int], *, multiple: tuple[int, int] = (1, 1), margin: int = 0,
+               blend: int = BLEND) -> TilePlan:
+    """Return a `TilePlan` for a padded `frame` (rows, columns).
 
     Args:
         tile: (rows, columns) wanted; larger than the frame means the frame. Must be multiples of `multiple`.
@@ -83,8 +85,8 @@ def plan_tiles(frame, tile, *, multiple=(1, 1), margin=0, blend=BLEND):
                     margin=tuple(margins), blend=tuple(blends), wanted_margin=margin)
 
 
-def even_tile(length, size, *, low=1, step=1, margin=0, blend=BLEND):
-    """The smallest side, at least `low`, with which no more tiles are needed than with `size`.
+def even_tile(length: int, size: int, *, low: int = 1, step: int = 1, margin: int = 0, blend: int = BLEND) -> int:
+    """Return the smallest side, at least `low`, with which no more tiles are needed than with `size`.
 
     Without it, a frame a little larger than a tile would be computed nearly twice.
     """
@@ -94,20 +96,20 @@ def even_tile(length, size, *, low=1, step=1, margin=0, blend=BLEND):
     return size
 
 
-def _stride(size, step, margin, blend):
+def _stride(size: int, step: int, margin: int, blend: int) -> int:
     """Distance of tiles: what the wanted overlap leaves, in steps, and at least one."""
     wanted = 2 * min(margin, size // 4) + min(blend, size // 8)
     return max((size - wanted) // step, 1) * step
 
 
-def _count(length, size, step, margin, blend):
+def _count(length: int, size: int, step: int, margin: int, blend: int) -> int:
     if size >= length:
         return 1
     return 1 + math.ceil((length - size) / _stride(size, step, margin, blend))
 
 
-def fade(start, size, frame, margin, blend):
-    """1-D weights of a tile: 1, with a margin of 0 and a raised-cosine ramp at edges inside the frame."""
+def fade(start: int, size: int, frame: int, margin: int, blend: int) -> torch.Tensor:
+    """Return 1-D weights of a tile: 1, with a margin of 0 and a raised-cosine ramp at edges inside the frame."""
     ramp = torch.cat([torch.zeros(margin),
                       0.5 - 0.5 * torch.cos(math.pi * (torch.arange(blend) + 0.5) / max(blend, 1))])
     weights = torch.ones(size)
@@ -118,7 +120,8 @@ def fade(start, size, frame, margin, blend):
     return weights
 
 
-def restore_tiles(restore, lq, center, plan):
+def restore_tiles(restore: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor], lq: torch.Tensor,
+                  center: torch.Tensor | None, plan: TilePlan) -> torch.Tensor:
     """Run `restore(lq, center)` on each tile of `plan` and join the results.
 
     Args:

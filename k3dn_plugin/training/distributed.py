@@ -13,6 +13,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from k3dn_plugin.errors import K3DNError, OptionError
+from k3dn_plugin.inference.device import choose_device
 
 # Groups that are done with. Were a DDP module the last to hold one, freeing it would wait for gloo's threads
 # while these wait for the interpreter's lock: a process in eight would hang at its end.
@@ -135,22 +136,6 @@ def launched(launcher, device="auto", backend="nccl"):
     finally:
         _ended.append(dist.group.WORLD)
         dist.destroy_process_group()
-
-
-def choose_device(name, local_rank=0):
-    """`torch.device` for "auto", "cpu" or "cuda" (the process's own GPU)."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise OptionError(f"device: expected auto, cpu or cuda; found {name!r}")
-    available = torch.cuda.is_available()
-    if name == "cpu" or (name == "auto" and not available):
-        return torch.device("cpu")
-    if not available:
-        raise OptionError("--device cuda: torch sees no CUDA device. Check `nvidia-smi` and that the "
-                          f"installed torch ({torch.__version__}) is a CUDA build, or use --device cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise OptionError(f"process {local_rank} of this machine has no GPU of its own: torch sees "
-                          f"{torch.cuda.device_count()}. Start at most as many processes as GPUs")
-    return torch.device("cuda", local_rank)
 
 
 def _slurm_environment():

@@ -22,6 +22,7 @@ from k3dn_plugin.registry import PROTOCOLS
 from k3dn_plugin.training import randomness
 from k3dn_plugin.training.state import save_state
 from k3dn_plugin.training.stopping import check_weights
+from k3dn_plugin.zoo.load import load_restorer
 from k3dn_plugin.zoo.weights import save_weights
 
 logger = logging.getLogger("k3dn_plugin.training")
@@ -168,10 +169,10 @@ class ValidationHook(Hook):
         group.share_buffers(parts.validated)
         working = trainer.experiment.working if options.save_img else None
         with randomness.preserved(group.device):
-            mine = evaluate(parts.validated, self._dataset, self._protocol, device=group.device,
-                            tile=options.tile, max_memory_gb=options.max_memory_gb,
-                            save_pictures=options.save_img, out_dir=working, rank=group.rank,
-                            world_size=group.size, progress=self._progress)
+            loaded = load_restorer(parts.validated, device=group.device, tile=options.tile,
+                                   max_memory_gb=options.max_memory_gb)
+            mine = evaluate(loaded, self._dataset, self._protocol, save_pictures=options.save_img, out_dir=working,
+                            rank=group.rank, world_size=group.size, progress=self._progress)
         parts.graph.train()  # frozen batch norms know themselves; `evaluate` does not
         result = EvaluationResult.merged(group.gather(mine))
         if working is not None and group.is_main:

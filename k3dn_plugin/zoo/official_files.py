@@ -2,237 +2,132 @@
 
 | format | of | read with |
 |---|---|---|
-| PyTorch, zip or older | K3DN, Restormer, DRBNet, IFAN, BaMBNet, DDDNet, DeepRFT, SFNet, INIKNet | `torch.load(weights_only=True)` |
-| Keras HDF5 | DPDNet, RDPD | h5py, layers in the order of `layer_names` |
-| TensorLayer `.npz`, named arrays | DMENet | NumPy |
-| TensorLayer `.npz`, a nameless list (a pickled object array) | KPAC | an unpickler that admits arrays only |
+| PyTorch, zip or older | most networks | `torch.load(weights_only=True)`, `unwrapping.py` |
+| Keras HDF5 | DPDNet, RDPD | `keras_files.py` |
+| TensorLayer `.npz` | DMENet, KPAC | `numpy_files.py` |
 | safetensors of others | converted files | safetensors |
 """
 import io
 import pickle
 import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_safetensors
 
-from k3dn_plugin.errors import CheckpointError, DependencyError
+from k3dn_plugin.errors import CheckpointError, K3DNError
+from k3dn_plugin.zoo.content import FileContent
+from k3dn_plugin.zoo.keras_files import keras_tensors
+from k3dn_plugin.zoo.numpy_files import numpy_tensors
+from k3dn_plugin.zoo.official_file import OfficialFile, damaged, first_line
+from k3dn_plugin.zoo.unwrapping import unwrapped
 
-# Where training programs put the state dict; averaged weights first, since those are what is published.
-WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model_state", "model", "net", "network",
-            "weights")
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-KERAS_ORDER = {"kernel": 0, "recurrent_kernel": 1, "bias": 2}
-
-# All that the pickles of NumPy arrays call, under old and new module names.
-_ARRAYS = {(module.format(core), name)
-           for core in ("core", "_core")
-           for module, name in (("numpy.{}.multiarray", "_reconstruct"), ("numpy.{}.multiarray", "scalar"),
-                                ("numpy.{}.numeric", "_frombuffer"))}
-_ARRAYS |= {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+EXPECTED = ("expected weights: PyTorch (.pth, .pt, .pkl), Keras (.hdf5), TensorLayer (.npz) or safetensors")
 
 
-@dataclass(frozen=True)
-class OfficialFile:
-    """Tensors of a published file.
-
-    Attributes:
-        path: where it was read.
-        kind: the format in words.
-        tensors: by official key, in the file's order, in the file's layout.
-        notes: what was unwrapped or left out.
-    """
-
-    path: Path
-    kind: str
-    tensors: dict[str, np.ndarray]
-    notes: tuple[str, ...] = ()
-
-
-def read_official_file(path) -> OfficialFile:
-    """The tensors of a published weights file, recognised by its first bytes, not by its name.
+def read_official_file(content: FileContent) -> OfficialFile:
+    """Return the tensors of a published weights file, recognised by its first bytes, not by its name.
 
     Raises:
-        CheckpointError: the file is damaged, holds no tensors, or could only be read by executing code.
+        CheckpointError: the file is damaged, holds no tensors, could only be read by executing code, or says that it
+            holds more than memory should be trusted with.
         DependencyError: a Keras file, and h5py is not installed.
     """
-    path = Path(path)
-    with open(path, "rb") as file:
-        head = file.read(16)
+    head = content.data[:16]
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return _keras(path)
+        return _guarded(content, "Keras HDF5", "Keras file")
     if head[8:9] == b"{":
-        return _safetensors(path)
+        return _guarded(content, "safetensors", "safetensors file")
     if head.startswith(b"PK"):
-        return _npz(path) if _holds_arrays(path) else _torch(path)
+        return _guarded(content, *_kind_of_zip(content))
     if head.startswith(b"\x80"):
-        return _torch(path)
+        return _guarded(content, "PyTorch", "PyTorch file")
     what = "an empty file" if not head else f"a file that begins with {head[:8]!r}"
-    raise CheckpointError(f"{path} is {what}; expected weights: PyTorch (.pth, .pt, .pkl), Keras (.hdf5), "
-                          "TensorLayer (.npz) or safetensors. Is it the download's error page, or an archive to "
-                          "be unpacked first?")
+    raise CheckpointError(f"{content.path} is {what}; {EXPECTED}. Is it the download's error page, or an archive to be "
+                          "unpacked first?")
 
 
-def _torch(path):
+def _guarded(content: FileContent, kind: str, words: str) -> OfficialFile:
+    """Read by kind; whatever a damaged file makes a parser raise becomes one error."""
+    try:
+        tensors, notes = READERS[kind](content)
+    except K3DNError:
+        raise
+    except Exception as error:  # parsers of damaged files fail in any way
+        raise damaged(content, words, error) from error
+    if not tensors:
+        raise CheckpointError(f"{content.path} is a {words} without tensors; {EXPECTED}")
+    return OfficialFile(content.path, kind, tensors, notes, content.sha256)
+
+
+def _kind_of_zip(content: FileContent) -> tuple[str, str]:
+    """Return `(kind, words)` of what is a zip archive: PyTorch's, NumPy's, or one that has to be unpacked.
+
+    Raises:
+        CheckpointError: it is a TorchScript program, or an archive of other files.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content.data)) as archive:
+            names = archive.namelist()
+            declared = sum(info.file_size for info in archive.infolist())
+    except Exception as error:  # zipfile raises many kinds for damaged archives
+        raise damaged(content, "PyTorch or NumPy file", error) from error
+    content.check_declared(declared, "what it packs")
+    bare = [name.rpartition("/")[2] for name in names]
+    if "constants.pkl" in bare or any("/code/" in name for name in names):
+        raise CheckpointError(
+            f"{content.path} is a TorchScript program, not a state dict: reading it would execute its code, and it is "
+            f"refused. Save its weights alone: torch.save(torch.jit.load({content.path.name!r}).state_dict(), 'weights.pth')")
+    if "data.pkl" in bare:
+        return "PyTorch", "PyTorch file"
+    if any(name.endswith(".npy") for name in names):
+        return "TensorLayer .npz", "NumPy file"
+    held = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    raise CheckpointError(f"{content.path} is a zip archive of {len(names)} file(s) ({held or 'none'}), not a weights file. "
+                          "Unpack it, and give the weights file in it")
+
+
+def _torch_tensors(content: FileContent) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numbers()):
             warnings.simplefilter("ignore")
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(io.BytesIO(content.data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "truncated" in str(error) or "invalid load key" in str(error):
+            raise damaged(content, "PyTorch file", error) from error
         raise CheckpointError(
-            f"{path} holds more than tensors, and would have to execute code to be read "
-            f"({_first_line(error)}); such a file is refused. Save its state dict alone, with its authors' "
+            f"{content.path} holds more than tensors, and would have to execute code to be read "
+            f"({first_line(error)}); such a file is refused. Save its state dict alone, with its authors' "
             "program: torch.save(model.state_dict(), PATH)") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise _damaged(path, "PyTorch file", error) from error
-    state, notes = _unwrapped(path, loaded)
-    return OfficialFile(path, "PyTorch", {key: _array(value) for key, value in state.items()}, tuple(notes))
+    state, notes = unwrapped(content.path, loaded)
+    content.check_declared(sum(tensor.numel() * tensor.element_size() for tensor in state.values()))
+    return {key: _array(content, key, value) for key, value in state.items()}, notes
 
 
-def _numbers():
+def _numbers() -> list:
     """NumPy scalars in a training state (a best score, say) do no harm."""
     multiarray = getattr(np, "_core", None) or np.core
     return [multiarray.multiarray.scalar, np.dtype, type(np.dtype("float64")), type(np.dtype("float32")),
             type(np.dtype("int64"))]
 
 
-def _unwrapped(path, loaded):
-    notes = []
-    for _ in range(3):
-        if not isinstance(loaded, Mapping):
-            raise CheckpointError(f"{path} holds a {type(loaded).__name__}; expected a state dict, alone or "
-                                  f"under one of {', '.join(WRAPPERS)}")
-        inside = [name for name in WRAPPERS if isinstance(loaded.get(name), Mapping)]
-        if not inside:
-            break
-        notes.append(f"under {inside[0]!r}" + (f", not {inside[1]!r}" if len(inside) > 1 else ""))
-        loaded = loaded[inside[0]]
-    state = {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
-    if not state:
-        raise CheckpointError(f"{path} holds no tensors (its keys: {', '.join(map(str, list(loaded)[:5]))}); "
-                              f"expected a state dict, alone or under one of {', '.join(WRAPPERS)}")
-    for prefix in 2 * PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-            notes.append(f"without the prefix {prefix!r}")
-    return state, notes
+def _safetensors(content: FileContent) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    return {key: _array(content, key, value) for key, value in load_safetensors(content.data).items()}, ()
 
 
-def _array(tensor):
+def _array(content: FileContent, key: str, tensor: torch.Tensor) -> np.ndarray:
+    """Turn a tensor into an array; half and quarter precision become float32, which holds all their values."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+        what = ("on the meta device" if tensor.is_meta else "quantized" if tensor.is_quantized
+                else str(tensor.dtype if tensor.is_complex() else tensor.layout).removeprefix("torch."))
+        raise CheckpointError(f"{content.path}: {key} is {what}; expected plain tensors of real numbers. Convert them with "
+                              "their authors' program and save again")
     tensor = tensor.detach()
-    return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+    exact = not tensor.is_floating_point() or tensor.dtype in (torch.float32, torch.float64)
+    return (tensor if exact else tensor.float()).resolve_neg().numpy()
 
 
-def _safetensors(path):
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {key: _array(file.get_tensor(key)) for key in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, "safetensors file", error) from error
-    return OfficialFile(path, "safetensors", tensors)
-
-
-def _keras(path):
-    try:
-        import h5py  # slow to import, and needed for this kind alone
-    except ImportError as error:
-        raise DependencyError(f"{path} is a Keras file, which needs h5py: pip install h5py") from error
-    try:
-        with h5py.File(path, "r") as file:
-            group = file["model_weights"] if "model_weights" in file else file
-            layers = _names(group, "layer_names")
-            if layers is None:
-                raise CheckpointError(
-                    f"{path} is an HDF5 file without the attribute layer_names, which tells the order of "
-                    "Keras's layers; expected a model saved by Keras 2 (.hdf5, .h5)")
-            tensors = {}
-            for layer in layers:
-                names = sorted(_names(group[layer], "weight_names") or (), key=_kind_order)
-                tensors.update({_unused(name, tensors): np.asarray(group[layer][name]) for name in names})
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise _damaged(path, "Keras file", error) from error
-    return OfficialFile(path, "Keras HDF5", tensors)
-
-
-def _names(group, attribute):
-    """A list of names, which Keras splits over `attribute0`, `attribute1`, ... where it is long."""
-    if attribute in group.attrs:
-        values = list(group.attrs[attribute])
-    else:
-        values, part = [], 0
-        while f"{attribute}{part}" in group.attrs:
-            values += list(group.attrs[f"{attribute}{part}"])
-            part += 1
-        if not part:
-            return None
-    return [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
-
-
-def _kind_order(name):
-    return KERAS_ORDER.get(name.split("/")[-1].split(":")[0], len(KERAS_ORDER))
-
-
-def _unused(name, taken):
-    return name if name not in taken else f"{len(taken)}/{name}"
-
-
-def _holds_arrays(path):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError) as error:
-        raise _damaged(path, "PyTorch or NumPy file", error) from error
-
-
-def _npz(path):
-    tensors = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                tensors.update(_npy(path, member.removesuffix(".npy"), archive.read(member)))
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        raise _damaged(path, "NumPy file", error) from error
-    return OfficialFile(path, "TensorLayer .npz", tensors)
-
-
-def _npy(path, name, data):
-    """`{key: array}` of one member; an object array gives its elements, numbered."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    _, _, dtype = read(stream)
-    if not dtype.hasobject:
-        return {name: np.load(io.BytesIO(data), allow_pickle=False)}
-    try:
-        found = _ArrayUnpickler(stream, encoding="latin1").load()
-    except (pickle.UnpicklingError, AttributeError, IndexError, TypeError) as error:
-        raise CheckpointError(f"{path}: its member {name} is a pickle that holds more than arrays "
-                              f"({_first_line(error)}); such a file is refused") from error
-    return {f"{name}.{i}": np.asarray(value) for i, value in enumerate(np.asarray(found, dtype=object).ravel())}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits what NumPy's own pickles of arrays call, and nothing else."""
-
-    def find_class(self, module, name):
-        if (module, name) not in _ARRAYS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
-
-
-def _damaged(path, kind, error):
-    if isinstance(error, CheckpointError):
-        return error
-    return CheckpointError(f"{path} is a {kind}, but damaged or cut short ({path.stat().st_size:,} bytes: "
-                           f"{_first_line(error)}). Download or copy it again")
-
-
-def _first_line(error):
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    wanted = next((line for line in lines if "Unsupported" in line or "GLOBAL" in line or "class" in line), None)
-    return (wanted or (lines[0] if lines else type(error).__name__))[:200]
+READERS: Mapping = {"PyTorch": _torch_tensors, "safetensors": _safetensors, "Keras HDF5": keras_tensors,
+                    "TensorLayer .npz": numpy_tensors}

@@ -5,16 +5,22 @@
     >>> restored = checkpoint.restorer(lq)                                   # doctest: +SKIP
 """
 import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from k3dn_plugin.archs.base import Restorer
-from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.errors import CheckpointError, K3DNError
 from k3dn_plugin.registry import FORMATS
-from k3dn_plugin.zoo.formats.base import load_strictly, official_format
-from k3dn_plugin.zoo.official_files import OfficialFile, read_official_file
+from k3dn_plugin.zoo.content import FileContent, read_content
+from k3dn_plugin.zoo.formats.base import check_state, load_strictly, official_format
+from k3dn_plugin.zoo.official_file import OfficialFile
+from k3dn_plugin.zoo.official_files import read_official_file
+from k3dn_plugin.zoo.unwrapping import readings
 
 PARTS = {"dddnet_estd": "estd", "dddnet_esti": "esti"}  # published as two files
 UNFIT = ("ifan_train", "ifan_dual_train", "bambnet_reblur", "dmenet_deconv")
@@ -42,7 +48,7 @@ class OfficialWeights:
     def provenance(self) -> dict:
         """What is stored with converted weights: origin, file, hash and how they were recognised."""
         return {"origin": "official weights", "network": self.network, "file": self.file.path.name,
-                "sha256": file_hash(self.file.path), "format": self.file.kind, "notes": list(self.file.notes),
+                "sha256": self.file.sha256, "format": self.file.kind, "notes": list(self.file.notes),
                 "official_settings": self.settings}
 
     def build(self) -> Restorer:
@@ -90,7 +96,7 @@ class OfficialCheckpoint:
                 f"views: {', '.join(self.views)}\nsettings: {settings}")
 
 
-def load_official(path) -> OfficialCheckpoint:
+def load_official(path: str | os.PathLike) -> OfficialCheckpoint:
     """Build and load the network of a published weights file.
 
     Args:
@@ -103,31 +109,47 @@ def load_official(path) -> OfficialCheckpoint:
     return OfficialCheckpoint(weights.build(), weights)
 
 
-def read_official(path) -> OfficialWeights:
-    """Read and recognise a published weights file; see `load_official`."""
+def read_official(path: str | os.PathLike, content: FileContent | None = None) -> OfficialWeights:
+    """Read and recognise a published weights file; see `load_official`.
+
+    Args:
+        content: of the file, where it has been read already.
+    """
     path = Path(path)
     if path.is_dir():
         return _from_parts(path, sorted(p for p in path.iterdir() if p.is_file()))
-    if not path.is_file():
-        raise CheckpointError(f"no weights file at {path}")
-    file = read_official_file(path)
-    network, settings = recognise(file)
-    if network in PARTS:
-        return _from_parts(path, [path, *_siblings(path, PARTS[network])])
-    return _converted(file, network, settings)
+    found = recognise(read_official_file(content or read_content(path)))
+    if found.network in PARTS:
+        return _from_parts(path, _siblings(path, PARTS[found.network]), {PARTS[found.network]: found})
+    return found
 
 
-def recognise(file: OfficialFile) -> tuple[str, dict]:
-    """`(network, settings)` of a published file, from the keys and shapes of its tensors.
+def recognise(file: OfficialFile) -> OfficialWeights:
+    """Return what a published file holds in our terms; of one of several files (`PARTS`), network and settings alone.
+
+    A network is recognised by all of its keys and shapes, so that no relative is taken for it.
 
     Raises:
-        CheckpointError: no known network has them; the message shows the first keys.
+        CheckpointError: no known network has them; the message shows the first keys, or names the nearest network.
     """
+    near = None
+    for reading in readings(file):
+        shapes = {key: tuple(value.shape) for key, value in reading.tensors.items()}
+        for known in dict.fromkeys(FORMATS.get(name) for name in FORMATS.names()):
+            try:
+                found = known().recognise(shapes)
+                if found is None:
+                    continue
+                return OfficialWeights(reading, *found, {}, {}) if found[0] in PARTS else _converted(reading, *found)
+            except CheckpointError as error:
+                near = near or error
+            except (K3DNError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError) as error:
+                # A relative has some of the keys, but not what the settings are read from.
+                near = near or CheckpointError(f"{file.path}: it resembles the networks of {known.__name__}, but is none of "
+                                               f"them ({type(error).__name__}: {error})")
+    if near is not None:
+        raise near
     shapes = {key: tuple(value.shape) for key, value in file.tensors.items()}
-    for known in dict.fromkeys(FORMATS.get(name) for name in FORMATS.names()):
-        found = known().recognise(shapes)
-        if found is not None:
-            return found
     fixed = next((key for key in shapes if key.endswith("conv1.weight_left")), None)
     if fixed:
         raise CheckpointError(
@@ -139,33 +161,25 @@ def recognise(file: OfficialFile) -> tuple[str, dict]:
         f"{first}). Known: {', '.join(sorted(set(FORMATS.names()) - set(UNFIT)))}")
 
 
-def file_hash(path) -> str:
-    """SHA-256 of a file; of a folder, of its files in order."""
-    digest, path = hashlib.sha256(), Path(path)
-    for part in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
-        with open(part, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _converted(file, network, settings):
+def _converted(file: OfficialFile, network: str, settings: dict) -> OfficialWeights:
     known = official_format(network)
     state = {key: value.float() if value.is_floating_point() else value
              for key, value in known.convert(file.tensors, network).items()}
     network_g = {"type": known.arch_of(network), **known.arguments(settings, network)}
     with torch.device("meta"):
-        wanted = known.build(settings, network).state_dict()
+        model = known.build(settings, network)
+    wanted = model.state_dict()
     # Counters of batch norm: PyTorch before 0.4.1 saved none, and they compute nothing.
     counters = [key for key in {**wanted, **state} if key.endswith("num_batches_tracked")]
     state = {key: value for key, value in state.items() if key in wanted or key not in counters}
     state.update({key: torch.zeros((), dtype=torch.int64) for key in counters
                   if key in wanted and key not in state})
+    check_state(model, state, source=f"{file.path}: {file.kind} weights like those of {network}")
     return OfficialWeights(file, network, settings, network_g, state)
 
 
-def _siblings(path, part):
-    """Files beside `path` that may hold the other of two parts: its name with estd for esti, or back."""
+def _siblings(path: Path, part: str) -> list[Path]:
+    """Return the files beside `path` that may hold the other of two parts: its name with estd for esti, or back."""
     other = {"estd": "esti", "esti": "estd"}[part]
     at = path.name.lower().find(part)
     if at < 0:
@@ -175,19 +189,20 @@ def _siblings(path, part):
     return [sibling] if sibling.is_file() else []
 
 
-def _from_parts(path, files):
-    """DDDNet from its two files."""
-    found, settings = {}, {}
-    for each in files:
+def _from_parts(path: Path, others: Sequence[Path],
+                known: Mapping[str, OfficialWeights] = MappingProxyType({})) -> OfficialWeights:
+    """Return DDDNet from its two files: `known`, by part, and those found among `others`."""
+    parts = dict(known)
+    for each in others:
         try:
-            file = read_official_file(each)
-            network, of = recognise(file)
+            found = recognise(read_official_file(read_content(each)))
         except CheckpointError:
-            if each == path:
-                raise
             continue
-        if network in PARTS:
-            found[PARTS[network]], settings[PARTS[network]] = file, of
+        if found.network in PARTS:
+            parts.setdefault(PARTS[found.network], found)
+    # In the order of their names, so that their hash does not depend on which of them was named.
+    found = {part: parts[part].file for part in sorted(parts)}
+    settings = {part: parts[part].settings for part in sorted(parts)}
     missing = [part for part in PARTS.values() if part not in found]
     if missing:
         have = ", ".join(f"{part} ({file.path.name})" for part, file in found.items())
@@ -200,4 +215,5 @@ def _from_parts(path, files):
     tensors = {f"{part}.{key}": value for part, file in found.items() for key, value in file.tensors.items()}
     notes = tuple(note for file in found.values() for note in file.notes)
     kind = " and ".join(dict.fromkeys(file.kind for file in found.values()))
-    return _converted(OfficialFile(path, kind, tensors, tuple(dict.fromkeys(notes))), "dddnet", settings)
+    sha256 = hashlib.sha256("".join(file.sha256 for file in found.values()).encode()).hexdigest()
+    return _converted(OfficialFile(path, kind, tensors, tuple(dict.fromkeys(notes)), sha256), "dddnet", settings)

@@ -143,6 +143,10 @@ def test_the_blur_map_is_a_slot_of_ldp_alone():
     assert found["no blur_map + no preservation"]["blur_map"] is None
     assert found["CoCBlurMap + no preservation"]["blur_map"] == {"type": "CoCBlurMap"}
     assert found["FileBlurMap + AddSkip"]["restorer"]["blur_map"] == {"type": "FileBlurMap"}
+    own = matrix_of("options/ldp_dpdd.yml", {"blur_map": ["DisparityBlurMap", "CoCBlurMap"]},
+                    ["network_g.blur_map.vector_size=8"])
+    assert [load_options(one.recipe, one.overrides).network_g["blur_map"] for one in own] == [
+        {"type": "DisparityBlurMap", "vector_size": 8}, {"type": "CoCBlurMap"}]
     with pytest.raises(OptionError, match="K3DN has no slot 'blur_map'; of it can be chosen disparity, deblur"):
         matrix_of(DEMO, choices)
 

@@ -299,3 +299,115 @@ def test_a_store_made_anew_at_the_same_path(tmp_path):
         second = writer.finish()
     assert second.names == ("new",) and first.names[0] == "scene_0"
     np.testing.assert_array_equal(second.read("new", "left"), first.read("scene_0", "left"))
+
+
+# Corruption and impossible facts
+
+def flip(path, content):
+    """Change one bit in the middle of the place in data.mdb where `content` stands."""
+    data = bytearray((path / "data.mdb").read_bytes())
+    place = data.find(content)
+    assert place > 0
+    data[place + len(content) // 2] ^= 1
+    (path / "data.mdb").write_bytes(data)
+
+
+def test_a_changed_bit_is_noticed_when_the_frame_is_first_read(tmp_path):
+    store_builder.build(tmp_path / "a.lmdb")
+    frame = store_builder.frames(2)["left"]
+    flip(tmp_path / "a.lmdb", frame.tobytes())
+    store = LmdbStore(tmp_path / "a.lmdb")
+    for place in ((), (slice(0, 2), slice(0, 2))):
+        with pytest.raises(DataError, match="the left frame of scene 'scene_2' is damaged.*Copy the folder again"):
+            store.read("scene_2", "left", *place)
+    np.testing.assert_array_equal(store.read("scene_2", "right"), store_builder.frames(2)["right"])
+    assert list(store.damaged_frames()) == [("scene_2", "left")]
+
+
+def test_a_changed_bit_in_the_manifest_is_noticed(tmp_path):
+    store_builder.build(tmp_path / "a.lmdb")
+    change_manifest(tmp_path / "a.lmdb",
+                    lambda m: json.dumps({**m, "facts": {**m["facts"], "licence": "free"}}).encode())
+    with pytest.raises(DataError, match="its manifest is damaged: it is not what was written"):
+        LmdbStore(tmp_path / "a.lmdb")
+
+
+def test_an_interrupted_build_checks_what_it_kept(tmp_path, unbroken):
+    path = tmp_path / "a.lmdb"
+    assert run_builder(path, "commit:5").returncode == -signal.SIGKILL
+    flip(path.with_name("a.lmdb.partial"), store_builder.frames(1)["sharp"].tobytes())
+    with StoreWriter(path, dataset="killed", facts={"bit_depth": 16}) as writer:
+        assert writer.damaged == ("scene_1",) and "scene_1" not in writer and "scene_2" in writer
+    assert_same(store_builder.build(path), unbroken)
+
+
+@pytest.mark.parametrize("facts, message", [
+    ({"full_scale": 0}, "full_scale is 0"), ({"full_scale": float("nan")}, "full_scale"),
+    ({"bit_depth": "16"}, "bit_depth"), ({"full_scale": {"left": -1}}, "full_scale"),
+    ({"black_level": "x"}, "black_level"), ({"linear": "no"}, "linear is 'no'"),
+    ({"disparity_axis": None}, "disparity_axis"), ({"crop_sets": {"a": {"size": [0, 4]}}}, "crop set 'a'")])
+def test_impossible_facts_are_refused_when_written_and_when_read(tmp_path, facts, message):
+    with pytest.raises(DataError, match=f"impossible facts.*{message}"):
+        StoreWriter(tmp_path / "b.lmdb", dataset="x", facts=facts)
+    store_builder.build(tmp_path / "a.lmdb")
+    change_manifest(tmp_path / "a.lmdb", lambda m: json.dumps({**m, "facts": {**m["facts"], **facts}}).encode())
+    with pytest.raises(DataError, match=f"its manifest is damaged: .*{message}"):
+        LmdbStore(tmp_path / "a.lmdb")
+
+
+def test_crops_outside_their_frame_are_refused(tmp_path):
+    facts = {"crop_sets": {"p": {"size": [16, 16]}}}
+    with StoreWriter(tmp_path / "a.lmdb", dataset="x", facts=facts) as writer:
+        for origin in ([30, 0], [0, 50], [-1, 0], [0.5, 0], [1]):
+            with pytest.raises(DataError, match="crop set 'p' of scene 'a'|origins of crop set 'p'"):
+                writer.add("a", store_builder.frames(0), crops={"p": [[0, 0], origin]})
+        writer.add("a", store_builder.frames(0), crops={"p": [[24, 44]]})
+        writer.finish()
+
+
+@pytest.mark.parametrize("change", [
+    {"name": 5}, {"name": "../x"}, {"views": {}}, {"views": None}, {"tags": [1]}, {"crops": {"a": "x"}},
+    *({"left": change} for change in (
+        None, {"shape": [-40, 60, 3]}, {"shape": [2**31, 2**31, 3]}, {"shape": "abc"}, {"shape": [40, 60]},
+        {"dtype": "object"}, {"dtype": ["u2"]}, {"stored_as": 5}, {"stored_as": "manifest"},
+        {"stored_as": "frame/\ud800"}, {"sha256": None}, {"unknown": 1}))])
+def test_impossible_records_are_one_error(tmp_path, change):
+    store_builder.build(tmp_path / "a.lmdb")
+
+    def changed(manifest):
+        scene = manifest["scenes"][0]
+        if "left" in change:
+            scene["views"]["left"] = change["left"] and {**scene["views"]["left"], **change["left"]}
+        else:
+            scene.update(change)
+        return json.dumps(manifest).encode()
+    change_manifest(tmp_path / "a.lmdb", changed)
+    with pytest.raises(DataError, match="its manifest is damaged"):
+        LmdbStore(tmp_path / "a.lmdb")
+
+
+def test_links_in_the_way_of_a_build_are_not_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a.lmdb.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="found a link"):
+        StoreWriter(tmp_path / "a.lmdb", dataset="x")
+    (tmp_path / "b.lmdb.partial").mkdir()
+    (tmp_path / "b.lmdb.partial" / "data.mdb").symlink_to(tmp_path / "elsewhere" / "data")
+    with pytest.raises(DataError, match="found a link"):
+        StoreWriter(tmp_path / "b.lmdb", dataset="x")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_adding_a_scene_does_not_look_through_the_others(tmp_path):
+    counted = []
+
+    class Counting(dict):
+        def values(self):
+            counted.append(1)
+            return super().values()
+    with StoreWriter(tmp_path / "a.lmdb", dataset="x") as writer:
+        writer.add("first", store_builder.frames(0))
+        writer._known = Counting(writer._contents())
+        for number in range(1, 5):
+            writer.add(f"s{number}", store_builder.frames(number))
+    assert not counted

@@ -13,8 +13,9 @@ from k3dn_plugin.data.images import read_image
 from k3dn_plugin.errors import DataError, OptionError, StorageError
 from k3dn_plugin.evaluation.evaluate import evaluate, spread
 from k3dn_plugin.evaluation.pictures import detail_window
-from k3dn_plugin.evaluation.provenance import weights_hash
 from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile, plain
+from k3dn_plugin.zoo.content import weights_hash
+from k3dn_plugin.zoo.load import load_restorer
 
 
 class CountingPairs(TinyPairs):
@@ -96,8 +97,9 @@ def test_rows_of_something_else_are_not_kept_but_stay(tmp_path, change):
     old = (tmp_path / "summary.json").read_text()
     torch.manual_seed(5 if change == "weights" else 0)
     pairs = TinyPairs(3 if change == "data" else 2)
-    result = evaluate(EvaluationConv(), pairs, "basicsr_uint8" if change == "protocol" else "full_float",
-                      self_ensemble=change == "settings", out_dir=tmp_path, resume=True, progress=False)
+    loaded = load_restorer(EvaluationConv(), device="cpu", self_ensemble=change == "settings")
+    result = evaluate(loaded, pairs, "basicsr_uint8" if change == "protocol" else "full_float", out_dir=tmp_path,
+                      resume=True, progress=False)
     assert result.kept == 0
     kept = [p for p in tmp_path.glob("older_*/summary.json")]
     assert len(kept) == 1 and kept[0].read_text() == old
@@ -141,7 +143,7 @@ def test_weights_hash_sees_every_value_and_bfloat16():
 def test_resizing_protocol_and_tiles():
     network, pairs = EvaluationConv(), TinyPairs(1, size=(150, 170))
     whole = evaluate(network, pairs, "k3dn_resize", progress=False)
-    tiled = evaluate(network, pairs, "k3dn_resize", tile=96, progress=False)
+    tiled = evaluate(load_restorer(network, device="cpu", tile=96), pairs, "k3dn_resize", progress=False)
     assert "tiles of 96 x 96" in tiled.rows[0].tiling
     assert tiled.means()["psnr"] == pytest.approx(whole.means()["psnr"], abs=1e-4)
 
@@ -165,7 +167,7 @@ def test_exceptions(tmp_path):
     with pytest.raises(DataError, match="scene_00 has no truth"):
         evaluate(network, Blind(), "dpdd16", progress=False)
     with pytest.raises(OptionError, match="float16"):
-        evaluate(network, TinyPairs(1), "dpdd16", amp="float16")
+        load_restorer(network, dtype="float16")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not write"):
         evaluate(network, TinyPairs(1), "dpdd16", out_dir=tmp_path / "file" / "results", progress=False)

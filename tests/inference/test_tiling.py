@@ -3,7 +3,7 @@ import contextlib
 
 import pytest
 import torch
-from tiny_evaluation_parts import EvaluationConv, EvaluationIdentity
+from tiny_inference_parts import InferenceConv, InferenceIdentity
 
 from k3dn_plugin.archs.nafnet_arch import NAFNet
 from k3dn_plugin.errors import OptionError
@@ -11,6 +11,7 @@ from k3dn_plugin.inference import frames
 from k3dn_plugin.inference.frames import FrameRestorer
 from k3dn_plugin.inference.memory import GIB, PeakMemory, is_out_of_memory, memory_available, memory_in_use, release
 from k3dn_plugin.inference.self_ensemble import flip_image, flipped, self_ensemble
+from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.inference.tiling import even_tile, plan_tiles
 
 CPU = torch.device("cpu")
@@ -18,13 +19,13 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("size", [(60, 84), (33, 150), (101, 37)])
 @pytest.mark.parametrize("tile", [64, 80])
-@pytest.mark.parametrize("restorer", [EvaluationIdentity, EvaluationConv])
+@pytest.mark.parametrize("restorer", [InferenceIdentity, InferenceConv])
 def test_tiles_equal_the_whole(restorer, tile, size):
     network = restorer().eval()
     lq = torch.rand(2, 6, *size)
-    center = lq[:, :3] if restorer is EvaluationIdentity else None
+    center = lq[:, :3] if restorer is InferenceIdentity else None
     whole = FrameRestorer(network)(lq, center)
-    tiled = FrameRestorer(network, tile=tile)(lq, center)
+    tiled = FrameRestorer(network, InferenceSettings(tile=tile))(lq, center)
     assert whole.tiling == "whole" and whole.image.shape == (2, 3, *size)
     with torch.no_grad():
         assert torch.equal(whole.image, network(lq, center))
@@ -33,9 +34,9 @@ def test_tiles_equal_the_whole(restorer, tile, size):
 
 
 def test_tiles_too_small_for_the_margin_say_so():
-    network = EvaluationConv().eval()
+    network = InferenceConv().eval()
     lq = torch.rand(1, 6, 60, 84)
-    whole, tiled = FrameRestorer(network)(lq), FrameRestorer(network, tile=8)(lq)
+    whole, tiled = FrameRestorer(network)(lq), FrameRestorer(network, InferenceSettings(tile=8))(lq)
     assert not tiled.same_as_whole and "tiles of 8 x 8" in tiled.tiling
     # What lies deep inside a tile still agrees; where tiles meet it does not.
     assert 1e-6 < (tiled.image - whole.image).abs().max() < 1
@@ -52,7 +53,7 @@ def test_tiles_of_networks_that_pad_inside_keep_their_cells(tile):
         if name.endswith("attention.weight"):
             parameter.data.zero_()
     lq = torch.rand(1, 6, 101, 150)
-    whole, tiled = FrameRestorer(network)(lq), FrameRestorer(network, tile=tile)(lq)
+    whole, tiled = FrameRestorer(network)(lq), FrameRestorer(network, InferenceSettings(tile=tile))(lq)
     assert whole.tiling == "whole" and "tiles" in tiled.tiling
     torch.testing.assert_close(tiled.image, whole.image, rtol=0, atol=1e-5)
 
@@ -78,7 +79,7 @@ def test_even_tile_needs_no_more_tiles():
     assert len(plans[0].columns) == len(plans[1].columns) == 2
 
 
-class Hungry(EvaluationConv):
+class Hungry(InferenceConv):
     """Takes 512 bytes a pixel more than it needs."""
 
     def restore(self, views):
@@ -88,13 +89,13 @@ class Hungry(EvaluationConv):
 
 def test_memory_bound_decides_the_tile():
     network, lq = Hungry().eval(), torch.rand(1, 6, 640, 960)
-    whole = FrameRestorer(network, max_memory_gb=1000)(lq)
+    whole = FrameRestorer(network, InferenceSettings(max_memory_gb=1000))(lq)
     assert whole.tiling == "whole"
     release(CPU)
     floor = memory_in_use(CPU)
     assert whole.peak_bytes > floor + 200 * 2 ** 20
     bound = floor + 160 * 2 ** 20
-    bounded = FrameRestorer(network, max_memory_gb=bound / GIB)
+    bounded = FrameRestorer(network, InferenceSettings(max_memory_gb=bound / GIB))
     frame = bounded(lq)
     assert "tiles" in frame.tiling and frame.same_as_whole
     assert frame.peak_bytes <= bound
@@ -102,11 +103,11 @@ def test_memory_bound_decides_the_tile():
 
 
 def test_bound_below_the_smallest_tile():
-    with pytest.raises(OptionError, match="max_memory_gb 0.001 is too little: EvaluationConv needs .* GiB"):
-        FrameRestorer(EvaluationConv().eval(), max_memory_gb=0.001)(torch.rand(1, 6, 64, 64))
+    with pytest.raises(OptionError, match="max_memory_gb 0.001 is too little: InferenceConv needs .* GiB"):
+        FrameRestorer(InferenceConv().eval(), InferenceSettings(max_memory_gb=0.001))(torch.rand(1, 6, 64, 64))
 
 
-class Greedy(EvaluationConv):
+class Greedy(InferenceConv):
     """Runs out of memory above a number of pixels."""
 
     limit = 40 * 40
@@ -147,7 +148,7 @@ def test_other_errors_pass():
 
 
 def test_large_frames_on_the_cpu_are_measured_first(monkeypatch):
-    network = EvaluationConv().eval()
+    network = InferenceConv().eval()
     monkeypatch.setattr(frames, "UNMEASURED_PIXELS", 100)
     monkeypatch.setattr(frames, "memory_available", lambda device: memory_in_use(device) + 2 ** 40)
     assert FrameRestorer(network)(torch.rand(1, 6, 64, 96)).tiling == "whole"
@@ -158,9 +159,9 @@ def test_large_frames_on_the_cpu_are_measured_first(monkeypatch):
 
 def test_bad_settings():
     with pytest.raises(OptionError, match="tile"):
-        FrameRestorer(EvaluationConv(), tile=0)
+        FrameRestorer(InferenceConv(), InferenceSettings(tile=0))
     with pytest.raises(OptionError, match="max_memory_gb"):
-        FrameRestorer(EvaluationConv(), max_memory_gb=-1)
+        FrameRestorer(InferenceConv(), InferenceSettings(max_memory_gb=-1))
 
 
 def test_memory_is_measured():
@@ -174,8 +175,8 @@ def test_memory_is_measured():
 
 
 def test_bfloat16():
-    network, lq = EvaluationConv().eval(), torch.rand(1, 6, 64, 96)
-    half = FrameRestorer(network, amp="bfloat16")(lq).image
+    network, lq = InferenceConv().eval(), torch.rand(1, 6, 64, 96)
+    half = FrameRestorer(network, InferenceSettings(dtype="bfloat16"))(lq).image
     assert half.dtype == torch.float32
     assert 0 < (half - FrameRestorer(network)(lq).image).abs().max() < 0.05
 
@@ -193,8 +194,8 @@ def test_flips_are_their_own_inverse_and_exchange_the_views():
 
 
 def test_self_ensemble_is_invariant():
-    network, lq = EvaluationConv().eval(), torch.rand(1, 6, 40, 48)
-    ensemble = FrameRestorer(network, self_ensemble=True)
+    network, lq = InferenceConv().eval(), torch.rand(1, 6, 40, 48)
+    ensemble = FrameRestorer(network, InferenceSettings(self_ensemble=True))
     once = ensemble(lq).image
     for rows, columns in ((True, False), (False, True), (True, True)):
         other = ensemble(flipped(lq, None, rows=rows, columns=columns)[0]).image

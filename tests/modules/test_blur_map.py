@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from k3dn_plugin.archs.ldp_arch import LDP
+from k3dn_plugin.data import StoreWriter
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.evaluation.evaluate import evaluate
 from k3dn_plugin.inference.frames import FrameRestorer
+from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.modules.blur_map.stretch import stretched
-from k3dn_plugin.registry import MODULES
+from k3dn_plugin.registry import DATASETS, MODULES
 
 NAMES = [n for n in MODULES.names() if MODULES.get(n).__module__.startswith("k3dn_plugin.modules.blur_map.")]
 SMALL = {"DisparityBlurMap": {"vector_size": 4, "disparity": {"type": "CostVolumeDisparity", "pools": [6, 3]}},
@@ -171,17 +174,32 @@ class TestWholeFrames:
         restorer, lq = self.setup_restorer(path=str(tmp_path / "map.npy")), pair(40, 48, 1)
         seen = []
         restorer.guided = lambda views, blur: seen.append((views, blur)) or views[:, :3]
-        FrameRestorer(restorer, self_ensemble=True)(lq)
+        FrameRestorer(restorer, InferenceSettings(self_ensemble=True))(lq)
         assert len(seen) == 4
         flips = [(), (3,), (2,), (2, 3)]
         for (_, blur), axes in zip(seen, flips):
             torch.testing.assert_close(blur, stretched(torch.from_numpy(values))[None, None].flip(axes))
+
+    def test_scores_are_those_of_the_samples_map(self, tmp_path):
+        with StoreWriter(tmp_path / "maps.lmdb", dataset="maps", facts={"bit_depth": 16}) as writer:
+            draw = np.random.default_rng(0)
+            views = {view: draw.integers(0, 65535, (40, 48, 3)).astype(np.uint16)
+                     for view in ("left", "right", "sharp")}
+            writer.add("a", {**views, "defocus": draw.normal(size=(40, 48)).astype(np.float32)}, tags={})
+            writer.finish()
+        restorer, data = self.setup_restorer(), DATASETS.build(
+            {"type": "DualPixelDataset", "store": str(tmp_path / "maps.lmdb")})
+        found = evaluate(restorer, data, "dpdd16", progress=False, diagnostics=["view_swap"]).rows[0].scores
+        sample = data[0]
+        with torch.inference_mode():
+            restored = restorer(sample["lq"][None], blur_map=stretched(sample["defocus"].abs())[None])[0].clamp(0, 1)
+        assert found["mae"] == pytest.approx((restored - sample["gt"]).abs().mean().item(), abs=1e-6)
 
     def test_cut_as_the_frame_is(self, tmp_path):
         np.save(tmp_path / "map.npy", np.arange(64.0 * 64).reshape(64, 64))
         restorer, lq = self.setup_restorer(path=str(tmp_path / "map.npy")), pair(64, 64, 1)
         seen = []
         restorer.guided = lambda views, blur: seen.append((views.shape[-2:], blur)) or views[:, :3]
-        FrameRestorer(restorer, tile=32)(lq)
+        FrameRestorer(restorer, InferenceSettings(tile=32))(lq)
         assert len(seen) > 1 and all(blur.shape[-2:] == size for size, blur in seen)
         assert len({blur.min().item() for _, blur in seen}) > 1

@@ -1,17 +1,19 @@
 """Stores: one LMDB environment a split, whole frames in their own bit depth, a manifest inside."""
-from pathlib import Path
+import os
 
 from k3dn_plugin.data.store.basicsr import BasicSRStore, is_basicsr
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.data.store.writer import StoreWriter
+from k3dn_plugin.files import user_path
 
 __all__ = ["BasicSRStore", "LmdbStore", "StoreWriter", "open_store"]
 
 
-def open_store(path: str | Path) -> LmdbStore | BasicSRStore:
+def open_store(path: str | os.PathLike) -> LmdbStore | BasicSRStore:
     """Open the store at `path`: ours, or BasicSR's layout (recognised by its meta_info.txt).
 
     Raises:
         DataError: there is none, it is unfinished, damaged, or of neither layout.
     """
-    return BasicSRStore(path) if is_basicsr(Path(path)) else LmdbStore(path)
+    path = user_path(path)
+    return BasicSRStore(path) if is_basicsr(path) else LmdbStore(path)

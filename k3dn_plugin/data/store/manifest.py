@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from k3dn_plugin.data.store.checks import DTYPES, MAPS, VIEWS, check_facts, check_scene
 from k3dn_plugin.errors import DataError
+
+__all__ = ["DEFAULT_FACTS", "DTYPES", "HASH_KEY", "MANIFEST_KEY", "MAPS", "SCENE_PREFIX", "VIEWS", "FrameRecord",
+           "Manifest", "SceneRecord", "frame_key", "nearest"]
 
 FORMAT = "k3dn_plugin store"
 VERSION = 1
 
 MANIFEST_KEY = b"manifest"
+HASH_KEY = b"manifest_sha256"  # of the finished manifest's bytes
 SCENE_PREFIX = b"scene/"
-
-VIEWS = ("left", "right", "center", "sharp")
-MAPS = ("disparity", "defocus", "depth")
-DTYPES = ("uint8", "uint16", "float32")
 
 # Facts that a preparer may leave out.
 DEFAULT_FACTS = {
@@ -92,7 +93,7 @@ class SceneRecord:
                           sort_keys=True)
 
     @classmethod
-    def from_json(cls, text) -> "SceneRecord":
+    def from_json(cls, text: str | bytes | dict) -> "SceneRecord":
         """The inverse of `as_json`."""
         data = json.loads(text) if isinstance(text, (str, bytes)) else text
         views = {view: FrameRecord(**{**frame, "shape": tuple(frame["shape"])})
@@ -118,7 +119,7 @@ class Manifest:
             sort_keys=True).encode()
 
     @classmethod
-    def from_json(cls, text, path) -> "Manifest":
+    def from_json(cls, text: bytes | memoryview, path: object) -> "Manifest":
         """Read a stored manifest.
 
         Raises:
@@ -127,22 +128,29 @@ class Manifest:
         try:
             data = json.loads(bytes(text))
             found, version = data.get("format"), data.get("version")
-        except (ValueError, AttributeError):
-            raise DataError(f"{path}: its manifest is damaged. Delete the folder and prepare it again "
-                            "(python tools/prepare_data.py --help)") from None
+        except (ValueError, AttributeError, RecursionError):
+            raise _damaged(path, "it cannot be read") from None
         if found != FORMAT:
             raise DataError(f"{path}: expected a {FORMAT!r}, its manifest says {found!r}")
         if version != VERSION:
             raise DataError(f"{path}: store format {version}, this k3dn_plugin reads format {VERSION}. "
                             "Prepare the data again with this version (python tools/prepare_data.py "
                             "--help), or use the version that wrote it")
+        scenes: dict[str, SceneRecord] = {}
         try:
-            scenes = (SceneRecord.from_json(scene) for scene in data["scenes"])
-            return cls(data["dataset"], {**DEFAULT_FACTS, **data["facts"]},
-                       {scene.name: scene for scene in scenes}, data["complete"])
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: its manifest is damaged ({error!r}). Delete the folder and prepare "
-                            "it again (python tools/prepare_data.py --help)") from None
+            check_facts(data["facts"])
+            if not isinstance(data["complete"], bool) or not isinstance(data["dataset"], str):
+                raise ValueError("`complete` and `dataset` are not what they should be")
+            for scene in data["scenes"]:
+                check_scene(scene, data["facts"].get("crop_sets", {}))
+                if scene["name"] in scenes:
+                    raise ValueError(f"two scenes are called {scene['name']!r}")
+                scenes[scene["name"]] = SceneRecord.from_json(scene)
+            if data["complete"] and not scenes:
+                raise ValueError("it lists no scene")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise _damaged(path, str(error) if isinstance(error, ValueError) else repr(error)) from None
+        return cls(data["dataset"], {**DEFAULT_FACTS, **data["facts"]}, scenes, data["complete"])
 
     def hash(self) -> str:
         """SHA-256 of the content: facts, scenes and the hashes of all frames, not where they came from."""
@@ -151,6 +159,11 @@ class Manifest:
             frames = {v: [f.shape, f.dtype, f.sha256] for v, f in scene.views.items()}
             content.append([scene.name, frames, scene.tags, scene.crops])
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _damaged(path: object, what: str) -> DataError:
+    return DataError(f"{path}: its manifest is damaged: {what}. Copy the folder again, or delete it and prepare it again "
+                     "(python tools/prepare_data.py --help)")
 
 
 def nearest(name: str, names) -> str:

@@ -71,8 +71,8 @@ class OfficialNetwork(ABC):
         """The named outputs of the official call for the official inputs (PyTorch layouts both ways)."""
 
 
-def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], *, source: str):
-    """`load_state_dict(strict=True)` with an error that a reader can act on.
+def check_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Check that a state dict fits, with an error that a reader can act on.
 
     Raises:
         CheckpointError: names the first missing, unexpected and misshapen keys, and `source`.
@@ -90,4 +90,13 @@ def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], *, 
             f"{source} do not fit {type(model).__name__}: {'; '.join(parts)}. "
             "They belong to another network or other settings: check `network_g` in the option file "
             "against the settings stored with the weights.")
+
+
+def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Load a state dict with `strict=True`, after `check_state`.
+
+    Raises:
+        CheckpointError: as `check_state`.
+    """
+    check_state(model, state, source=source)
     model.load_state_dict(state, strict=True)

@@ -1,0 +1,67 @@
+"""A weights file is read once: its bytes, and their hash, from which everything else is told."""
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.files import read_file
+
+GIB = 2 ** 30
+LARGEST_FILE = 8 * GIB       # no restorer's weights come near it, nor do training states
+LARGEST_DECLARED = 8 * GIB   # bytes of all tensors that a file may say that it holds
+EXPANSION = 64               # times the file's size that its tensors may take unpacked: weights hardly compress
+FREE = 16 * 2 ** 20          # bytes that a file of any size may say that it holds
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """The bytes of a file, read once.
+
+    Attributes:
+        path: where it was read.
+        data: all of it.
+        sha256: of `data`, in hexadecimal.
+    """
+
+    path: Path
+    data: bytes
+    sha256: str
+
+    def check_declared(self, size: int, what: str = "its tensors") -> None:
+        """Raise `CheckpointError` where a file says that it holds far more than it can: before memory is taken."""
+        bound = min(LARGEST_DECLARED, EXPANSION * len(self.data) + FREE)
+        if size > bound:
+            raise CheckpointError(f"{self.path}: {what} would take {size / GIB:,.2f} GiB of memory, though the file has "
+                                  f"{len(self.data):,} bytes; at most {bound / GIB:,.2f} GiB is believed of such a file. It "
+                                  "is damaged, or was made to fill the memory; it is refused")
+
+
+def read_content(path: str | os.PathLike) -> FileContent:
+    """Read a file once.
+
+    Raises:
+        CheckpointError: there is no such file, it cannot be read, it is not a regular file, or is larger than any
+            weights.
+    """
+    data = read_file(path, most=LARGEST_FILE, error=CheckpointError)
+    return FileContent(Path(path), data, hashlib.sha256(data).hexdigest())
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of tensors in hexadecimal: of their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # As bytes, because NumPy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """Return the first 16 digits of the `state_hash` of a model."""
+    return state_hash(model.state_dict())[:16]

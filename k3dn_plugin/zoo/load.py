@@ -1,0 +1,226 @@
+"""One way in: whatever names a restorer becomes one that restores pictures.
+
+    >>> restorer = load_restorer("experiments/k3dn_demo/models/best.safetensors")      # doctest: +SKIP
+    >>> sharp = restorer.restore(left, right)                                          # doctest: +SKIP
+"""
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from k3dn_plugin.archs.base import Restorer
+from k3dn_plugin.archs.card import RestorerCard
+from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.files import atomic_write
+from k3dn_plugin.inference.arrays import pair_from_arrays
+from k3dn_plugin.inference.device import choose_device
+from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame
+from k3dn_plugin.inference.settings import InferenceSettings
+from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
+from k3dn_plugin.zoo.content import weights_hash
+from k3dn_plugin.zoo.sources import PRETRAINED
+from k3dn_plugin.zoo.weights import complete_settings, read_weights, save_weights
+
+PLAIN_NAME = re.compile(r"[^\W_][\w .+-]{0,99}")   # what may name a folder: one part, and nothing hidden
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRestorer:
+    """A restorer, ready to restore, and all that is known of it.
+
+    Attributes:
+        restorer: built, loaded, in evaluation mode on the device.
+        source: what it was loaded from, in words ("in memory" for a `Restorer` that was given).
+        network_g: the option mapping that builds it; None where it was given without.
+        provenance: where the weights come from, as their file says.
+        sha256: of the file; None where there is none.
+        inference: where, how precisely and in which pieces it runs.
+    """
+
+    restorer: Restorer
+    source: str = "in memory"
+    network_g: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
+    inference: InferenceSettings = InferenceSettings()
+
+    def __post_init__(self) -> None:
+        self.inference.check(self.restorer)
+        self.restorer.to(self.device).eval()
+
+    @property
+    def card(self) -> RestorerCard:
+        """What the restorer says of itself: paper, views, size rule, tiling."""
+        return self.restorer.card
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device that it runs on."""
+        return choose_device(self.inference.device)
+
+    @cached_property
+    def frames(self) -> FrameRestorer:
+        """What restores whole frames of tensors within the memory bound; remembers what it measured."""
+        return FrameRestorer(self.restorer, self.inference)
+
+    @property
+    def weights_hash(self) -> str:
+        """The first 16 digits of a hash of the weights as they are now: names, types, shapes, values."""
+        return weights_hash(self.restorer)
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """`network_g` with the constructor's defaults, as JSON would hold it: part of what identifies a result."""
+        return None if self.network_g is None else complete_settings(self.network_g)
+
+    @property
+    def name(self) -> str:
+        """A plain name for folders of results: of the run that trained the weights, else of their file.
+
+        What a file says is believed only where it is one part of a path, so that no file chooses where results go.
+        """
+        run = self.provenance.get("run")
+        if isinstance(run, str) and PLAIN_NAME.fullmatch(run) and run == run.strip(" ."):
+            return run
+        stem = Path(self.source).stem
+        return stem if PLAIN_NAME.fullmatch(stem) else type(self.restorer).__name__
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the weights beside their hash, as it is stored with scores."""
+        if self.sha256 is None:
+            return dict(self.provenance) or {"origin": "in memory"}
+        # A published file's provenance has the file's hash too, under the same name.
+        return {"file": self.source, "sha256": self.sha256, **self.provenance}
+
+    def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Return the maps of a sample, (1, 1, h, w) by name, that the restorer reads besides the views; mostly none."""
+        return self.frames.maps_of(sample)
+
+    def restore(self, left: np.ndarray, right: np.ndarray, center: np.ndarray | None = None, *, name: str = "",
+                progress: Progress | None = None) -> np.ndarray:
+        """Restore one pair and return the all-in-focus picture, in the type and shape of the views.
+
+        Args:
+            left, right: (H, W, 3) RGB, or gray as (H, W); uint8 or uint16 at full scale, or floats in [0, 1].
+            center: the captured combined view; the mean of the views where there is none.
+            name: of the scene, by which a restorer may find a map of it.
+            progress: called as `progress(tiles done, tiles)` after each tile.
+
+        Returns:
+            an array like `left`: integers rounded, floats clamped to [0, 1]. What the network gives beyond that range is
+            in `restore_tensor`.
+
+        Raises:
+            SizeError: an array has another shape, or no pixel.
+            DataError: a type is another, the views differ, or a value is not finite or far from [0, 1].
+            OptionError: the memory bound is too small for the network's smallest tile.
+        """
+        lq, center_view, form = pair_from_arrays(left, right, center)
+        maps = self.maps_of({"name": name})
+        return form.array(self.restore_tensor(lq, center_view, maps, progress=progress).image)
+
+    def restore_tensor(self, lq: torch.Tensor, center: torch.Tensor | None = None,
+                       maps: Mapping[str, torch.Tensor] | None = None, *,
+                       progress: Progress | None = None) -> RestoredFrame:
+        """Restore pairs of tensors.
+
+        Args:
+            lq: (B, 6, H, W) float in [0, 1], left RGB then right RGB. center: (B, 3, H, W) or None.
+            maps: of `maps_of`; None for those that the restorer finds without a sample.
+            progress: as in `restore`.
+
+        Returns:
+            the `RestoredFrame`: an image (B, 3, H, W) float32 on the CPU, not clamped, and how it came about.
+
+        Raises:
+            SizeError: another shape.
+            DataError: not floats.
+            OptionError: as in `restore`.
+        """
+        for name, tensor in (("lq", lq), ("center", center)):
+            if tensor is not None and not (isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
+                found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+                raise DataError(f"{name}: expected a float tensor in [0, 1]; found {found}. For NumPy arrays use "
+                                "restore(left, right)")
+        return self.frames(lq, center, maps, progress=progress)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> Path:
+        """Write `model.safetensors`, `config.json` and a model card `README.md`, as Hugging Face's hub knows them.
+
+        Returns:
+            the folder, which `load_restorer` and `from_pretrained` read.
+
+        Raises:
+            OptionError: the settings that build the restorer are not known (one given in memory).
+            StorageError: the folder cannot be written.
+        """
+        if self.network_g is None:
+            raise OptionError("save_pretrained: the settings that build this restorer are not known, since it was given in "
+                              "memory. Load it from a file, or use save_weights(path, restorer, network_g=..., "
+                              "provenance=...)")
+        folder = Path(folder)
+        save_weights(folder / PRETRAINED[0], self.restorer, network_g=self.network_g, provenance=self.provenance)
+        with atomic_write(folder / PRETRAINED[1], "w", encoding="utf-8") as file:
+            json.dump({"library_name": "k3dn_plugin", "network_g": self.network_g}, file, indent=2)
+        with atomic_write(folder / "README.md", "w", encoding="utf-8") as file:
+            file.write(model_card(self))
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **inference: Any) -> "LoadedRestorer":  # noqa: ANN401
+        """Return the restorer in a folder of `save_pretrained`; keyword arguments as for `load_restorer`."""
+        return load_restorer(folder, **inference)
+
+
+def load_restorer(source: str | os.PathLike | Restorer, *, device: str | torch.device = "auto",
+                  dtype: str | torch.dtype | None = None, tile: int | None = None, max_memory_gb: float | None = None,
+                  self_ensemble: bool = False) -> LoadedRestorer:
+    """Load a restorer, ready to restore pictures.
+
+    Args:
+        source: a weights file of ours or a published checkpoint; a folder (of `save_pretrained`, of a run, or of a
+            published network's files); a name of released weights; "center", which gives the blurred center view back; or
+            a `Restorer`, which is used as it is.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        dtype: None or "float32"; "bfloat16" or "float16" where the restorer's card lists it.
+        tile: side of square tiles in pixels; None lets memory decide.
+        max_memory_gb: bound in GiB, of the process on the CPU, of torch's memory on a GPU; larger frames are restored in
+            tiles. None: what is free.
+        self_ensemble: take the mean over the four dual-pixel-valid flips (4 x the time).
+
+    Raises:
+        CheckpointError: nothing lies at `source`, it is damaged, or of no known network.
+        OptionError: an inference setting has no meaning, or does not fit the restorer or the machine.
+    """
+    inference = InferenceSettings(device=str(device), dtype=dtype, tile=tile, max_memory_gb=max_memory_gb,
+                                  self_ensemble=self_ensemble)
+    if isinstance(source, LoadedRestorer):
+        return LoadedRestorer(source.restorer, source.source, source.network_g, source.provenance, source.sha256, inference)
+    if isinstance(source, Restorer):
+        return LoadedRestorer(source, inference=inference)
+    if str(source) == DO_NOTHING:
+        return LoadedRestorer(CenterView(), DO_NOTHING, {"type": "CenterView"},
+                              {"origin": "none: the center view as it is"}, None, inference)
+    file = read_weights(source)
+    return LoadedRestorer(file.build(), str(file.path), file.network_g, file.provenance, file.sha256, inference)
+
+
+def model_card(loaded: LoadedRestorer) -> str:
+    """Return the Markdown of a model card: what the restorer is, what it reads, where its weights come from."""
+    card = loaded.card
+    lines = ["---", "library_name: k3dn_plugin", "tags: [image-restoration, deblurring, dual-pixel]", "---", "",
+             f"# {card.title}", "", f"{card.paper} ({card.venue} {card.year}).", "",
+             f"Views: {', '.join(card.views)}. Weights hash: `{loaded.weights_hash}`.", "", "```python",
+             "import k3dn_plugin as k3dn", 'restorer = k3dn.load_restorer("THIS_FOLDER")',
+             "sharp = restorer.restore(left, right)   # NumPy (H, W, 3)", "```", "", "## Settings", "", "```json",
+             json.dumps(dict(loaded.network_g or {}), indent=2), "```", "", "## Where the weights come from", "",
+             "```json", json.dumps(dict(loaded.provenance), indent=2), "```", ""]
+    return "\n".join(lines)
