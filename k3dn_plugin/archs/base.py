@@ -44,6 +44,22 @@ class Restorer(nn.Module):
         """The sample's maps, (1, h, w) by the names of `maps`; a restorer with any overrides it."""
         return {}
 
+    def to(self, *arguments: Any, memory_format: torch.memory_format | None = None, **given: Any) -> "Restorer":
+        """Move or convert as `nn.Module.to`; a memory format is given to the weights that can have it.
+
+        `nn.Module.to` asks it of every tensor of four or five dimensions, which fails where a network has 3-D
+        convolutions besides 2-D ones, and would reorder tensors that are no weights of convolutions.
+        """
+        super().to(*arguments, **given)
+        if memory_format is not None:
+            of_volumes = (torch.channels_last_3d if memory_format == torch.channels_last else memory_format)
+            for module in self.modules():
+                if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                    module.weight.data = module.weight.data.contiguous(memory_format=memory_format)
+                elif isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
+                    module.weight.data = module.weight.data.contiguous(memory_format=of_volumes)
+        return self
+
     @abstractmethod
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """(B, 3V, H, W) of the card's V views, in its order and range, at a legal size -> (B, 3, H, W)."""

@@ -6,6 +6,8 @@ similarities, are sums of element-wise products; the functions that compute them
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
+
 _tally: ContextVar[list | None] = ContextVar("k3dn_macs", default=None)
 
 
@@ -21,6 +23,8 @@ def recorded_macs():
 
 def record_macs(count: int):
     """Report multiply-accumulates done by element-wise products; does nothing unless someone counts."""
+    if torch.compiler.is_compiling():
+        return  # a context variable would break the graph, and nobody counts there
     tally = _tally.get()
     if tally is not None:
         tally.append(int(count))
