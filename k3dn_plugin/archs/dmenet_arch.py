@@ -180,7 +180,8 @@ class DMENet(Restorer):
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         # The levels of blur are quantiles over the whole image.
         tiling="approximate", receptive_margin=160, recipe_source="official code", view_order_matters=False,
-        notes="Published scores round the image to 8 bits before the deconvolution. Training needs maps of "
+        notes="Published scores round the image to 8 bits before the deconvolution. It does not compile to one graph, "
+              "since the deconvolution chooses its polynomials by values. Training needs maps of "
               "the true blur: the published losses compare `defocus` with them. That `restored` passes a "
               "gradient on to the map is ours. The deconvolution takes minutes for a frame of DPDD on a CPU.")
 
