@@ -26,8 +26,9 @@ def fresh():
     torch._dynamo.reset()
 
 
+# Dual-pixel variants are the same code with more channels.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RESTORERS)
+@pytest.mark.parametrize("name", [name for name in RESTORERS if not name.endswith("Dual")])
 def test_one_graph(name):
     restorer = build(name)
     compiled = torch.compile(restorer, backend="eager", fullgraph=name not in BREAKS)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from k3dn_plugin.layers.parallel_atrous import ParallelAtrous
-from k3dn_plugin.modules.deblur.conditioning import Steering
+from k3dn_plugin.modules.deblur.conditioning import Conditioning
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import MODULES
 
@@ -28,7 +28,7 @@ class AtrousDeblur(nn.Module):
 
     def __init__(self, *, channels: int, vector_size: int, blocks: int = 2, rates: Sequence[int] = (1, 2, 3, 4, 5)):
         super().__init__()
-        self.from_disparity = Steering(vector_size, channels)
+        self.from_disparity = Conditioning(vector_size, channels)
         self.blocks = nn.ModuleList(ParallelAtrous(channels, rates) for _ in range(blocks))
 
     def forward(self, features: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:

@@ -6,7 +6,7 @@ from torch import nn
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 
 
-class Steering(nn.Linear):
+class Conditioning(nn.Linear):
     """A map of C channels from the disparity vectors, constant over each window, to be added to features.
 
     Args:

@@ -5,7 +5,7 @@ from torch import nn
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.dynamic_filter import dynamic_filter
 from k3dn_plugin.layers.residual import SLOPE
-from k3dn_plugin.modules.deblur.conditioning import Steering
+from k3dn_plugin.modules.deblur.conditioning import Conditioning
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import MODULES
 
@@ -15,7 +15,7 @@ class FilterStep(nn.Module):
 
     def __init__(self, channels: int, vector_size: int, kernel_size: int):
         super().__init__()
-        self.from_disparity = Steering(vector_size, channels)
+        self.from_disparity = Conditioning(vector_size, channels)
         self.trunk = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(SLOPE))
         self.kernels = nn.Conv2d(channels, kernel_size ** 2, 3, padding=1)
         self.residual = nn.Conv2d(channels, channels, 3, padding=1)

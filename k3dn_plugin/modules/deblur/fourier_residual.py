@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from k3dn_plugin.layers.fourier_residual import FourierBlock
-from k3dn_plugin.modules.deblur.conditioning import Steering
+from k3dn_plugin.modules.deblur.conditioning import Conditioning
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import MODULES
 
@@ -26,7 +26,7 @@ class FourierResidualDeblur(nn.Module):
 
     def __init__(self, *, channels: int, vector_size: int, blocks: int = 4):
         super().__init__()
-        self.from_disparity = Steering(vector_size, channels)
+        self.from_disparity = Conditioning(vector_size, channels)
         self.blocks = nn.Sequential(*(FourierBlock(channels) for _ in range(blocks)))
 
     def forward(self, features: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:

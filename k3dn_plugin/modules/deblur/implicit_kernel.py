@@ -8,7 +8,7 @@ from k3dn_plugin.layers.implicit_kernels import ImplicitKernelBank
 from k3dn_plugin.layers.macs import record_macs
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 from k3dn_plugin.layers.windows import partition, partition_with_margin, unpartition
-from k3dn_plugin.modules.deblur.conditioning import Steering
+from k3dn_plugin.modules.deblur.conditioning import Conditioning
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.registry import MODULES
 
@@ -25,8 +25,8 @@ class ImplicitKernelBlock(nn.Module):
         super().__init__()
         self.bank, self.pad_windows = bank, pad_windows
         groups = 1 + len(bank.sizes)  # the first is that of no kernel
-        self.sizes_by_window = Steering(vector_size, groups)
-        self.bases_by_window = Steering(vector_size, bank.bases)
+        self.sizes_by_window = Conditioning(vector_size, groups)
+        self.bases_by_window = Conditioning(vector_size, bank.bases)
         self.trunk = None
         if per_pixel:
             self.trunk = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())

@@ -5,7 +5,7 @@ from torch import nn
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.adaptive_filter import iterative_adaptive_convolution
 from k3dn_plugin.layers.leaky import SLOPE
-from k3dn_plugin.modules.deblur.conditioning import Steering
+from k3dn_plugin.modules.deblur.conditioning import Conditioning
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import MODULES
 
@@ -30,7 +30,7 @@ class IterativeFilterDeblur(nn.Module):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise OptionError(f"IterativeFilterDeblur.kernel_size: expected an odd number, found {kernel_size}")
-        self.from_disparity = Steering(vector_size, channels)
+        self.from_disparity = Conditioning(vector_size, channels)
         self.code = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(SLOPE))
         self.kernels = nn.ModuleList(nn.Conv2d(channels, 2 * channels * kernel_size, 1) for _ in range(blocks))
         self.biases = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(blocks))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from k3dn_plugin.layers.large_kernel import LargeKernelBlock
-from k3dn_plugin.modules.deblur.conditioning import Steering
+from k3dn_plugin.modules.deblur.conditioning import Conditioning
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import MODULES
 
@@ -32,7 +32,7 @@ class LargeKernelDeblur(nn.Module):
     def __init__(self, *, channels: int, vector_size: int, blocks: int = 4, kernel_size: int = 9,
                  expansion: float = 2.3) -> None:
         super().__init__()
-        self.from_disparity = Steering(vector_size, channels)
+        self.from_disparity = Conditioning(vector_size, channels)
         self.blocks = nn.Sequential(*(LargeKernelBlock(channels, kernel_size, expansion=expansion)
                                       for _ in range(blocks)))
 

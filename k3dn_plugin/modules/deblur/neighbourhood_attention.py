@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from k3dn_plugin.layers.neighbourhood_unit import NeighbourhoodUnit
-from k3dn_plugin.modules.deblur.conditioning import Steering
+from k3dn_plugin.modules.deblur.conditioning import Conditioning
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import MODULES
 
@@ -34,7 +34,7 @@ class NeighbourhoodAttentionDeblur(nn.Module):
     def __init__(self, *, channels: int, vector_size: int, blocks: int = 2, heads: int = 2, dilation: int = 5,
                  expansion: float = 2.66) -> None:
         super().__init__()
-        self.from_disparity = Steering(vector_size, channels)
+        self.from_disparity = Conditioning(vector_size, channels)
         self.blocks = nn.Sequential(*(NeighbourhoodUnit(channels, heads, dilation=step, expansion=expansion)
                                       for _ in range(blocks) for step in (1, dilation)))
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.channel_attention import TransformerBlock
-from k3dn_plugin.modules.deblur.conditioning import Steering
+from k3dn_plugin.modules.deblur.conditioning import Conditioning
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import MODULES
 
@@ -32,7 +32,7 @@ class TransformerDeblur(nn.Module):
         super().__init__()
         if heads < 1 or channels % heads:
             raise OptionError(f"TransformerDeblur.heads: expected a divisor of {channels} channels, found {heads}")
-        self.from_disparity = Steering(vector_size, channels)
+        self.from_disparity = Conditioning(vector_size, channels)
         self.blocks = nn.Sequential(*(TransformerBlock(channels, heads, expansion=expansion)
                                       for _ in range(blocks)))
 
