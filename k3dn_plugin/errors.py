@@ -23,6 +23,10 @@ class RegistryError(K3DNError):
     """A name is not registered, or registered twice."""
 
 
+class ComponentError(K3DNError, TypeError):
+    """A component's class lacks what its kind must have."""
+
+
 class DataError(K3DNError):
     """A view, frame, store or folder is missing, damaged or not what it promised to be."""
 
