@@ -15,6 +15,7 @@ nothing in it is executed:
 
 The position in the data is the iteration: the sampler starts there.
 """
+import contextlib
 import io
 import zipfile
 from pathlib import Path
@@ -56,6 +57,10 @@ def load_state(path):
         there = [p.name for p in state_files(path.parent)]
         raise CheckpointError(f"no training state at {path}; {path.parent} holds "
                               f"{', '.join(there) or 'none'}. --resume auto takes the newest of a run")
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if file.read(9)[8:] == b"{":  # how safetensors begin
+            raise CheckpointError(f"{path} holds weights, not a training state, so training cannot be resumed from it. To "
+                                  "start a training from these weights: --set path.pretrain_network_g=" + str(path))
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # compares every record with its checksum

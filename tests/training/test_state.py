@@ -149,3 +149,9 @@ def test_another_version_is_named(tmp_path):
     shutil.rmtree(tmp_path)
     with pytest.raises(CheckpointError, match="holds none"):
         load_state(path)
+
+
+def test_weights_are_no_state(run):
+    result, _, again = run
+    with pytest.raises(CheckpointError, match="holds weights, not a training state.*path.pretrain_network_g="):
+        again(resume=result.last_weights)
