@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 from k3dn_plugin.commands._reference_pages import commands_page, components_page, options_page  # noqa: E402
 
 # Pages that are kept beside the code; the site shows them under these names.
-KEPT_ELSEWHERE = {"datasets/README.md": "guides/datasets.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
+KEPT_ELSEWHERE = {"datasets/README.md": "guides/datasets.md", "CHANGELOG.md": "changelog.md",
+                  "SECURITY.md": "security.md"}
 # The floors of the house, from top to bottom, with a page of the API each.
 FLOORS = {"commands": "the console command `k3dn`", "doctor": "what is installed, missing or broken",
           "bridges": "BasicSR, mmengine, torchvision", "comparison": "head-to-head tables and reports",
@@ -80,7 +81,8 @@ def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
         anchor = _sections(ROOT / "docs" / file.src_uri).get(section, "")
         return f'<a href="{get_relative_url(file.url, page.file.url)}{anchor}">{found[0]}</a>'
 
-    return re.sub(r"(?:<code>)?docs/networks/(?P<name>\w+)\.md(?:</code>)?(?:,\s+sections?\s+(?P<section>[\d.]+))?", link, html)
+    return re.sub(r"(?:<code>)?docs/networks/(?P<name>\w+)\.md(?:</code>)?(?:,\s+sections?\s+(?P<section>[\d.]+))?",
+                  link, html)
 
 
 def on_post_build(config: Any) -> None:
@@ -128,9 +130,9 @@ def _modules(floor: str) -> list[str]:
 
 
 def _api_index() -> str:
-    lines = ["# API", "", "Generated from the docstrings, a page for each floor of [the tree](../architecture.md), from top "
-             "to bottom. `k3dn_plugin.load_restorer` is the one way in to a restorer; everything that an option file can name "
-             "is listed under [components](../reference/components.md).", "", "| page | what is there |", "|---|---|"]
+    lines = ["# API", "", "Generated from the docstrings, a page for each floor of [the tree](../architecture.md), from "
+             "top to bottom. `k3dn_plugin.load_restorer` is the one way in to a restorer; everything that an option file "
+             "can name is listed under [components](../reference/components.md).", "", "| page | what is there |", "|---|---|"]
     return "\n".join([*lines, *(f"| [`{floor}`]({floor}.md) | {words} |" for floor, words in FLOORS.items()), ""])
 
 

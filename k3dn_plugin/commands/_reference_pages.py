@@ -26,8 +26,8 @@ def options_page() -> str:
              "Every key that an option file may have, generated from the schema that checks it "
              "(`k3dn_plugin.option_schema`). A key that is not here, and is not an argument of a "
              "[component](components.md), stops a run at once, and the message names the nearest valid one. "
-             "`_base_: [file, ...]` inherits other option files, `_delete_: true` in a mapping drops what it would inherit, "
-             "and `--set a.b=c` on the command line comes last.", ""]
+             "`_base_: [file, ...]` inherits other option files, `_delete_: true` in a mapping drops what it would "
+             "inherit, and `--set a.b=c` on the command line comes last.", ""]
     for path, model in _blocks(OptionKeys):
         lines += [f"## `{path}`" if path else "## The file", "", _sentence(model.__doc__), "",
                   *_table(("key", "type", "default", "what it is"),
@@ -49,8 +49,8 @@ def commands_page() -> str:
         else:
             os.environ["COLUMNS"] = wide
     lines = ["# Commands", "",
-             "What `k3dn COMMAND --help` prints. In a checkout that is not installed, `python tools/COMMAND.py` takes the "
-             "same arguments.", ""]
+             "What `k3dn COMMAND --help` prints. In a checkout that is not installed, `python tools/COMMAND.py` takes "
+             "the same arguments.", ""]
     for group, title in GROUPS.items():
         lines += [f"## {title[0].upper()}{title[1:]}", ""]
         for name, module in commands().items():
@@ -63,12 +63,13 @@ def components_page() -> str:
     """Return every registered component in Markdown: its name, what it is, and its arguments, a table a kind."""
     lines = ["# Components", "",
              "Everything that can be named in an option file or on the command line, generated from the registries. "
-             "The arguments are the keys that stand beside `type`. [Contributing](../contributing.md) shows how each kind "
-             "is written.", ""]
+             "The arguments are the keys that stand beside `type`. [Contributing](../contributing.md) shows how each "
+             "kind is written.", ""]
     for key, registry in REGISTRIES.items():
         lines += [f"## {KINDS.get(key, key)}", "", f"`{key}`, looked for in "
                   f"{', '.join(f'`{package}`' for package in registry.packages)}.", "",
-                  *_table(("name", "what it is", "arguments"), (_component_row(registry, name) for name in _own(registry))), ""]
+                  *_table(("name", "what it is", "arguments"),
+                          (_component_row(registry, name) for name in _own(registry))), ""]
     return "\n".join(lines)
 
 
