@@ -134,7 +134,8 @@ def test_everything_from_a_package_of_your_own(tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("")
     words = {"unsharp": "class UnsharpDeblur", "plain_arch": "class PlainDeblur", "gradient": "class GradientError",
-             "apodized": "def apodized_disc", "scene_folders": "class SceneFolders", "plain_format": "class PlainFormat"}
+             "apodized": "def apodized_disc", "scene_folders": "class SceneFolders",
+             "plain_format": "class PlainFormat"}
     for name, word in words.items():
         (package / f"{name}.py").write_text(block("python", word), encoding="utf-8")
     metadata = tmp_path / "my_package-1.0.dist-info"
