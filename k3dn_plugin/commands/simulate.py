@@ -81,7 +81,7 @@ def make(arguments):
         size=tuple(arguments.size or (512, 512)), max_radius=arguments.max_radius, shot=arguments.shot,
         read=arguments.read, bit_depth=arguments.bits, mode=arguments.mode, bank=arguments.bank,
         families=tuple(arguments.psf or PSF_FAMILIES.names() + [MEASURED] * (arguments.bank is not None)),
-        split=tuple(arguments.split), frame=arguments.frame and tuple(arguments.frame),
+        separation=tuple(arguments.split), frame=arguments.frame and tuple(arguments.frame),
         distortion_share=arguments.distortion)
     if arguments.rgbd is None:
         count = 100 if arguments.count is None else arguments.count

@@ -78,7 +78,7 @@ class SimulatedDualPixelDataset(Dataset):
         self.seed, self.length, self.fixed, self.device = seed, length, fixed, device
         self.settings = SimulationSettings(
             size=(crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size),
-            max_radius=max_radius, mode=mode, families=families, bank=bank, split=tuple(split),
+            max_radius=max_radius, mode=mode, families=families, bank=bank, separation=tuple(split),
             frame=frame and tuple(frame), field_tilt=tuple(field_tilt), field_share=field_share,
             distortion_share=distortion_share, flat_share=flat_share, smooth_share=smooth_share,
             shrink=tuple(shrink), shot=shot, read=read, bit_depth=bit_depth, fast=True)

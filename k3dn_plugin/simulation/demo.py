@@ -22,7 +22,7 @@ TRAIN = SimulationSettings(size=(288, 288), max_radius=MAX_RADIUS,
 # Where the lens is focused on the held-out scene, as quantiles of its disparity: far, middle, near.
 FOCUS = (0.1, 0.5, 0.9)
 # One lens for the held-out scene that is none of those drawn for training, but like them.
-HELD_OUT_PSF = PsfSettings(family="soft_disc", split=0.85, parameters={"softness": 0.2})
+HELD_OUT_PSF = PsfSettings(family="soft_disc", separation=0.85, parameters={"softness": 0.2})
 
 
 def build_demo(folder, *, scenes: int = 40, seed: int = 0) -> tuple[LmdbStore, LmdbStore]:

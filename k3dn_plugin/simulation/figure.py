@@ -9,7 +9,7 @@ GAP = 6
 
 
 def contact_sheet(rows, height: int = 220) -> np.ndarray:
-    """One picture, (H, W, 3) uint8: a row a scene with left, right, sharp and the blur radius in colour.
+    """One picture, (H, W, 3) uint8: a row a scene with left, right, sharp and the blur radius in color.
 
     Args:
         rows: mappings of `left`, `right`, `sharp` (H, W, 3) uint8 or uint16 and `defocus` (H, W).
@@ -17,7 +17,7 @@ def contact_sheet(rows, height: int = 220) -> np.ndarray:
     lines = []
     for row in rows:
         pictures = [eight_bits(row[view]) for view in ("left", "right", "sharp")]
-        pictures.append(colour_of_radius(row["defocus"]))
+        pictures.append(color_of_radius(row["defocus"]))
         width = round(pictures[0].shape[1] * height / pictures[0].shape[0])
         pictures = [cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pictures]
         lines.append(_join(pictures, 1))
@@ -32,7 +32,7 @@ def eight_bits(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
 
 
-def colour_of_radius(radius: np.ndarray, largest: float | None = None) -> np.ndarray:
+def color_of_radius(radius: np.ndarray, largest: float | None = None) -> np.ndarray:
     """Blue nearer than focus, white in focus, red beyond: (H, W) -> (H, W, 3) uint8."""
     scale = largest or max(float(np.abs(radius).max()), 1e-6)
     value = np.clip(radius / scale, -1, 1)[..., None]
@@ -48,7 +48,7 @@ def kernel_sheet(radii=(-8, -4, -2, 2, 4, 8), *, split: float = 1.0, scale: int 
     for family in PSF_FAMILIES.names():
         cells = []
         for radius in radii:
-            pair = kernel_pair(radius, PsfSettings(family=family, split=split), size=size)
+            pair = kernel_pair(radius, PsfSettings(family=family, separation=split), size=size)
             brightest = max(float(k.max()) for k in pair)
             for kernel in pair:
                 cell = (255 * (kernel / brightest).numpy() ** 0.7).astype(np.uint8)

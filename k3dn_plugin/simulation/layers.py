@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.errors import SizeError
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import PsfSettings
 from k3dn_plugin.simulation.spread import FAST_STEP, STEP, spread_part, spread_surface
 
@@ -22,17 +22,17 @@ class Surface:
     """One thing in the scene.
 
     Attributes:
-        colour: (3, H, W) in linear light; valid wherever the surface might show, hidden parts included.
+        color: (3, H, W) in linear light; valid wherever the surface might show, hidden parts included.
         alpha: (1, H, W) coverage in [0, 1].
         radius: (H, W) signed blur radius in pixels.
     """
 
-    colour: torch.Tensor
+    color: torch.Tensor
     alpha: torch.Tensor
     radius: torch.Tensor
 
 
-def render_pair(surfaces, settings: PsfSettings, *, place: Place | None = None,
+def render_pair(surfaces, settings: PsfSettings, *, place: FieldWindow | None = None,
                 fast: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """The left and the right view, (3, H, W) each, of surfaces listed back to front, on the surfaces' device.
 
@@ -48,14 +48,14 @@ def render_pair(surfaces, settings: PsfSettings, *, place: Place | None = None,
     Raises:
         SizeError: a surface differs in size, or the rearmost leaves holes.
     """
-    shape = surfaces[0].colour.shape[-2:]
+    shape = surfaces[0].color.shape[-2:]
     if float(surfaces[0].alpha.min()) < 1:
         raise SizeError("the rearmost surface must cover the whole picture (alpha 1 everywhere)")
     views = None
     for surface in surfaces:
-        if surface.colour.shape[-2:] != shape or surface.radius.shape != shape:
+        if surface.color.shape[-2:] != shape or surface.radius.shape != shape:
             raise SizeError(f"surfaces of one scene must have one size, found {tuple(shape)} and "
-                            f"{tuple(surface.colour.shape[-2:])}")
+                            f"{tuple(surface.color.shape[-2:])}")
         if fast or settings.varies:
             spread = spread_part(surface, settings, place, FAST_STEP if fast else STEP)
         else:
@@ -70,7 +70,7 @@ def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness:
                         aligned: bool = False) -> list[Surface]:
     """Cut an RGB-D picture into surfaces, back to front.
 
-    Each slab of `thickness` pixels of radius also stretches behind whatever is nearer, with colours filled in
+    Each slab of `thickness` pixels of radius also stretches behind whatever is nearer, with colors filled in
     from its own, so that blurring never pulls foreground into it nor leaves a hole.
 
     Args:
@@ -92,8 +92,8 @@ def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness:
         own = (radius <= far + 1e-4) & (radius >= near - thickness)
         if not bool(own.any()):
             continue
-        colour = fill_holes(image, own[None].float())
-        surfaces.append(Surface(colour, alpha, radius.clamp(near, far)))
+        color = fill_holes(image, own[None].float())
+        surfaces.append(Surface(color, alpha, radius.clamp(near, far)))
     return surfaces
 
 
@@ -109,7 +109,7 @@ def fill_holes(image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         mean = (image * valid).sum((1, 2), keepdim=True) / valid.sum()
         return torch.where(valid > 0, image, mean)
     weight = F.avg_pool2d(valid[None], 2, ceil_mode=True, count_include_pad=False)[0]
-    colour = F.avg_pool2d((image * valid)[None], 2, ceil_mode=True, count_include_pad=False)[0]
-    coarse = fill_holes(colour / weight.clamp(min=1e-6), (weight > 0).float())
+    color = F.avg_pool2d((image * valid)[None], 2, ceil_mode=True, count_include_pad=False)[0]
+    coarse = fill_holes(color / weight.clamp(min=1e-6), (weight > 0).float())
     pushed = F.interpolate(coarse[None], size=(height, width), mode="bilinear", align_corners=False)[0]
     return torch.where(valid > 0, image, pushed)

@@ -12,7 +12,7 @@ from k3dn_plugin.files import atomic_write
 from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation import dddnet, rdpd
 from k3dn_plugin.simulation.demo import load_motorcycle
-from k3dn_plugin.simulation.figure import colour_of_radius, eight_bits
+from k3dn_plugin.simulation.figure import color_of_radius, eight_bits
 from k3dn_plugin.simulation.layers import surfaces_from_depth
 from k3dn_plugin.simulation.optics import blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import photograph, random_source, simulate_scene
@@ -50,7 +50,7 @@ def kernel_rows(bank=None) -> dict[str, list[np.ndarray]]:
     rows = {}
     families = [*PSF_FAMILIES.names(), *([MEASURED] if bank else [])]
     for family in families:
-        lens = PsfSettings(family=family, split=1.0, field_tilt=0.8,
+        lens = PsfSettings(family=family, separation=1.0, field_tilt=0.8,
                            parameters={"folder": bank} if family == MEASURED else {})
         rows[family] = [_overlay(kernel_pair(r, lens)) for r in RADII] + [
             _overlay(kernel_pair(RADII[-1], lens.at((u, 0.0)))) for u in FIELD]
@@ -65,7 +65,7 @@ def pair_rows() -> dict[str, list[np.ndarray]]:
     image, disparity = load_motorcycle()
     middle = float(np.quantile(disparity.numpy(), 0.5))
     radius = blur_radius_from_disparity(disparity, in_focus=middle, max_radius=8.0)
-    made = photograph(surfaces_from_depth(image, radius), image, radius, PsfSettings(split=1.0),
+    made = photograph(surfaces_from_depth(image, radius), image, radius, PsfSettings(separation=1.0),
                       SensorSettings(), random_source(0))
     pixels, depth = quantise(image, 8), _metres(disparity)
     released = {**rdpd.render_rdpd(pixels, 2.5 * depth, rdpd.CAMERAS[2], rdpd.PSF_BANK[0]), "sharp": pixels}
@@ -80,7 +80,7 @@ def pair_rows() -> dict[str, list[np.ndarray]]:
     for name, frames in scenes.items():
         left, right, sharp = (eight_bits(frames[view]) for view in ("left", "right", "sharp"))
         both = np.dstack([left.mean(2), right.mean(2), right.mean(2)]).astype(np.uint8)
-        rows[name] = [left, right, both, sharp, colour_of_radius(frames["defocus"])]
+        rows[name] = [left, right, both, sharp, color_of_radius(frames["defocus"])]
     return rows
 
 

@@ -6,7 +6,7 @@ import torch
 
 from k3dn_plugin.simulation.layers import render_pair, surfaces_from_depth
 from k3dn_plugin.simulation.photographs import load_linear
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap
 from k3dn_plugin.simulation.radial import distort, margin_needed
 from k3dn_plugin.simulation.scenes import flatten, random_scene
@@ -15,7 +15,7 @@ from k3dn_plugin.simulation.settings import (
     FACTS,
     SimulationSettings,
     draw_distortion,
-    draw_place,
+    draw_window,
     draw_psf,
     draw_sensor,
 )
@@ -45,19 +45,19 @@ def simulate_scene(photos, settings: SimulationSettings, *, seed: int, index: in
 def draw_scene(photos, settings: SimulationSettings, random: np.random.Generator, *,
                device: str = "cpu") -> dict[str, np.ndarray]:
     """The same from a random source."""
-    place, distortion = draw_place(settings, random), draw_distortion(settings, random)
+    place, distortion = draw_window(settings, random), draw_distortion(settings, random)
     margin, size = 0, settings.size
     if distortion is not None:
-        place = place or Place(size)
+        place = place or FieldWindow(size)
         margin = margin_needed(size, distortion, place)
         place, size = place.grown(margin), (size[0] + 2 * margin, size[1] + 2 * margin)
     surfaces = random_scene(photos, size, random, max_radius=settings.max_radius, shrink=settings.shrink,
                             flat_share=settings.flat_share, smooth_share=settings.smooth_share)
-    surfaces = [dataclasses.replace(s, colour=s.colour.to(device), alpha=s.alpha.to(device),
+    surfaces = [dataclasses.replace(s, color=s.color.to(device), alpha=s.alpha.to(device),
                                     radius=s.radius.to(device)) for s in surfaces]
     sharp, radius = flatten(surfaces)
     psf, sensor = draw_psf(settings, random), draw_sensor(settings, random)
-    return photograph(surfaces, sharp, radius, psf, sensor, random, place=place, distortion=distortion,
+    return photograph(surfaces, sharp, radius, psf, sensor, random, window=window, distortion=distortion,
                       margin=margin, fast=settings.fast, bit_depth=settings.bit_depth)
 
 
@@ -69,7 +69,7 @@ def simulate_from_depth(image: torch.Tensor, radius: torch.Tensor, psf: PsfSetti
 
 
 def photograph(surfaces, sharp, radius, psf: PsfSettings, sensor: SensorSettings,
-               random: np.random.Generator, *, place: Place | None = None, distortion=None, margin: int = 0,
+               random: np.random.Generator, *, place: FieldWindow | None = None, distortion=None, margin: int = 0,
                fast: bool = False, bit_depth: int = 16) -> dict[str, np.ndarray]:
     """Render and read out. Each view has its own noise; center is their mean, the truth has neither.
 
@@ -83,15 +83,15 @@ def photograph(surfaces, sharp, radius, psf: PsfSettings, sensor: SensorSettings
         margin: pixels that are cut off every side after the distortion.
         fast, bit_depth: see `SimulationSettings`.
     """
-    views = render_pair(surfaces, psf, place=place, fast=fast)
+    views = render_pair(surfaces, psf, window=window, fast=fast)
     gap = _gap(radius, psf, place)
     if distortion is not None:
-        views = [distort(view, distortion, place=place, margin=margin, repeat=True) for view in views]
-        sharp = distort(sharp, distortion, place=place, margin=margin, repeat=True)
-        radius = distort(radius[None], distortion, place=place, margin=margin, nearest=True, repeat=True)[0]
+        views = [distort(view, distortion, window=window, margin=margin, repeat=True) for view in views]
+        sharp = distort(sharp, distortion, window=window, margin=margin, repeat=True)
+        radius = distort(radius[None], distortion, window=window, margin=margin, nearest=True, repeat=True)[0]
         place = place and place.grown(-margin)
     # The random numbers come from the CPU: the same on every device.
-    views = [expose(view, side, sensor, random, place=place) for side, view in enumerate(views)]
+    views = [expose(view, side, sensor, random, window=window) for side, view in enumerate(views)]
     radius = radius.cpu().numpy().astype(np.float32)
     return {"left": quantise(views[0], bit_depth), "right": quantise(views[1], bit_depth),
             "center": quantise((views[0] + views[1]) / 2, bit_depth), "sharp": quantise(sharp, bit_depth),

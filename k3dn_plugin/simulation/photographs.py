@@ -9,7 +9,7 @@ import torch
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.listing import list_files
 from k3dn_plugin.errors import DataError, DependencyError
-from k3dn_plugin.simulation.colour import srgb_to_linear
+from k3dn_plugin.simulation.color import srgb_to_linear
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 # Photographs that lie inside scikit-image's wheel (its other pictures are drawings, or would be downloaded).

@@ -2,10 +2,10 @@
 import torch
 import torch.nn.functional as F
 
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.field_window import FieldWindow
 
 
-def distort(image: torch.Tensor, coefficients, *, place: Place | None = None, margin: int = 0,
+def distort(image: torch.Tensor, coefficients, *, place: FieldWindow | None = None, margin: int = 0,
             nearest: bool = False, repeat: bool = False) -> torch.Tensor:
     """(C, H, W) with source = centre + (destination - centre) (A R^3 + B R^2 + C R + D).
 
@@ -33,7 +33,7 @@ def distort(image: torch.Tensor, coefficients, *, place: Place | None = None, ma
     return torch.minimum(torch.maximum(moved, lowest), image.amax())
 
 
-def margin_needed(size, coefficients, place: Place) -> int:
+def margin_needed(size, coefficients, place: FieldWindow) -> int:
     """Pixels on every side of a crop of `size` that its distortion reaches out to."""
     x, y = _sources(size[0], size[1], coefficients, place)
     outside = max(float(-x.min()), float(x.max()) - size[1] + 1, float(-y.min()), float(y.max()) - size[0] + 1)

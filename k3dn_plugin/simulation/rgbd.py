@@ -9,7 +9,7 @@ from k3dn_plugin.simulation import dddnet, rdpd
 from k3dn_plugin.simulation.layers import surfaces_from_depth
 from k3dn_plugin.simulation.optics import blur_radius, blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import photograph
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap
 from k3dn_plugin.simulation.radial import distort
 from k3dn_plugin.simulation.settings import SimulationSettings, draw_distortion, draw_psf, draw_sensor
@@ -78,7 +78,7 @@ def draw_rgbd_scene(picture: RgbdPicture, settings: SimulationSettings, rgbd: Rg
     surfaces = surfaces_from_depth(image, radius, thickness=2.0, aligned=True) if settings.fast else \
         surfaces_from_depth(image, radius)
     return photograph(surfaces, image, radius, psf, sensor, random,
-                      place=Place(frame, (top, left)), distortion=distortion, fast=settings.fast,
+                      window=FieldWindow(frame, (top, left)), distortion=distortion, fast=settings.fast,
                       bit_depth=settings.bit_depth)
 
 
@@ -106,7 +106,7 @@ def _published(picture, rows, columns, settings, random):
         camera = rdpd.CAMERAS[int(random.integers(len(rdpd.CAMERAS)))]
         psf = rdpd.PSF_BANK[int(random.integers(len(rdpd.PSF_BANK)))]
         distortion = draw_distortion(settings, random) and camera.distortion
-        lens = PsfSettings(family="butterworth", split=1.0, parameters={
+        lens = PsfSettings(family="butterworth", separation=1.0, parameters={
             "order": psf.order, "cutoff": psf.cutoff, "floor": psf.floor})
         gap = centroid_gap(8.0, lens) / 8
     else:

@@ -91,8 +91,8 @@ def random_shape(size, random: np.random.Generator) -> torch.Tensor:
 
 def flatten(surfaces) -> tuple[torch.Tensor, torch.Tensor]:
     """The all-in-focus picture (3, H, W) and the (H, W) blur radius of what is seen at each pixel."""
-    picture, radius = surfaces[0].colour, surfaces[0].radius
+    picture, radius = surfaces[0].color, surfaces[0].radius
     for surface in surfaces[1:]:
-        picture = picture * (1 - surface.alpha) + surface.colour * surface.alpha
+        picture = picture * (1 - surface.alpha) + surface.color * surface.alpha
         radius = torch.where(surface.alpha[0] > 0.5, surface.radius, radius)
     return picture, radius

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from k3dn_plugin.simulation.colour import linear_to_srgb
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.color import linear_to_srgb
+from k3dn_plugin.simulation.field_window import FieldWindow
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SensorSettings:
 
 
 def expose(view: torch.Tensor, side: int, settings: SensorSettings, random: np.random.Generator, *,
-           place: Place | None = None):
+           place: FieldWindow | None = None):
     """(3, H, W) linear light of one view (`side` 0 left, 1 right) with gain, vignetting and its own noise."""
     width = view.shape[-1]
     columns = (torch.linspace(-1, 1, width) if place is None else place.across(width).float()).to(view.device)

@@ -6,7 +6,7 @@ import numpy as np
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import PSF_FAMILIES
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import MEASURED, PsfSettings, check_psf
 from k3dn_plugin.simulation.rdpd import CAMERAS
 from k3dn_plugin.simulation.sensor import SensorSettings
@@ -107,7 +107,7 @@ def draw_psf(settings: SimulationSettings, random: np.random.Generator) -> PsfSe
     if family == MEASURED:
         parameters = {"folder": settings.bank}
     off_axis = random.random() < settings.field_share
-    return PsfSettings(family=family, split=float(random.uniform(*settings.split)), parameters=parameters,
+    return PsfSettings(family=family, separation=float(random.uniform(*settings.split)), parameters=parameters,
                        tilt=float(random.uniform(-0.4, 0.4)) if off_axis else 0.0,
                        aspect=float(random.uniform(0.85, 1.18)) if off_axis else 1.0,
                        field_tilt=float(random.uniform(*settings.field_tilt)) if settings.frame else 0.0)
@@ -120,12 +120,12 @@ def draw_sensor(settings: SimulationSettings, random: np.random.Generator) -> Se
                           shot=settings.shot, read=settings.read)
 
 
-def draw_place(settings: SimulationSettings, random: np.random.Generator) -> Place | None:
+def draw_window(settings: SimulationSettings, random: np.random.Generator) -> FieldWindow | None:
     """Where in the frame a scene lies."""
     if settings.frame is None:
         return None
     origin = (int(random.integers(whole - part + 1)) for whole, part in zip(settings.frame, settings.size))
-    return Place(tuple(settings.frame), tuple(origin))
+    return FieldWindow(tuple(settings.frame), tuple(origin))
 
 
 def draw_distortion(settings: SimulationSettings, random: np.random.Generator) -> tuple[float, ...] | None:

@@ -15,12 +15,12 @@ from k3dn_plugin.data.images import FULL_SCALE, read_image
 from k3dn_plugin.data.listing import list_files, stem
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.simulation.colour import srgb_to_linear
+from k3dn_plugin.simulation.color import srgb_to_linear
 from k3dn_plugin.simulation.layers import fill_holes
 from k3dn_plugin.simulation.photographs import ENDINGS, bundled_photographs, photographs_in
 
 MEMORY = 2 ** 29  # bytes of decoded pictures that a process keeps
-COLOUR_FOLDERS = ("rgb", "image", "images", "color", "RGBLeft")
+COLOR_FOLDERS = ("rgb", "image", "images", "color", "RGBLeft")
 DEPTH_FOLDERS = ("depth", "depths", "disparity", "DepthLeft")
 
 
@@ -174,10 +174,10 @@ def _curve(dtype, linear):
 
 
 def _two_folders(source):
-    found = [[source / n for n in names if (source / n).is_dir()] for names in (COLOUR_FOLDERS, DEPTH_FOLDERS)]
+    found = [[source / n for n in names if (source / n).is_dir()] for names in (COLOR_FOLDERS, DEPTH_FOLDERS)]
     if not all(found):
         there = ", ".join(f[0].name for f in found if f) or "neither"
-        raise DataError(f"{source}: expected a folder of pictures ({', '.join(COLOUR_FOLDERS)}) and one of "
+        raise DataError(f"{source}: expected a folder of pictures ({', '.join(COLOR_FOLDERS)}) and one of "
                         f"depth ({', '.join(DEPTH_FOLDERS)}), found {there}. Or give both folders")
     return found[0][0], found[1][0]
 

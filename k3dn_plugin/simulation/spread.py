@@ -4,7 +4,7 @@ import bisect
 import torch
 import torch.nn.functional as F
 
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import MEASURED, PsfSettings, kernel_pair, kernel_reach
 
 STEP = 0.5       # pixels of radius between the rungs of the ladder: closer than an eye or a metric can tell
@@ -18,13 +18,13 @@ def spread_surface(surface, settings: PsfSettings):
     height, width = surface.radius.shape
     rungs = ladder(surface.radius)
     if len(rungs) == 1 and abs(rungs[0]) < 0.5:
-        light = surface.colour * surface.alpha
+        light = surface.color * surface.alpha
         return [(light, surface.alpha), (light, surface.alpha)]
     reach = 2 + int(2 * max(abs(r) for r in rungs))
     # Light also comes from outside the picture; reflected borders stand in for it.
     pad = [min(reach, height - 1), min(reach, width - 1)]
     radius = _padded(surface.radius[None], pad)[0]
-    content = _padded(torch.cat([surface.colour * surface.alpha, surface.alpha]), pad)
+    content = _padded(torch.cat([surface.color * surface.alpha, surface.alpha]), pad)
     size = content.shape[-2:]
     sums = [0, 0]
     for rung in rungs:
@@ -39,7 +39,7 @@ def spread_surface(surface, settings: PsfSettings):
     return [(view[:3].clamp(min=0), view[3:].clamp(min=0)) for view in spread]
 
 
-def spread_part(surface, settings: PsfSettings, place: Place | None = None, step: float = FAST_STEP):
+def spread_part(surface, settings: PsfSettings, place: FieldWindow | None = None, step: float = FAST_STEP):
     """The same as `spread_surface`, quicker, and for kernels that differ from place to place.
 
     Quicker: only the covered part is transformed, on a coarser ladder. From place to place: the light of each
@@ -54,13 +54,13 @@ def spread_part(surface, settings: PsfSettings, place: Place | None = None, step
     size = tuple(surface.radius.shape)
     rungs = ladder(surface.radius, step)
     if len(rungs) == 1 and abs(rungs[0]) < 0.5:
-        light = surface.colour * surface.alpha
+        light = surface.color * surface.alpha
         return [(light, surface.alpha), (light, surface.alpha)]
     reach = kernel_reach(max(rungs, key=abs), settings)
     pad = [min(reach, s - 1) for s in size]
     # The coverage of a whole flat surface stays 1.
     solid = len(rungs) == 1 and float(surface.alpha.min()) >= 1
-    content = surface.colour if solid else torch.cat([surface.colour * surface.alpha, surface.alpha])
+    content = surface.color if solid else torch.cat([surface.color * surface.alpha, surface.alpha])
     content = _padded(content, pad)
     radius = _padded(surface.radius[None], pad)[0]
     spans = [(0, s) for s in content.shape[-2:]] if solid else _covered(content[3])
@@ -72,7 +72,7 @@ def spread_part(surface, settings: PsfSettings, place: Place | None = None, step
     cuts = [_transform_cut(span, s, p, reach) for span, s, p in zip(spans, size, pad)]
     lengths = [cut[0] for cut in cuts]
     nodes = [(weight if weight is None else weight.to(content)[..., top:bottom, first:last], lens)
-             for weight, lens in field_nodes(settings, place or Place(size), size, pad, coarse=step > STEP)]
+             for weight, lens in field_nodes(settings, place or FieldWindow(size), size, pad, coarse=step > STEP)]
     sums = 0
     for number, rung in enumerate(rungs):
         share = _share(radius, rungs, number)
@@ -93,7 +93,7 @@ def spread_part(surface, settings: PsfSettings, place: Place | None = None, step
     return [(view[:3], torch.ones_like(view[:1]) if solid else view[3:]) for view in canvas]
 
 
-def field_nodes(settings: PsfSettings, place: Place, size, pad,
+def field_nodes(settings: PsfSettings, place: FieldWindow, size, pad,
                 coarse: bool = False) -> list[tuple[torch.Tensor | None, PsfSettings]]:
     """Places of the field with the share that each pixel's light has in them, and the lens there.
 

@@ -4,11 +4,12 @@ import torch
 
 from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.layers.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.layers.filters import transfer_function
 from k3dn_plugin.layers.local_similarity import local_similarity
 from k3dn_plugin.layers.symmetric import inverse_spectra, kernels_from_spectra
 from k3dn_plugin.layers.windows import grid_of, partition, partition_with_margin, unpartition
 from k3dn_plugin.modules.deblur.kernel_set import KernelSetBlock
-from k3dn_plugin.modules.deblur.wiener import WienerDeblur, transfer_function
+from k3dn_plugin.modules.deblur.wiener import WienerDeblur
 from k3dn_plugin.modules.disparity.correlation import row_correlation
 from k3dn_plugin.modules.disparity.cost_volume import shifted_cost_volume
 from k3dn_plugin.modules.disparity.feature import DisparityFeature

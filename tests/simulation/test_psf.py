@@ -38,8 +38,8 @@ class TestEveryFamily:
 
     @pytest.mark.parametrize("split", [0.0, 0.5, 1.0])
     def test_the_sum_of_the_views_does_not_depend_on_their_split(self, family, split):
-        whole = kernel_pair(4.0, PsfSettings(family=family, split=1.0)).center
-        torch.testing.assert_close(kernel_pair(4.0, PsfSettings(family=family, split=split)).center, whole)
+        whole = kernel_pair(4.0, PsfSettings(family=family, separation=1.0)).center
+        torch.testing.assert_close(kernel_pair(4.0, PsfSettings(family=family, separation=split)).center, whole)
 
     def test_right_view_lies_right_beyond_focus_and_grows_linearly(self, family):
         radii = np.array([2.0, 4.0, 6.0, 8.0, 10.0])
@@ -52,7 +52,7 @@ class TestEveryFamily:
         assert np.allclose(gaps, slope * radii + offset, atol=0.08)
 
     def test_split_scales_the_gap(self, family):
-        full, half = (kernel_pair(6.0, PsfSettings(family=family, split=s)) for s in (1.0, 0.5))
+        full, half = (kernel_pair(6.0, PsfSettings(family=family, separation=s)) for s in (1.0, 0.5))
         assert centroid(half.right) == pytest.approx(centroid(full.right) / 2, rel=1e-4)
 
     def test_in_focus_is_a_point(self, family):
@@ -61,7 +61,7 @@ class TestEveryFamily:
 
 
 def test_half_disc_has_its_textbook_centroid():
-    assert centroid(kernel_pair(10.0, PsfSettings(split=1.0)).right) == pytest.approx(
+    assert centroid(kernel_pair(10.0, PsfSettings(separation=1.0)).right) == pytest.approx(
         4 * 10 / (3 * np.pi), rel=0.01)
 
 
@@ -69,7 +69,7 @@ def test_settings_are_checked():
     with pytest.raises(OptionError, match="no PSF family 'square'.*half_disc"):
         kernel_pair(3.0, PsfSettings(family="square"))
     with pytest.raises(OptionError, match="out of range"):
-        kernel_pair(3.0, PsfSettings(split=1.5))
+        kernel_pair(3.0, PsfSettings(separation=1.5))
     with pytest.raises(OptionError, match="odd kernel"):
         kernel_pair(3.0, PsfSettings(), size=4)
 

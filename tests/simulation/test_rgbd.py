@@ -78,8 +78,8 @@ class TestFiles:
 
     def test_synthias_colours(self, tmp_path):
         code = int(12.5 / 1000 * (256 ** 3 - 1))
-        colours = np.full((4, 5, 3), (code >> 16, code >> 8 & 255, code & 255), np.uint8)  # B, G, R
-        cv2.imwrite(str(tmp_path / "a.png"), colours)
+        colors = np.full((4, 5, 3), (code >> 16, code >> 8 & 255, code & 255), np.uint8)  # B, G, R
+        cv2.imwrite(str(tmp_path / "a.png"), colors)
         np.testing.assert_allclose(read_depth(tmp_path / "a.png", encoding="synthia"), 12.5, rtol=1e-5)
 
     @pytest.mark.parametrize("data, message", [(b"PF\n2 2\n-1\n" + bytes(48), "expected a PFM file of one"),

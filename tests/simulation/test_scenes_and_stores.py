@@ -11,7 +11,7 @@ import torch
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.simulation.build import build_simulated
-from k3dn_plugin.simulation.colour import linear_to_srgb, srgb_to_linear
+from k3dn_plugin.simulation.color import linear_to_srgb, srgb_to_linear
 from k3dn_plugin.simulation.demo import load_motorcycle
 from k3dn_plugin.simulation.figure import kernel_sheet
 from k3dn_plugin.simulation.pairs import SimulationSettings, simulate_scene
@@ -147,7 +147,7 @@ def test_the_documentations_picture_is_drawn(tmp_path):
 
 
 def test_settings_out_of_range_are_told():
-    for change, message in (({"split": (0.9, 0.2)}, "split: expected a range"), ({"shot": -1.0}, "negative"),
+    for change, message in (({"separation": (0.9, 0.2)}, "separation: expected a range"), ({"shot": -1.0}, "negative"),
                             ({"flat_share": 2.0}, "flat_share: expected a share"), ({"mode": "raytraced"}, "a mode of"),
                             ({"families": ("measured",)}, "needs the folder"), ({"frame": (10, 10)}, "must hold")):
         with pytest.raises(OptionError, match=message):

@@ -12,19 +12,12 @@ from torch import nn
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.layers.filters import transfer_function
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 from k3dn_plugin.layers.symmetric import mirror
 from k3dn_plugin.layers.windows import partition_with_margin, unpartition
 from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.registry import MODULES
-
-
-def transfer_function(kernels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """One-sided spectra (N, H, W/2 + 1) of (N, k, k) kernels whose anchor is the middle tap."""
-    height, width = size
-    half = kernels.shape[-1] // 2
-    padded = F.pad(kernels, (0, width - kernels.shape[-1], 0, height - kernels.shape[-2]))
-    return torch.fft.rfft2(padded.roll((-half, -half), (-2, -1)))
 
 
 def wiener_inverse(response: torch.Tensor, noise_to_signal: torch.Tensor) -> torch.Tensor:

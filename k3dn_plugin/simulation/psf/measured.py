@@ -38,7 +38,7 @@ class KernelBank:
         return tuple(self.left.shape[:2])
 
     def density(self, x, y, radius: float, position) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both views' unnormalised densities at offsets in pixels, for r > 0, at (u, v) in [-1, 1]^2."""
+        """Both views' unnormalized densities at offsets in pixels, for r > 0, at (u, v) in [-1, 1]^2."""
         rows, columns = self.grid
         column = min(int((position[0] + 1) / 2 * columns), columns - 1)
         row = min(int((position[1] + 1) / 2 * rows), rows - 1)

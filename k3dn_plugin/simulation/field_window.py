@@ -4,7 +4,7 @@ from typing import NamedTuple
 import torch
 
 
-class Place(NamedTuple):
+class FieldWindow(NamedTuple):
     """A picture that is a crop of a frame.
 
     Attributes:
@@ -27,9 +27,9 @@ class Place(NamedTuple):
         """(u, v) of the middle of a picture of `size` (rows, columns)."""
         return float(self.across(size[1]).mean()), float(self.down(size[0]).mean())
 
-    def grown(self, margin: int) -> "Place":
+    def grown(self, margin: int) -> "FieldWindow":
         """The place of the picture with `margin` more pixels on every side."""
-        return Place(self.frame, (self.origin[0] - margin, self.origin[1] - margin))
+        return FieldWindow(self.frame, (self.origin[0] - margin, self.origin[1] - margin))
 
 
 def _coordinates(first, count, whole):
