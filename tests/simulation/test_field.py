@@ -99,6 +99,29 @@ class TestFieldAsymmetry:
                 torch.testing.assert_close(view, gray, rtol=0, atol=1e-3)
 
 
+# Skewness along the rows of the mean of both kernels, by column of the field (mean of six rows), of those that were
+# published for the Pixel 4 (Xin et al., ICCV 2021), and the distance of their centroids over the blur radius.
+PIXEL_4_SKEWNESS = (-0.41, -0.35, -0.20, -0.11, 0.02, 0.19, 0.37, 0.44)
+PIXEL_4_GAP = 0.42
+
+
+@pytest.mark.parametrize("family", ["half_disc", "soft_disc", "translating_disc"])
+def test_the_lean_over_the_field_is_that_of_measured_kernels(family):
+    offsets, skewness, gaps = None, [], []
+    full = centroid_gap(12.6, PsfSettings(family=family, separation=1.0)) / 12.6
+    settings = PsfSettings(family=family, separation=PIXEL_4_GAP / full, field_tilt=0.8)
+    for column in range(8):
+        pair = kernel_pair(12.6, settings.at(((column + 0.5) / 4 - 1, 0.0)))
+        offsets = torch.arange(pair.left.shape[1]) - pair.left.shape[1] // 2
+        line = pair.center.sum(0)
+        skewness.append(float((line * offsets ** 3).sum() / (line * offsets ** 2).sum() ** 1.5))
+        gaps.append(centroid_gap(12.6, settings.at(((column + 0.5) / 4 - 1, 0.0))) / 12.6)
+    slope = np.polyfit(PIXEL_4_SKEWNESS, skewness, 1)[0]
+    assert slope == pytest.approx(1, abs=0.2)
+    assert np.abs(np.array(skewness) - PIXEL_4_SKEWNESS).max() < 0.16
+    assert min(gaps) > 0.84 * PIXEL_4_GAP
+
+
 class TestQuickRenderer:
     @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_one_distance_is_rendered_alike(self, family):
@@ -201,8 +224,8 @@ class TestRadialDistortion:
 
     def test_a_crop_with_its_margin_has_no_black_border(self):
         for coefficients in (self.BARREL, (0.01, 0.0028, 0.0028, 0.9)):
-            place = FieldWindow((600, 900), (10, 700))
-            margin = margin_needed((64, 80), coefficients, place)
+            window = FieldWindow((600, 900), (10, 700))
+            margin = margin_needed((64, 80), coefficients, window)
             grown = torch.ones(1, 64 + 2 * margin, 80 + 2 * margin)
             moved = distort(grown, coefficients, window=window.grown(margin), margin=margin)
             assert moved.shape == (1, 64, 80) and float(moved.min()) > 0.999

@@ -57,7 +57,7 @@ class TestEveryPair:
         np.testing.assert_allclose(((left + right) / 2).permute(1, 2, 0).numpy(), plain, atol=2e-3)
 
     @pytest.mark.parametrize("family", PSF_FAMILIES.names())
-    def test_the_sum_of_the_views_does_not_depend_on_how_they_are_split(self, family, fast):
+    def test_the_sum_of_the_views_does_not_depend_on_their_separation(self, family, fast):
         sums = [sum(render_pair(two_layers(4.0)[:1], PsfSettings(family=family, separation=s), fast=fast))
                 for s in (0.0, 0.4, 1.0)]
         torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-5)

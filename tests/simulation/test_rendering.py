@@ -124,7 +124,7 @@ def test_holes_are_filled_from_their_rim():
     assert float((filled[:, 12:20, 4:8] - image[:, 12:20, 4:8]).abs().max()) < 0.05
 
 
-def test_surfaces_that_do_not_fit_are_told():
+def test_surfaces_that_do_not_fit_are_refused():
     with pytest.raises(SizeError, match="rearmost surface must cover"):
         render_pair(scene()[1:], PsfSettings())
     with pytest.raises(SizeError, match="one size"):

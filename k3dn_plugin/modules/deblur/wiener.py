@@ -5,6 +5,7 @@ released network never divides by a blur spectrum at test time (`KernelSetDeblur
 noise-to-signal ratio that makes the division stable, and reblurs by convolving with the same kernel.
 """
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,8 @@ class WienerDeblur(nn.Module):
         """Reblur (B, C, H, W) features of the sharp image: the same kernels, the blocks in opposite order."""
         return self._run(features, disparity, reversed(self.blocks), reverse=True)
 
-    def _run(self, features: torch.Tensor, disparity, blocks, *, reverse: bool):
+    def _run(self, features: torch.Tensor, disparity: DisparityFeature, blocks: Iterable[nn.Module], *,
+             reverse: bool) -> torch.Tensor:
         check_images(features, disparity)
         # Spectra need full precision: most devices have no half-precision FFT.
         with without_autocast(features):

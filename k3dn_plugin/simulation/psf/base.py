@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
+from cachetools import LRUCache
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import PSF_FAMILIES
@@ -33,6 +34,7 @@ POINT = 1e-4           # pixels of radius below which a kernel is a point
 # over the field of those that were measured on a Pixel 4 (-0.41 to 0.44 from edge to edge), and, as there, their
 # distance stays nearly the same.
 LEAN = 1.6
+_KERNELS: LRUCache = LRUCache(512)
 
 
 @dataclass(frozen=True)
@@ -101,17 +103,13 @@ def kernel_pair(radius: float, settings: PsfSettings, *, size: int | None = None
     if side < 2 * reach + 1 or side % 2 == 0:
         raise OptionError(f"a blur radius of {radius:.2f} needs an odd kernel of at least {2 * reach + 1} "
                           f"pixels, found {side}")
-    if abs(radius) < POINT:
-        point = torch.zeros(side, side)
-        point[side // 2, side // 2] = 1
-        return KernelPair(point, point)
-    left, right, extent = _densities(radius, settings)
-    unit = _offsets() * extent
-    middle = ((left + right).sum(0) @ unit) / 2
-    # Both views move alike, so that their mean is centered on the point's true place.
-    across = _hat_weights(abs(radius) * (unit - middle), side)
-    down = _hat_weights(abs(radius) * settings.aspect * unit, side)
-    return KernelPair(*((down.T @ density @ across).float() for density in (left, right)))
+    # A scene asks for the same few kernels many times: for its surfaces, and for the disparity map.
+    family = settings.family if settings.family == MEASURED else PSF_FAMILIES.get(settings.family)
+    key = (radius, side, settings.separation, settings.tilt, settings.aspect, settings.field_tilt, settings.position,
+           family, repr(sorted(settings.parameters.items())))
+    if key not in _KERNELS:
+        _KERNELS[key] = _make_pair(radius, settings, side)
+    return _KERNELS[key]
 
 
 def kernel_reach(radius: float, settings: PsfSettings) -> int:
@@ -148,6 +146,20 @@ def centroid_gap(radius: float, settings: PsfSettings) -> float:
 def disc(x: torch.Tensor, y: torch.Tensor, radius: float) -> torch.Tensor:
     """Compute 1 inside the circle and 0 outside."""
     return (x ** 2 + y ** 2 <= radius ** 2).to(x.dtype)
+
+
+def _make_pair(radius: float, settings: PsfSettings, side: int) -> KernelPair:
+    if abs(radius) < POINT:
+        point = torch.zeros(side, side)
+        point[side // 2, side // 2] = 1
+        return KernelPair(point, point)
+    left, right, extent = _densities(radius, settings)
+    unit = _offsets() * extent
+    middle = ((left + right).sum(0) @ unit) / 2
+    # Both views move alike, so that their mean is centered on the point's true place.
+    across = _hat_weights(abs(radius) * (unit - middle), side)
+    down = _hat_weights(abs(radius) * settings.aspect * unit, side)
+    return KernelPair(*((down.T @ density @ across).float() for density in (left, right)))
 
 
 def _densities(radius: float, settings: PsfSettings) -> tuple[torch.Tensor, torch.Tensor, float]:
