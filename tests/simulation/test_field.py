@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.registry import PSF_FAMILIES
-from k3dn_plugin.simulation.layers import Surface, render_pair
 from k3dn_plugin.simulation.field_window import FieldWindow
+from k3dn_plugin.simulation.layers import Surface, render_pair
 from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap, kernel_pair
 from k3dn_plugin.simulation.psf.measured import FILES, load_bank
 from k3dn_plugin.simulation.radial import distort, margin_needed

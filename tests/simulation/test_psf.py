@@ -71,7 +71,7 @@ class TestEveryFamily:
 
     @pytest.mark.parametrize("lens", [{}, {"tilt": 0.5}, {"field_tilt": 0.8, "position": (0.7, 0.0)}])
     def test_kernels_change_continuously(self, family, lens):
-        """A step of 0.02 px moves light by as little, wherever it is taken: there is no jump, at 0.5 px or elsewhere."""
+        """A step of 0.02 px moves as little light, wherever it is taken: no jump, at 0.5 px or elsewhere."""
         settings = PsfSettings(family=family, **lens)
         for first in (0.0, 0.1, 0.49, 0.99, 1.99, 5.49):
             one, other = (kernel_pair(r, settings, size=21) for r in (first, first + 0.02))

@@ -89,7 +89,8 @@ class TestFiles:
 
     @pytest.mark.parametrize("data, message", [(b"PF\n2 2\n-1\n" + bytes(48), "expected a PFM file of one"),
                                                (b"Pf\n2 2\n-1\n" + bytes(12), "cut off.* 2 x 2 numbers"),
-                                               (b"Pf\nx 2\n-1\n", "expected a PFM file of one"), (b"", "expected a PFM file of one")])
+                                               (b"Pf\nx 2\n-1\n", "expected a PFM file of one"),
+                                               (b"", "expected a PFM file of one")])
     def test_damaged_pfm(self, tmp_path, data, message):
         (tmp_path / "a.pfm").write_bytes(data)
         with pytest.raises(DataError, match=message):

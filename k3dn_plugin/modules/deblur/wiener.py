@@ -22,13 +22,34 @@ from k3dn_plugin.registry import MODULES
 
 
 def wiener_inverse(response: torch.Tensor, noise_to_signal: torch.Tensor) -> torch.Tensor:
-    """(1 + r) conj(H) / (|H|^2 + r): (N, h, w) responses and (C,) ratios -> (N, C, h, w).
+    """Compute (1 + r) conj(H) / (|H|^2 + r): (N, 1, h, w) responses and (C,) ratios -> (N, C, h, w).
 
     The factor 1 + r gives frequency zero, where a blur kernel has H = 1, a gain of one: flat regions keep
     their value, and where there is no blur nothing changes.
     """
-    response, ratio = response[:, None], noise_to_signal[:, None, None]
+    ratio = noise_to_signal[:, None, None]
     return (1 + ratio) * response.conj() / (response.abs().square() + ratio)
+
+
+def taper_edges(windows: torch.Tensor, response: torch.Tensor, margin: int) -> torch.Tensor:
+    """Blend (N, C, h, w) windows within their margin into their own periodic blur, the more the nearer to the edge.
+
+    The transform is periodic, and an inverse filter rings where opposite edges do not meet: with a small ratio r
+    from there into the whole window. What is the blur of something periodic has no such edge.
+
+    Args:
+        windows: with `margin` more cells on every side than is kept.
+        response: (N, 1, h, w/2 + 1) spectra of the kernels.
+        margin: cells over which the blend fades out.
+    """
+    weight = torch.ones((), dtype=windows.dtype, device=windows.device)
+    steps = (torch.arange(margin, dtype=windows.dtype, device=windows.device) + 0.5) / margin
+    fade = (1 - torch.cos(math.pi * steps)) / 2
+    for axis in (-2, -1):
+        line = torch.cat([fade, fade.new_ones(windows.shape[axis] - 2 * margin), fade.flip(0)])
+        weight = weight * (line[:, None] if axis == -2 else line)
+    periodic = torch.fft.irfft2(torch.fft.rfft2(windows) * response, s=windows.shape[-2:])
+    return weight * windows + (1 - weight) * periodic
 
 
 @MODULES.register_module()
@@ -124,9 +145,13 @@ class WienerBlock(nn.Module):
         margin = kernels.shape[-1] - 1
         windows = partition_with_margin(x, disparity.grid, margin)
         size = windows.shape[-2:]
-        response = transfer_function(kernels, size)
-        ratio = at_least_float32(self.log_noise_to_signal).exp()
-        factor = response[:, None] if reverse else wiener_inverse(response, ratio)
+        response = transfer_function(kernels, size)[:, None]
+        if reverse:
+            factor = response
+        else:
+            ratio = at_least_float32(self.log_noise_to_signal).exp()
+            factor = wiener_inverse(response, ratio)
+            windows = taper_edges(windows, response, margin)
         filtered = torch.fft.irfft2(torch.fft.rfft2(windows) * factor, s=size)
         x = unpartition(filtered[..., margin:-margin or None, margin:-margin or None], disparity.grid)
         return F.conv2d(x, self.mixing.inverse()[..., None, None])
