@@ -13,7 +13,7 @@ otherwise.
 | `optics.py`, `field_window.py`           | from distance to blur; where a picture lies in the frame      |
 | `psf/`                                   | kernels of the two views, one family a file                   |
 | `layers.py`, `spread.py`, `disparity.py` | occlusion-aware rendering; the disparity that was rendered    |
-| `radial.py`, `sensor.py`, `color.py`    | distortion; gain, vignetting, noise; the sRGB curve           |
+| `radial.py`, `sensor.py`, `color.py`     | distortion; gain, vignetting, noise; the sRGB curve           |
 | `settings.py`, `pairs.py`, `rgbd.py`     | what is drawn for a scene; its frames, without and with depth |
 | `rdpd.py`, `dddnet.py`                   | the published simulators                                      |
 | `build.py`, `demo.py`                    | stores of scenes                                              |
