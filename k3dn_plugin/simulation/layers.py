@@ -7,7 +7,6 @@ light.
 """
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,26 +16,11 @@ import torch.nn.functional as F
 from k3dn_plugin.errors import SizeError
 from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import PsfSettings
-from k3dn_plugin.simulation.spread import FAST_STEP, STEP, spread_part, spread_surface
+from k3dn_plugin.simulation.spread import FAST_STEP, STEP, Surface, spread_part, spread_surface
 
 # Neighbors whose radii differ by more lie on two surfaces, the nearer of which hides some of the other.
 STEP_OF_DEPTH = 0.2
 MOST_CUTS = 24
-
-@dataclass(frozen=True)
-class Surface:
-    """One thing in the scene.
-
-    Attributes:
-        color: (3, H, W) in linear light; valid wherever the surface might show, hidden parts included.
-        alpha: (1, H, W) coverage in [0, 1].
-        radius: (H, W) signed blur radius in pixels.
-    """
-
-    color: torch.Tensor
-    alpha: torch.Tensor
-    radius: torch.Tensor
-
 
 def render_pair(surfaces: Sequence[Surface], settings: PsfSettings, *, window: FieldWindow | None = None,
                 fast: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,5 @@
 """How a surface's light spreads over the views: shared out over levels of blur radius, each with its kernels."""
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +8,6 @@ from scipy.fft import next_fast_len
 from k3dn_plugin.layers.filters import transfer_function
 from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import MEASURED, PsfSettings, kernel_pair, kernel_reach
-
-if TYPE_CHECKING:
-    from k3dn_plugin.simulation.layers import Surface
 
 STEP = 0.5       # pixels of radius between two levels: closer than an eye or a metric can tell
 FAST_STEP = 1.0
@@ -21,7 +18,22 @@ IN_FOCUS = 1e-3    # pixels: a smaller radius does not spread light
 Spread = tuple[torch.Tensor, torch.Tensor]
 
 
-def spread_surface(surface: "Surface", settings: PsfSettings) -> list[Spread]:
+@dataclass(frozen=True)
+class Surface:
+    """One thing in the scene.
+
+    Attributes:
+        color: (3, H, W) in linear light; valid wherever the surface might show, hidden parts included.
+        alpha: (1, H, W) coverage in [0, 1].
+        radius: (H, W) signed blur radius in pixels.
+    """
+
+    color: torch.Tensor
+    alpha: torch.Tensor
+    radius: torch.Tensor
+
+
+def spread_surface(surface: Surface, settings: PsfSettings) -> list[Spread]:
     """Compute the light and the coverage of a surface in the left and in the right view."""
     height, width = surface.radius.shape
     levels = radius_levels(surface.radius)
@@ -47,7 +59,7 @@ def spread_surface(surface: "Surface", settings: PsfSettings) -> list[Spread]:
     return [(view[:3].clamp(min=0), view[3:].clamp(min=0)) for view in spread]
 
 
-def spread_part(surface: "Surface", settings: PsfSettings, window: FieldWindow | None = None,
+def spread_part(surface: Surface, settings: PsfSettings, window: FieldWindow | None = None,
                 step: float = FAST_STEP) -> list[Spread]:
     """Compute the same as `spread_surface`, quicker, and for kernels that differ from place to place.
 
