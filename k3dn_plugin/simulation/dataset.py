@@ -25,7 +25,7 @@ from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
 class SimulatedDualPixelDataset(Dataset):
     """Samples (`data/sample.py`) with `disparity` and `defocus`, another scene for every epoch and index.
 
-        dataset = SimulatedDualPixelDataset(photos="my/photographs", length=1000, crop_size=256, max_radius=12)
+        dataset = SimulatedDualPixelDataset(photographs="my/photographs", length=1000, crop_size=256, max_radius=12)
         dataset[SampleIndex(epoch=0, index=5)]["lq"]      # (6, 256, 256), the same whoever asks
 
     A scene depends on (seed, epoch, index) alone. Its layers, lens, sensor and place in the frame are drawn
@@ -33,9 +33,9 @@ class SimulatedDualPixelDataset(Dataset):
     with stored data, a plain integer draws the epoch from torch's global generator.
 
     Args:
-        photos: folder of sharp photographs, or a store, whose sharp frames are taken; None takes those of
+        photographs: folder of sharp photographs, or a store, whose sharp frames are taken; None takes those of
             scikit-image. With `depth`, a folder of pictures, or one that holds both (`simulation/sources.py`).
-        depth: folder of depth files for `photos`, "inside" if `photos` holds both; None makes depth up.
+        depth: folder of depth files for `photographs`, "inside" if `photographs` holds both; None makes depth up.
         depth_kind: "depth" in metres or "disparity".
         depth_scale: what the numbers of depth files are divided by; None: 1000 for PNG and TIFF, else 1.
         length: samples an epoch.
@@ -69,14 +69,14 @@ class SimulatedDualPixelDataset(Dataset):
         seed: of the random choices.
         device: where scenes are rendered, e.g. "cuda"; with a GPU, load without workers. Samples are on the
             CPU.
-        split: former name of `separation`.
+        photos, split: former names of `photographs` and `separation`.
 
     Raises:
         DataError: photographs or depth are missing, or do not belong together.
         OptionError: a setting is out of range or contradicts another.
     """
 
-    def __init__(self, *, photos: str | None = None, depth: str | None = None,
+    def __init__(self, *, photographs: str | None = None, depth: str | None = None,
                  depth_kind: Literal["depth", "disparity"] = "depth", depth_scale: float | None = None,
                  length: int = 1000, fixed: bool = False, crop_size: int | tuple[int, int] = 256,
                  max_radius: float = DEFAULTS.max_radius, radius_power: float = DEFAULTS.radius_power,
@@ -97,7 +97,8 @@ class SimulatedDualPixelDataset(Dataset):
                  sharpening_share: float = DEFAULTS.sharpening_share,
                  jpeg_quality: tuple[int, int] = DEFAULTS.jpeg_quality, jpeg_share: float = DEFAULTS.jpeg_share,
                  bit_depth: Literal[8, 16] = DEFAULTS.bit_depth, seed: int = 0, device: str = "cpu",
-                 split: tuple[float, float] | None = None) -> None:
+                 photos: str | None = None, split: tuple[float, float] | None = None) -> None:
+        photographs = photographs if photos is None else photos
         families = tuple(families or PSF_FAMILIES.names() + [MEASURED] * (bank is not None))
         self.seed, self.length, self.fixed, self.device = seed, length, fixed, device
         self.settings = SimulationSettings(
@@ -117,11 +118,11 @@ class SimulatedDualPixelDataset(Dataset):
         if depth is None and (mode != "layered" or depth_scale is not None):
             raise OptionError(f"mode {mode} and depth_scale need pictures with depth: give `depth` (a folder, "
                               "or \"inside\")")
-        if depth is not None and photos is None:
-            raise OptionError("depth: give `photos` too, the folder of the pictures that it belongs to")
+        if depth is not None and photographs is None:
+            raise OptionError("depth: give `photographs` too, the folder of the pictures that it belongs to")
         _check_device(device)
-        self._photos = Photographs(photos) if depth is None else RgbdFolder(
-            photos, None if depth == "inside" else depth, scale=depth_scale)
+        self._photos = Photographs(photographs) if depth is None else RgbdFolder(
+            photographs, None if depth == "inside" else depth, scale=depth_scale)
 
     @functools.cached_property
     def card(self) -> DatasetCard:

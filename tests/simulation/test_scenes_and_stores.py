@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from k3dn_plugin.commands import simulate
+from k3dn_plugin.data.sample import SampleIndex
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.registry import DATASETS
@@ -181,9 +182,11 @@ class TestFormerNames:
     """`separation` was called `split`; what was written then still works."""
 
     def test_in_an_option_file(self, photos):
-        old, new = (DATASETS.build({"type": "SimulatedDualPixelDataset", "photos": str(photos), "max_radius": 3.0,
-                                    "crop_size": 48, name: [0.2, 0.6]}) for name in ("split", "separation"))
+        old, new = (DATASETS.build({"type": "SimulatedDualPixelDataset", source: str(photos), "max_radius": 3.0,
+                                    "crop_size": 48, name: [0.2, 0.6]})
+                    for source, name in (("photos", "split"), ("photographs", "separation")))
         assert old.settings == new.settings and old.settings.separation == (0.2, 0.6)
+        assert (old[SampleIndex(0, 1)]["lq"] == new[SampleIndex(0, 1)]["lq"]).all()
 
     def test_in_a_manifest(self):
         facts = {**SETTINGS.as_facts(), "photographs": ["a.png"], "seed": 3}
