@@ -72,6 +72,10 @@ class Restorer(nn.Module, ABC):
                     module.weight.data = module.weight.data.contiguous(memory_format=of_volumes)
         return self
 
+    def maps_hash(self) -> str:
+        """What identifies maps from outside the data, which decide a score as weights do; empty for none."""
+        return ""
+
     @abstractmethod
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """(B, 3V, H, W) of the card's V views, in its order and range, at a legal size -> (B, 3, H, W)."""
