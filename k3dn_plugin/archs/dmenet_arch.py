@@ -41,13 +41,17 @@ class OffsetNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean, variance = self.running_mean, self.running_var
         if self.training:
-            variance, mean = torch.var_mean(at_least_float32(x), (0, 2, 3), correction=0)
+            variance, mean = self.moments(x)
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
                 self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
         scale = torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+
+    def moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Biased variance and mean of each channel; over all processes where training shares them."""
+        return torch.var_mean(at_least_float32(x), (0, 2, 3), correction=0)
 
 
 def conv3(in_channels: int, out_channels: int) -> nn.Conv2d:

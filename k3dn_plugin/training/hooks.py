@@ -13,6 +13,7 @@ import time
 
 from tqdm import tqdm
 
+from k3dn_plugin.console import LastingStream
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.evaluation.evaluate import evaluate
 from k3dn_plugin.evaluation.provenance import data_hash, describe_data, device_name, versions
@@ -112,7 +113,7 @@ class ProgressHook(Hook):
 
     def before_run(self, trainer):
         self._bar = tqdm(total=trainer.total_iter, initial=trainer.iteration, unit="it", dynamic_ncols=True,
-                         desc=trainer.options.name, leave=False)
+                         desc=trainer.options.name, leave=False, file=LastingStream(sys.stderr))
 
     def after_iteration(self, trainer):
         self._bar.update()
@@ -125,11 +126,16 @@ class ProgressHook(Hook):
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines above the progress bar, without tearing it."""
+    """Log lines above the progress bar, without tearing it; lost, and no error, where the console is gone."""
 
-    def emit(self, record):
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = LastingStream(sys.stdout)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        tqdm.write(self.format(record), file=self._stream)
+        self._stream.flush()
 
 
 class ValidationHook(Hook):

@@ -8,13 +8,13 @@ import logging
 import time
 
 import torch
-from torch import nn
 
 from k3dn_plugin import __version__
 from k3dn_plugin.data.sampler import phase_at, samples_before
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
 from k3dn_plugin.training import randomness
 from k3dn_plugin.training.graph import TrainingGraph
+from k3dn_plugin.training.norms import synchronize_norms
 from k3dn_plugin.training.optim import Precision, build_optimizer, moving_average
 from k3dn_plugin.training.schedules import build_schedule
 from k3dn_plugin.training.stages import carried_weights, load_carried, share_stage
@@ -57,7 +57,7 @@ class TrainingComponents:
                  "gives; add one: --set train.losses.reblur.type=ReblurConsistency")
         if group.size > 1 and group.device.type == "cuda":
             # On the CPU torch has no synchronized batch norm: statistics are then those of each process.
-            self.graph = nn.SyncBatchNorm.convert_sync_batchnorm(self.graph)
+            synchronize_norms(self.graph)
         self.graph.to(group.device).train()
         if options.train.compile:
             self.graph.compile()
