@@ -1,11 +1,10 @@
-"""Output that never stops the work: a terminal that closes, a full disk behind `>`, a console that knows ASCII alone."""
+"""Output that never stops the work: a terminal that closes, a full disk behind `>`, a console with ASCII alone."""
 import contextlib
 import io
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
-
 
 STANDARD = (0, 1, 2)  # file descriptors of input, output and errors
 
@@ -102,7 +101,8 @@ def lasting_output() -> Iterator[None]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the smallest number that is free
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (LastingStream(stream) for stream in before)
+    sys.stdout, sys.stderr = (stream if isinstance(stream, LastingStream) else LastingStream(stream)
+                              for stream in before)
     try:
         yield
     finally:

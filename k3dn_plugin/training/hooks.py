@@ -13,7 +13,6 @@ import time
 
 from tqdm import tqdm
 
-from k3dn_plugin.console import LastingStream
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.evaluation.evaluate import evaluate
 from k3dn_plugin.evaluation.provenance import data_hash, describe_data, device_name, versions
@@ -113,7 +112,7 @@ class ProgressHook(Hook):
 
     def before_run(self, trainer):
         self._bar = tqdm(total=trainer.total_iter, initial=trainer.iteration, unit="it", dynamic_ncols=True,
-                         desc=trainer.options.name, leave=False, file=LastingStream(sys.stderr))
+                         desc=trainer.options.name, leave=False)
 
     def after_iteration(self, trainer):
         self._bar.update()
@@ -126,24 +125,20 @@ class ProgressHook(Hook):
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines above the progress bar, without tearing it; lost, and no error, where the console is gone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._stream = LastingStream(sys.stdout)
+    """Log lines above the progress bar, without tearing it; `sys.stdout` is a `LastingStream` meanwhile."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        tqdm.write(self.format(record), file=self._stream)
-        self._stream.flush()
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
 
 
 class ValidationHook(Hook):
     """Every `val.val_freq` iterations, and at the end of each stage, scores the validated weights.
 
     Processes share the images: each image is restored by one of them. models/best.safetensors keeps the
-    weights that score best in the present stage (a new stage starts anew, with its own network), by the
-    protocol's first metric: PSNR in all of ours. Pictures go to pictures/<image>_<iteration>.png.
+    weights that score best in the whole run, whichever stage they come from, by the protocol's first metric:
+    PSNR in all of ours. Pictures go to pictures/<image>_<iteration>.png.
 
     Args:
         dataset: the validation set.

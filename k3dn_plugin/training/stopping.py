@@ -78,8 +78,8 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SI
 class StopRequest:
     """Context in which SIGINT, SIGTERM, SIGHUP and SIGUSR1 set `signal` (0: none) and do not stop the program.
 
-    A SIGHUP that is ignored already (`nohup`) stays so. A second SIGINT stops at once, with `KeyboardInterrupt`. Outside the main thread, where Python allows
-    no handlers, signals keep their meaning.
+    A SIGHUP that is ignored already (`nohup`) stays so. A second SIGINT stops at once, with `KeyboardInterrupt`.
+    Outside the main thread, where Python allows no handlers, signals keep their meaning.
 
     Args:
         notify: called with a message for the user at the first signal.
