@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from k3dn_plugin.console import lasting_output
+
 
 class K3DNError(Exception):
     """Base of every error that a user can fix. `exit_code` is what a command-line tool returns."""
@@ -21,6 +23,10 @@ class OptionError(K3DNError):
 
 class RegistryError(K3DNError):
     """A name is not registered, or registered twice."""
+
+
+class ComponentError(K3DNError, TypeError):
+    """A component's class lacks what its kind must have."""
 
 
 class DataError(K3DNError):
@@ -51,8 +57,14 @@ def run_tool(function: Callable[[Sequence[str] | None], int | None], argv: Seque
     """Run `function(argv)` and return the process's exit status.
 
     A `K3DNError` is printed as one `error:` message (the traceback too, when `K3DN_TRACEBACK=1`);
-    Ctrl-C ends with status 130; a closed pipe (`| head`) ends quietly.
+    Ctrl-C ends with status 130. A closed pipe (`| head`), a closed or full stdout and a console with few characters
+    stop nothing: the work goes on, its output is lost.
     """
+    with lasting_output():
+        return _run_tool(function, argv)
+
+
+def _run_tool(function: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None) -> int:
     try:
         return function(argv) or 0
     except K3DNError as error:
@@ -63,7 +75,3 @@ def run_tool(function: Callable[[Sequence[str] | None], int | None], argv: Seque
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Python would complain again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0

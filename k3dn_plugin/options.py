@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
@@ -61,12 +62,14 @@ class Options(OptionKeys):
         return options
 
 
-def load_options(path: str | Path, overrides: Sequence[str] = ()) -> Options:
+def load_options(path: str | Path, overrides: Sequence[str] = (), *, longer: bool = False) -> Options:
     """Read, inherit, override and check an option file.
 
     Args:
         path: a YAML file, or the name of a shipped recipe (`k3dn_dpdd`).
         overrides: `"train.optim_g.lr=1e-4"`, the value parsed as YAML.
+        longer: where `train.total_iter` is more than the stages add up to, the last one takes the rest: for a
+            finished run that goes on.
 
     Raises:
         OptionError: names the file and key, what was expected, and the nearest valid key.
@@ -77,6 +80,8 @@ def load_options(path: str | Path, overrides: Sequence[str] = ()) -> Options:
     raw = copy.deepcopy(recipe)
     for override in overrides:
         apply_override(raw, override)
+    if longer:
+        _lengthen(raw)
     options = parse_options(raw, source=path)
     options._recipe = recipe
     return options
@@ -103,6 +108,25 @@ def parse_options(raw: Mapping, source: Path | None = None) -> Options:
     except (OptionError, RegistryError) as error:
         raise type(error)(where + str(error)) from None
     return options
+
+
+def _lengthen(raw: dict) -> None:
+    """Give the last stage, and its last phase, what `train.total_iter` has more than they add up to."""
+    def number(block: Any, key: str) -> int:
+        value = block.get(key) if isinstance(block, dict) else None
+        return value if isinstance(value, int) else 0
+
+    def grow(blocks: Any, key: str, wanted: int) -> None:
+        if isinstance(blocks, list) and blocks and all(number(block, key) for block in blocks):
+            blocks[-1][key] += max(wanted - sum(number(block, key) for block in blocks), 0)
+
+    train = raw.get("train")
+    if not number(train, "total_iter"):
+        return
+    grow(train.get("stages"), "total_iter", train["total_iter"])
+    last = train["stages"][-1] if isinstance(train.get("stages"), list) and train["stages"] else train
+    if number(last, "total_iter"):
+        grow(last.get("phases"), "iterations", last["total_iter"])
 
 
 def check_name(name: str) -> None:
@@ -143,7 +167,8 @@ def check_components(options: Options) -> None:
     total = sum(stage.total_iter for stage in options.train.stages or ())
     if options.train.stages and total != options.train.total_iter:
         raise OptionError(f"train.total_iter is {options.train.total_iter}, but the stages add up to "
-                          f"{total}; make them agree")
+                          f"{total}; make them agree. A finished run goes on for longer with --resume auto and "
+                          "more train.total_iter: its last stage continues")
     for i, stage in enumerate(options.train.stages or ()):
         path = f"train.stages[{i}]"
         _check_training(stage, path)

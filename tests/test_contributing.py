@@ -1,6 +1,8 @@
 """What docs/contributing.md tells people to write works as it stands there."""
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from k3dn_plugin.data.preparation import prepare
 from k3dn_plugin.errors import DataError, RegistryError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.options import load_options
-from k3dn_plugin.registry import ARCHS, MODULES, PREPARERS
+from k3dn_plugin.registry import ARCHS, FORMATS, METRICS, MODULES, PREPARERS, PSF_FAMILIES
+from k3dn_plugin.simulation.psf import PsfSettings, kernel_pair
+from k3dn_plugin.zoo.published import load_official
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
@@ -36,7 +40,7 @@ def written(tmp_path, monkeypatch):
         if name in known:
             pytest.skip(f"{name} is registered: somebody has followed the page to the letter")
         path = tmp_path / f"{word.lower()}_of_the_page.py"
-        path.write_text(block("python", f"class {word}"), encoding="utf-8")
+        path.write_text(block("python", f"class {word}" if word[0].isupper() else f"def {word}"), encoding="utf-8")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, path.stem, module)
@@ -87,3 +91,67 @@ def test_the_layout_of_a_data_set(written, tmp_path, monkeypatch):
     with pytest.raises(RegistryError, match=r"'scene_folders' already: scenefolders_of_the_page\.SceneFolders"):
         PREPARERS.register_module(module=type("Another", (cls,), {}))
     assert PREPARERS.get("scene_folders") is cls
+
+
+def test_the_metric(written):
+    written("GradientError", METRICS, "gradient_mae")
+    metric = METRICS.build({"type": "gradient_mae"})
+    gt = torch.rand(3, 20, 30)
+    ramp = torch.arange(30) / 100
+    assert metric(gt, gt) == 0 and not metric.higher_is_better
+    # 0.01 from column to column and nothing from row to row.
+    columns, rows = 3 * 20 * 29, 3 * 19 * 30
+    assert metric(gt + ramp, gt) == pytest.approx(0.01 * columns / (columns + rows), rel=1e-4)
+
+
+def test_the_psf_family(written):
+    written("apodized_disc", PSF_FAMILIES)
+    pair = kernel_pair(6.0, PsfSettings(family="apodized_disc", parameters={"falloff": 2.0}))
+    other = kernel_pair(-6.0, PsfSettings(family="apodized_disc", parameters={"falloff": 2.0}))
+    plain = kernel_pair(6.0, PsfSettings(family="half_disc"))
+    assert float(pair.left.sum()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(pair.right, pair.left.flip(1))
+    torch.testing.assert_close(other.left, pair.right)
+    middle = pair.center.shape[0] // 2
+    assert pair.center[middle, middle] > 1.5 * plain.center[middle, middle]
+
+
+def test_the_checkpoint_format(written, tmp_path):
+    cls = written("PlainDeblur", ARCHS)
+    written("PlainFormat", FORMATS, "plain")
+    model = cls(channels=8, depth=4)
+    state = {key.replace("body.", "module.net."): value for key, value in model.state_dict().items()}
+    torch.save({"params": state}, tmp_path / "plain.pth")
+    found = load_official(tmp_path / "plain.pth")
+    assert found.network == "plain" and found.settings == {"width": 8, "layers": 4}
+    pair = torch.rand(1, 6, 21, 30)
+    torch.testing.assert_close(found.restorer(pair), model.eval()(pair))
+
+
+def test_everything_from_a_package_of_your_own(tmp_path):
+    """The page's blocks as a package that is installed beside this one, found by its entry points."""
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    words = {"unsharp": "class UnsharpDeblur", "plain_arch": "class PlainDeblur", "gradient": "class GradientError",
+             "apodized": "def apodized_disc", "scene_folders": "class SceneFolders",
+             "plain_format": "class PlainFormat"}
+    for name, word in words.items():
+        (package / f"{name}.py").write_text(block("python", word), encoding="utf-8")
+    metadata = tmp_path / "my_package-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my_package\nVersion: 1.0\n")
+    declared = block("toml", "my_package").partition("]")[2].replace('"', "")
+    (metadata / "entry_points.txt").write_text(f"[k3dn_plugin.components]{declared}")
+    code = """
+from k3dn_plugin.registry import ARCHS, FORMATS, METRICS, MODULES, PREPARERS, PSF_FAMILIES
+for registry, name in ((MODULES, "UnsharpDeblur"), (ARCHS, "PlainDeblur"), (METRICS, "gradient_mae"),
+                       (PSF_FAMILIES, "apodized_disc"), (PREPARERS, "scene_folders"), (FORMATS, "plain")):
+    print(registry.get(name).__module__)
+"""
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["my_package.unsharp", "my_package.plain_arch", "my_package.gradient",
+                                   "my_package.apodized", "my_package.scene_folders", "my_package.plain_format"]

@@ -38,9 +38,9 @@ def tiny_recipe(name, store, folder):
     restorer = ARCHS.build(options["network_g"])
     crop = list(restorer.size_rule.padded(32, 32))
     options["datasets"] = {
-        "train": {**options["datasets"]["train"], "store": str(store), "crop_size": crop, "num_worker_per_gpu": 0,
-                  "batch_size_per_gpu": 1},
-        "val": {**options["datasets"]["val"], "store": str(store)}}
+        "train": {**options["datasets"]["train"], **source_of(options["datasets"]["train"], store), "crop_size": crop,
+                  "num_worker_per_gpu": 0, "batch_size_per_gpu": 1},
+        "val": {**options["datasets"]["val"], **source_of(options["datasets"]["val"], store)}}
     training = options["train"]
     stages = training.get("stages") or [training]
     for stage in stages:
@@ -68,6 +68,14 @@ def tiny_recipe(name, store, folder):
     path = folder / name
     path.write_text(yaml.safe_dump(plain(options)), encoding="utf-8")
     return load_options(path)
+
+
+def source_of(section, store):
+    """The tiny store, or what a simulated data set takes in place of it: its sharp frames, and less blur."""
+    if section["type"] != "SimulatedDualPixelDataset":
+        return {"store": str(store)}
+    return {"photographs": str(store), "max_radius": 4.0, "length": 4, **({"crop_size": [48, 48]} if section["fixed"]
+                                                                         else {})}
 
 
 def plain(value):

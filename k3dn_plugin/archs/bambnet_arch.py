@@ -10,10 +10,11 @@ from typing import ClassVar
 
 import torch
 
-from k3dn_plugin.archs.base import Restorer, pad_to
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.layers.branch_network import STRIDE, BranchNetwork, CoCNetwork
+from k3dn_plugin.layers.windows import pad_to
 from k3dn_plugin.registry import ARCHS
 
 
@@ -72,9 +73,7 @@ class BaMBNet(Restorer):
 
         In training mode every call is one step of the masks.
         """
-        views = self.network_input(batch["lq"], batch.get("center"))
-        height, width = views.shape[-2:]
-        views = pad_to(views, self.size_rule.padded(height, width))
+        views, crop = self.prepared(batch)
         coc = self.coc(views) if self.coc is not None else None
         shares = None
         if self.training and self.mask_iterations:
@@ -86,9 +85,9 @@ class BaMBNet(Restorer):
                                     f"{tuple(radius.shape)}")
                 shares = self.shares(pad_to(radius, views.shape[-2:]), self.mask_step)
         image = torch.sigmoid(self.network(views, shares))
-        prediction = {"restored": self.network_output(image)[..., :height, :width]}
+        prediction = {"restored": crop(self.network_output(image))}
         if coc is not None:
-            prediction["coc"] = coc[..., :height, :width]
+            prediction["coc"] = crop(coc)
         return prediction
 
     def shares(self, radius: torch.Tensor, step: torch.Tensor) -> torch.Tensor:

@@ -1,22 +1,25 @@
 """The one adapter between a batch and a network: views, order, range, size.
 
 A restorer writes `restore(views)` at sizes and in the range its card declares; whoever calls it passes
-`lq` (left RGB, then right RGB, in [0, 1], any size) and gets the restored image at that size.
+`lq` (left RGB, then right RGB, in [0, 1], any size) and gets the restored image at that size. `Restorer.prepared` is what
+stands between: inference and training both go through it.
 """
-from abc import abstractmethod
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
-from k3dn_plugin.errors import SizeError
+from k3dn_plugin.errors import ComponentError, SizeError
 from k3dn_plugin.layers.windows import pad_to
 
+Crop = Callable[[torch.Tensor], torch.Tensor]
 
-class Restorer(nn.Module):
-    """Base of every restorer. A subclass sets `card` and writes `restore`.
+
+class Restorer(nn.Module, ABC):
+    """Base of every restorer. A subclass sets `card` and writes `restore`; one without them cannot be built.
 
     Attributes:
         card: what the rest of the toolbox reads about it.
@@ -29,6 +32,15 @@ class Restorer(nn.Module):
     card: ClassVar[RestorerCard]
     tiny_arguments: ClassVar[dict] = {}
     slots: ClassVar[tuple[str, ...]] = ()
+
+    def __new__(cls, *arguments: object, **named: object) -> "Restorer":
+        """Refuse a class that lacks what every restorer has, before its constructor runs."""
+        missing = sorted(getattr(cls, "__abstractmethods__", ()))
+        if missing or not isinstance(getattr(cls, "card", None), RestorerCard):
+            what = " and ".join([f"`{name}`" for name in missing] or ["`card`"])
+            raise ComponentError(f"{cls.__name__} is a restorer without {what}: expected a class attribute `card` (a "
+                            "RestorerCard) and a method `restore(views)`. Write what is missing (docs/contributing.md)")
+        return super().__new__(cls)
 
     @property
     def size_rule(self) -> SizeRule:
@@ -60,6 +72,10 @@ class Restorer(nn.Module):
                     module.weight.data = module.weight.data.contiguous(memory_format=of_volumes)
         return self
 
+    def maps_hash(self) -> str:
+        """What identifies maps from outside the data, which decide a score as weights do; empty for none."""
+        return ""
+
     @abstractmethod
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """(B, 3V, H, W) of the card's V views, in its order and range, at a legal size -> (B, 3, H, W)."""
@@ -77,9 +93,27 @@ class Restorer(nn.Module):
         Raises:
             SizeError: `lq` or `center` has another shape.
         """
-        height, width = lq.shape[-2:]
-        views = pad_to(self.network_input(lq, center), self.size_rule.padded(height, width))
-        return self.network_output(self.restore(views))[..., :height, :width]
+        views, crop = self.prepared({"lq": lq, "center": center})
+        return crop(self.network_output(self.restore(views)))
+
+    def prepared(self, batch: Mapping[str, Any], *, rule: SizeRule | None = None) -> tuple[torch.Tensor, Crop]:
+        """Return what the network reads of a batch, and what cuts its maps back to the batch's size.
+
+        Args:
+            batch: `lq` (B, 6, H, W) in [0, 1] and, where captured, `center` (B, 3, H, W).
+            rule: sizes to pad to; None for `size_rule`.
+
+        Returns:
+            the card's views (B, 3V, h, w) in its order and range, padded by reflection at the bottom and on the right to
+            a size that the rule allows; and `crop`, which takes (..., h, w) to (..., H, W).
+
+        Raises:
+            SizeError: `lq` or `center` has another shape.
+        """
+        views = self.network_input(batch["lq"], batch.get("center"))
+        height, width = views.shape[-2:]
+        padded = pad_to(views, (rule or self.size_rule).padded(height, width))
+        return padded, lambda image: image[..., :height, :width]
 
     def training_outputs(self, batch: dict) -> dict:
         """What the losses read: `restored`, and what else the network predicts in training."""

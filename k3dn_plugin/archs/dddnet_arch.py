@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from k3dn_plugin.archs.base import Restorer, pad_to
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
@@ -358,9 +358,6 @@ class DDDNet(Restorer):
 
     def training_outputs(self, batch: dict) -> dict:
         """`restored`, and (B, 1, H, W) `blur_disparity` (of the pair) and `disparity_map` (refined)."""
-        views = self.network_input(batch["lq"], batch.get("center"))
-        height, width = views.shape[-2:]
-        image, refined, blur = self.estimate(pad_to(views, self.size_rule.padded(height, width)))
-        return {"restored": image[..., :height, :width],
-                "blur_disparity": blur[:, None, :height, :width],
-                "disparity_map": refined[:, None, :height, :width]}
+        views, crop = self.prepared(batch)
+        image, refined, blur = self.estimate(views)
+        return {"restored": crop(image), "blur_disparity": crop(blur[:, None]), "disparity_map": crop(refined[:, None])}

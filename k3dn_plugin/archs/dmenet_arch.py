@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from k3dn_plugin.archs.base import Restorer, pad_to
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.hyper_laplacian import NonBlindDeconvolution, quantise
@@ -41,13 +41,17 @@ class OffsetNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean, variance = self.running_mean, self.running_var
         if self.training:
-            variance, mean = torch.var_mean(at_least_float32(x), (0, 2, 3), correction=0)
+            variance, mean = self.moments(x)
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
                 self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
         scale = torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+
+    def moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Biased variance and mean of each channel; over all processes where training shares them."""
+        return torch.var_mean(at_least_float32(x), (0, 2, 3), correction=0)
 
 
 def conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -204,12 +208,9 @@ class DMENet(Restorer):
     def training_outputs(self, batch: dict) -> dict:
         """`restored`; `defocus` (B, 1, H, W), blur diameter over 15 pixels; `defocus_scales`, the auxiliary
         maps at 1/16, 1/8, 1/4, 1/2 and 1 of the (padded) size."""
-        views = self.network_input(batch["lq"], batch.get("center"))
-        height, width = views.shape[-2:]
-        views = pad_to(views, self.size_rule.padded(height, width))
+        views, crop = self.prepared(batch)
         defocus, auxiliary = self.network.with_auxiliary(views)
-        return {"restored": self.deblur(views, defocus)[..., :height, :width],
-                "defocus": defocus[..., :height, :width], "defocus_scales": auxiliary}
+        return {"restored": crop(self.deblur(views, defocus)), "defocus": crop(defocus), "defocus_scales": auxiliary}
 
     def deblur(self, views: torch.Tensor, defocus: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) deconvolved by (B, 1, H, W) maps -> (B, 3, H, W) in [0, 1].

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from k3dn_plugin.archs.base import Restorer, pad_to
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.adaptive_filter import filter_channels, iterative_adaptive_convolution, split_filters
 from k3dn_plugin.layers.leaky import SLOPE, LeakyResidual, leaky_conv, leaky_up, xavier_
+from k3dn_plugin.layers.windows import pad_to
 from k3dn_plugin.registry import ARCHS
 
 STRIDE = 8
@@ -128,17 +129,14 @@ class IFAN(Restorer):
         it should equal. The disparity is in pixels of these small images; where positive, the right view
         is looked at further to the right.
         """
-        lq = batch["lq"]
-        height, width = lq.shape[-2:]
-        size = self.size_rule.padded(height, width)
-        views = pad_to(self.network_input(lq, batch.get("center")), size)
-        left, right = pad_to(lq[:, :3], size), pad_to(lq[:, 3:], size)
+        views, crop = self.prepared(batch)
+        left, right = pad_to(batch["lq"], views.shape[-2:]).chunk(2, 1)
         code, disparity = self.predict(self.guide(views))
         filters = self.filters[-1](code)
         image = self.deblur(views[:, :3], split_filters(filters, self.iterations, self.channels,
                                                         self.kernel_size))
         right_disparity = self.disparity_of_right(left, right, disparity)
-        return {"restored": image[..., :height, :width], "filters": filters,
+        return {"restored": crop(image), "filters": filters,
                 "warped_right": warp_along_rows(F.avg_pool2d(right, STRIDE), right_disparity),
                 "small_left": F.avg_pool2d(left, STRIDE)}
 

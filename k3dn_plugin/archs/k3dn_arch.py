@@ -6,17 +6,18 @@ kernels and disparity without further labels. The published evaluation resizes t
 DPDD to 1152 x 1792 (bicubic), restores, and resizes back (protocol `k3dn_resize`); here any size is padded
 by reflection instead.
 """
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from k3dn_plugin.archs.base import Restorer, pad_to
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.residual import SLOPE, ResidualBlocks
-from k3dn_plugin.layers.windows import FEATURE_STRIDE, grid_of_image
+from k3dn_plugin.layers.windows import FEATURE_STRIDE, grid_of_image, pad_to
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import ARCHS, MODULES
 
@@ -118,11 +119,11 @@ class K3DN(Restorer):
                         minimum=(smallest, smallest))
 
     def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None):
-        return self._deblur_pair(lq, center)[0]
+        return self._deblur_pair({"lq": lq, "center": center})[0]
 
     def training_outputs(self, batch: dict):
         """`restored`, and `disparity` for a reblur module."""
-        restored, disparity = self._deblur_pair(batch["lq"], batch.get("center"))
+        restored, disparity = self._deblur_pair(batch)
         return {"restored": restored, "disparity": disparity}
 
     def restore(self, views: torch.Tensor):
@@ -144,12 +145,10 @@ class K3DN(Restorer):
             found = "K3DN without a deblur module" if self.deblur is None else type(self.deblur).__name__
             raise OptionError(f"{found} cannot run backwards: choose a reversible deblur module "
                               "(KernelSetDeblur, WienerDeblur) or set train.reblur to null")
-        size = self.size_rule.padded(*sharp.shape[-2:])
-        padded = pad_to(sharp, size) - 0.5
         # Six input channels and one sharp image: it stands in for both views, which agree where all is sharp.
-        image = self.core(torch.cat([padded, padded], 1), disparity, reverse=True,
-                          base=padded if self.residual else None)
-        return self.network_output(image)[..., :sharp.shape[-2], :sharp.shape[-1]]
+        views, crop = self.prepared({"lq": torch.cat([sharp, sharp], 1)})
+        image = self.core(views, disparity, reverse=True, base=views[:, :3] if self.residual else None)
+        return crop(self.network_output(image))
 
     def estimate_disparity(self, views: torch.Tensor) -> DisparityFeature:
         """The disparity feature of (B, 6, H, W) views in [-0.5, 0.5]."""
@@ -184,13 +183,12 @@ class K3DN(Restorer):
         image = self.out(features)
         return (image if base is None else image + base).clamp(-1, 1)
 
-    def _deblur_pair(self, lq: torch.Tensor, center: torch.Tensor):
-        height, width = lq.shape[-2:]
-        size = self.size_rule.padded(height, width)
-        views = pad_to(self.network_input(lq, center), size)
+    def _deblur_pair(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, DisparityFeature]:
+        views, crop = self.prepared(batch)
         disparity = self.estimate_disparity(views)
         base = None
         if self.residual:
-            base = pad_to(center - 0.5, size) if center is not None else (views[:, :3] + views[:, 3:]) / 2
+            center = batch.get("center")
+            base = ((views[:, :3] + views[:, 3:]) / 2 if center is None else pad_to(center - 0.5, views.shape[-2:]))
         image = self.core(views, disparity, base=base)
-        return self.network_output(image)[..., :height, :width], disparity
+        return crop(self.network_output(image)), disparity

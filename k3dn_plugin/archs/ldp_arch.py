@@ -113,6 +113,10 @@ class LDP(Restorer):
         """The sample's blur map, where it comes with the sample."""
         return {name: self.blur_map.of_sample(sample) for name in self.maps}
 
+    def maps_hash(self) -> str:
+        """Of the files of blur maps, where there are any."""
+        return self.blur_map.content_hash() if self.maps else ""
+
     def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None,
                 blur_map: torch.Tensor | None = None) -> torch.Tensor:
         """Restore the all-in-focus image.

@@ -3,7 +3,7 @@ from abc import abstractmethod
 
 import torch
 
-from k3dn_plugin.archs.base import Restorer, pad_to
+from k3dn_plugin.archs.base import Restorer
 
 
 class MultiScaleRestorer(Restorer):
@@ -27,11 +27,10 @@ class MultiScaleRestorer(Restorer):
 
     def training_outputs(self, batch: dict) -> dict:
         """Return `restored`, and `scales`: the images at 1/2 and 1/4 that a multi-scale loss reads."""
-        views = self.network_input(batch["lq"], batch.get("center"))
-        height, width = views.shape[-2:]
-        padded = pad_to(views, self.card.size_rule.padded(height, width))
-        full, *smaller = (self.network_output(image) for image in self.scales(padded))
-        return {"restored": full[..., :height, :width], "scales": smaller}
+        # Whole, whatever windows or local means the instance evaluates with: hence the card's rule, not its own.
+        views, crop = self.prepared(batch, rule=self.card.size_rule)
+        full, *smaller = (self.network_output(image) for image in self.scales(views))
+        return {"restored": crop(full), "scales": smaller}
 
     def residual(self, views: torch.Tensor) -> torch.Tensor:
         """Return the image that the output is added to: the view, or the mean of the two views."""

@@ -67,6 +67,10 @@ class PreservedRestorer(Restorer):
         """Those of the wrapped restorer."""
         return self.restorer.maps_of(sample)
 
+    def maps_hash(self) -> str:
+        """That of the wrapped restorer."""
+        return self.restorer.maps_hash()
+
     def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None, **maps: torch.Tensor) -> torch.Tensor:
         """(B, 6, H, W) -> (B, 3, H, W): what the wrapped restorer gives, joined; it gets the maps that it names."""
         return self.join(lq, center, self.restorer(lq, center, **maps))

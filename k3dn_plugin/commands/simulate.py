@@ -1,12 +1,19 @@
 """Make dual-pixel pairs, from photographs with made-up depth or from pictures with depth of their own.
 
-    python tools/simulate.py --photos DIR --out datasets/mine/train.lmdb --count 500
-    python tools/simulate.py --rgbd DIR --out datasets/nyu/train.lmdb            # DIR/rgb and DIR/depth
-    python tools/simulate.py --rgbd DIR --out datasets/sf.lmdb --mode rdpd       # as RDPD's generator does
+python tools/simulate.py --photos DIR --out datasets/mine/train.lmdb --count 500
+python tools/simulate.py --rgbd DIR --out datasets/nyu/train.lmdb            # DIR/rgb and DIR/depth
+python tools/simulate.py --rgbd DIR --out datasets/sf.lmdb --mode rdpd       # as RDPD's generator does
 """
 import argparse
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from k3dn_plugin.errors import OptionError
+
+if TYPE_CHECKING:
+    from k3dn_plugin.data.store.reader import LmdbStore
 
 GROUP = "data"
 
@@ -27,21 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="where scenes are rendered, e.g. cuda")
     lens = parser.add_argument_group("lens")
-    lens.add_argument("--max-radius", type=float, default=12.0, help="largest blur radius in pixels")
+    lens.add_argument("--max-radius", type=float, help="largest blur radius in pixels")
     lens.add_argument("--psf", nargs="+", metavar="FAMILY", help="PSF families to draw from (default: all)")
     lens.add_argument("--bank", help="folder of measured kernels, for the family 'measured'")
-    lens.add_argument("--split", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.5, 1.0),
-                      help="share of the ideal separation between the views (default 0.5 1)")
+    lens.add_argument("--separation", "--split", type=float, nargs=2, metavar=("FROM", "TO"),
+                      help="share of the ideal separation between the views")
     lens.add_argument("--frame", type=int, nargs=2, metavar=("H", "W"),
-                      help="frame that scenes from photographs lie in, away from its axis too, e.g. 1120 1680")
-    lens.add_argument("--distortion", type=float, default=0.0, metavar="SHARE",
-                      help="share of scenes with radial distortion (default 0)")
+                      help="frame that scenes from photographs lie in, also off its axis; 0 0: on the axis")
+    lens.add_argument("--distortion", type=float, metavar="SHARE", help="share of scenes with radial distortion")
     sensor = parser.add_argument_group("sensor")
-    sensor.add_argument("--shot", type=float, default=0.004, help="photon noise at full scale, of full scale")
-    sensor.add_argument("--read", type=float, default=0.001, help="read noise, of full scale")
-    sensor.add_argument("--bits", type=int, choices=(8, 16), default=16, help="of the frames")
+    sensor.add_argument("--shot", type=float, help="photon noise at full scale, of full scale")
+    sensor.add_argument("--read", type=float, help="read noise, of full scale")
+    sensor.add_argument("--bits", type=int, choices=(8, 16), help="of the frames")
+    sensor.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any other setting of "
+                        "SimulationSettings, e.g. one_channel_share=0.2 exposure=[0.1,1] (docs/simulation.md)")
     depth = parser.add_argument_group("pictures with depth")
-    depth.add_argument("--mode", choices=("layered", "rdpd", "dddnet"), default="layered",
+    depth.add_argument("--mode", choices=("layered", "rdpd", "dddnet"),
                        help="our renderer, or a published simulator")
     depth.add_argument("--depth", help="folder of depth files (16-bit PNG or TIFF, PFM, .npy)")
     depth.add_argument("--depth-kind", choices=("depth", "disparity"), default="depth")
@@ -66,30 +74,50 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def make(arguments):
-    """The stores that are asked for."""
-    from k3dn_plugin.registry import PSF_FAMILIES  # heavy: not before the command runs
+def make(arguments: argparse.Namespace) -> "tuple[LmdbStore, ...]":
+    """Make the stores that are asked for."""
     from k3dn_plugin.simulation.build import build_from_depth, build_simulated  # heavy: not before the command runs
     from k3dn_plugin.simulation.demo import build_demo  # heavy: not before the command runs
-    from k3dn_plugin.simulation.psf import MEASURED  # heavy: not before the command runs
     from k3dn_plugin.simulation.rgbd import RgbdSettings  # heavy: not before the command runs
-    from k3dn_plugin.simulation.settings import SimulationSettings  # heavy: not before the command runs
     from k3dn_plugin.simulation.sources import RgbdFolder  # heavy: not before the command runs
     if arguments.demo:
         return build_demo(arguments.out, seed=arguments.seed)
-    settings = SimulationSettings(
-        size=tuple(arguments.size or (512, 512)), max_radius=arguments.max_radius, shot=arguments.shot,
-        read=arguments.read, bit_depth=arguments.bits, mode=arguments.mode, bank=arguments.bank,
-        families=tuple(arguments.psf or PSF_FAMILIES.names() + [MEASURED] * (arguments.bank is not None)),
-        split=tuple(arguments.split), frame=arguments.frame and tuple(arguments.frame),
-        distortion_share=arguments.distortion)
+    settings = settings_of(arguments)
     if arguments.rgbd is None:
         count = 100 if arguments.count is None else arguments.count
-        return [build_simulated(arguments.out, arguments.photos, count=count, settings=settings,
-                                seed=arguments.seed, device=arguments.device)]
+        return (build_simulated(arguments.out, arguments.photos, count=count, settings=settings,
+                                seed=arguments.seed, device=arguments.device),)
     pictures = RgbdFolder(arguments.rgbd, arguments.depth, scale=arguments.depth_scale,
                           encoding=arguments.encoding)
     rgbd = RgbdSettings(kind=arguments.depth_kind, lens=arguments.lens and tuple(arguments.lens),
                         focus=arguments.focus)
-    return [build_from_depth(arguments.out, pictures, settings=settings, rgbd=rgbd, count=arguments.count,
-                             whole=arguments.size is None, seed=arguments.seed, device=arguments.device)]
+    return (build_from_depth(arguments.out, pictures, settings=settings, rgbd=rgbd, count=arguments.count,
+                             whole=arguments.size is None, seed=arguments.seed, device=arguments.device),)
+
+
+def settings_of(arguments: argparse.Namespace) -> Any:
+    """Return the `SimulationSettings` of the arguments; what is not given keeps its default.
+
+    Raises:
+        OptionError: `--set` names no setting, or is not NAME=VALUE.
+    """
+    from k3dn_plugin.registry import PSF_FAMILIES  # heavy: not before the command runs
+    from k3dn_plugin.simulation.psf import MEASURED  # heavy: not before the command runs
+    from k3dn_plugin.simulation.settings import FORMER_NAMES, SimulationSettings  # heavy: not before the command runs
+    given = {"size": arguments.size or (512, 512), "max_radius": arguments.max_radius, "shot": arguments.shot,
+             "read": arguments.read, "bit_depth": arguments.bits, "mode": arguments.mode, "bank": arguments.bank,
+             "families": arguments.psf or PSF_FAMILIES.names() + [MEASURED] * (arguments.bank is not None),
+             "separation": arguments.separation, "frame": arguments.frame,
+             "distortion_share": arguments.distortion}
+    given = {name: value for name, value in given.items() if value is not None}
+    known = [field.name for field in fields(SimulationSettings)]
+    for assignment in arguments.set:
+        name, equals, value = assignment.partition("=")
+        name = FORMER_NAMES.get(name, name)
+        if not equals or name not in known:
+            raise OptionError(f"--set {assignment}: expected NAME=VALUE with a name of {', '.join(known)}")
+        given[name] = yaml.safe_load(value)
+    if list(given.get("frame") or ()) == [0, 0]:
+        given["frame"] = None
+    return SimulationSettings(**{name: tuple(value) if isinstance(value, list) else value
+                                 for name, value in given.items()})

@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.options import load_options
     from k3dn_plugin.training import train
-    options = load_options(arguments.opt, arguments.set)
+    options = load_options(arguments.opt, arguments.set, longer=arguments.resume is not None)
     if arguments.plan:
         from k3dn_plugin.training.stages import plan_text  # heavy: not before the command runs
         print(plan_text(options, arguments.devices))
@@ -29,12 +29,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML)")
+    parser.add_argument("-opt", required=True, metavar="FILE",
+                        help="option file (YAML), or the name of a shipped recipe (k3dn_dpdd)")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
                         help="change options, e.g. --set train.optim_g.lr=1e-4 name=slower")
     parser.add_argument("--resume", metavar="auto|PATH",
                         help="go on: auto takes the newest readable state of this run, if there is one; "
-                             "or a state file, or the folder of a run")
+                             "or a state file, or the folder of a run. A finished run goes on for longer where "
+                             "train.total_iter is raised")
     parser.add_argument("--overwrite", action="store_true",
                         help="start afresh where a run of this name lies (its folder is renamed)")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")

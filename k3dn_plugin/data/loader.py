@@ -1,12 +1,13 @@
 """The loader that feeds training: workers that do not change what is read, errors that stay readable."""
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from k3dn_plugin.data.sample import collate
 from k3dn_plugin.data.sampler import Phase, ResumableSampler
-from k3dn_plugin.errors import K3DNError, OptionError
+from k3dn_plugin.errors import DataError, K3DNError, OptionError
 
 
 def build_loader(dataset: Dataset, *, batch_size: int | None = None, total_iterations: int | None = None,
@@ -31,8 +32,8 @@ def build_loader(dataset: Dataset, *, batch_size: int | None = None, total_itera
                                world_size=world_size, shuffle=shuffle)
     workers = {"prefetch_factor": prefetch_factor, "persistent_workers": True} if num_workers else {}
     return SampleLoader(
-        _Guarded(dataset), batch_sampler=sampler, num_workers=num_workers, collate_fn=_collate_guarded,
-        pin_memory=pin_memory, worker_init_fn=single_threaded,
+        _ErrorsAsSamples(dataset), batch_sampler=sampler, num_workers=num_workers, collate_fn=_collate_with_errors,
+        pin_memory=pin_memory, worker_init_fn=start_worker,
         # torch would draw the workers' seeds from the global generator, which training's randomness and so
         # exact resume depend on.
         generator=torch.Generator().manual_seed(seed), **workers)
@@ -41,14 +42,60 @@ def build_loader(dataset: Dataset, *, batch_size: int | None = None, total_itera
 class SampleLoader(DataLoader):
     """A `DataLoader` that raises a data set's error as the data set did, not as a worker's traceback."""
 
-    def __iter__(self):
-        for batch in super().__iter__():
-            if isinstance(batch, K3DNError):
-                raise batch
-            yield batch
+    def __iter__(self) -> Iterator[dict]:
+        iterator = super().__iter__()
+        try:
+            for batch in iterator:
+                if isinstance(batch, K3DNError):
+                    raise batch
+                yield batch
+        except (RuntimeError, OSError) as error:
+            explained = worker_error(error)
+            if explained is None:
+                raise
+            raise explained from error
+        finally:
+            self._stop_workers(iterator)
+
+    def _stop_workers(self, iterator: Iterator) -> None:
+        """End the workers now: they do not end at a SIGTERM (`start_worker`), which is all that exiting sends them."""
+        if self.num_workers:
+            self._iterator = None
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                if worker.is_alive():
+                    worker.kill()
 
 
-def single_threaded(worker_id: int = 0):
+def worker_error(error: BaseException) -> DataError | None:
+    """Return what to raise in place of torch's error about a lost worker or its memory; None for other errors."""
+    text = str(error)
+    # Without room, a worker gets a bus error or cannot make the file by which it hands a batch over.
+    if "Bus error" in text or "shared memory" in text or "/torch_" in text:
+        return DataError("the processes that read samples (num_worker_per_gpu) hand them over in shared memory, and "
+                         "/dev/shm is too small for that. Make it larger (docker run --shm-size=2g), or set "
+                         "datasets.train.num_worker_per_gpu=0. What was saved is whole; go on with --resume auto")
+    if "DataLoader worker" in text:
+        return DataError(f"a process that reads samples (num_worker_per_gpu) was ended from outside "
+                         f"({text.split('. ')[0]}). The system does so where memory runs out: set a smaller datasets.train.num_worker_per_gpu "
+                         "(0 reads in the training process) or prefetch_factor. What was saved is whole; go on with "
+                         "--resume auto")
+    return None
+
+
+def start_worker(worker_id: int = 0) -> None:
+    """Prepare a worker: one core, and deaf to signals that are meant for the training process.
+
+    Ctrl-C, a closed terminal and a cluster's warning go to the whole process group. The training process decides
+    what they mean, and still needs its workers to finish its iteration; without it they end by themselves.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    single_threaded(worker_id)
+
+
+def single_threaded(worker_id: int = 0) -> None:
     """Keep a worker on one core: many workers with many threads each slow one another down."""
     torch.set_num_threads(1)
     try:
@@ -58,7 +105,7 @@ def single_threaded(worker_id: int = 0):
     cv2.setNumThreads(0)
 
 
-class _Guarded(Dataset):
+class _ErrorsAsSamples(Dataset):
     """Gives a data set's errors instead of raising them, so that they pass through a worker unchanged."""
 
     def __init__(self, dataset):
@@ -74,7 +121,7 @@ class _Guarded(Dataset):
             return error
 
 
-def _collate_guarded(samples):
+def _collate_with_errors(samples):
     errors = [sample for sample in samples if isinstance(sample, K3DNError)]
     if errors:
         return errors[0]

@@ -15,6 +15,7 @@ A batch has the same keys, tensors stacked on a new first axis and `name` a list
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import default_collate
 
@@ -33,6 +34,11 @@ class SampleIndex(NamedTuple):
     epoch: int
     index: int
     crop_size: tuple[int, int] | None = None
+
+
+def random_source(*numbers: int) -> np.random.Generator:
+    """Return a generator that depends on its arguments (seed, epoch, index, ...) alone, whichever process asks."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(list(numbers))))
 
 
 def collate(samples: Sequence[dict]) -> dict:

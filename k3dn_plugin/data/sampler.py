@@ -2,10 +2,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 from torch.utils.data import Sampler
 
-from k3dn_plugin.data.sample import SampleIndex
+from k3dn_plugin.data.sample import SampleIndex, random_source
 from k3dn_plugin.errors import DataError, OptionError
 
 
@@ -120,6 +119,6 @@ class ResumableSampler(Sampler[list[SampleIndex]]):
         if not self.shuffle:
             return epoch, place
         if self._permutation[0] != epoch:
-            draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
+            draw = random_source(self.seed, epoch)
             self._permutation = epoch, draw.permutation(self.length)
         return epoch, int(self._permutation[1][place])

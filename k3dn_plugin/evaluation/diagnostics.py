@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.inference.self_ensemble import flip_image, flipped
+from k3dn_plugin.layers.filters import gaussian_blur
 from k3dn_plugin.registry import DIAGNOSTICS
 
 BIN_EDGES = (0.0, 1.0, 2.0, 4.0, 8.0, math.inf)   # blur radius in pixels
@@ -120,18 +121,6 @@ def local_error(one, other):
     """(H, W) squared difference, averaged over channels and a window."""
     error = (one - other).square().mean(0)[None, None]
     return F.avg_pool2d(error, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)[0, 0]
-
-
-def gaussian_blur(image, sigma):
-    """(C, H, W) under a Gaussian, the border repeated."""
-    if sigma == 0:
-        return image
-    half = min(math.ceil(3 * sigma), *(n - 1 for n in image.shape[-2:]))
-    line = torch.exp(-torch.arange(-half, half + 1).to(image) ** 2 / (2 * sigma ** 2))
-    line = (line / line.sum()).expand(image.shape[0], 1, 1, -1)
-    image = F.pad(image[None], (half,) * 4, mode="replicate")
-    image = F.conv2d(image, line, groups=image.shape[1])
-    return F.conv2d(image, line.transpose(-1, -2), groups=image.shape[1])[0]
 
 
 def masked_psnr(restored, gt, mask):

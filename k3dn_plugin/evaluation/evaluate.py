@@ -59,6 +59,8 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     if world_size > 1:
         loaded = replace(loaded, inference=loaded.inference.changed(share=world_size))
     settings = {**loaded.inference.facts(), "with_input": with_input, "diagnostics": list(diagnostics)}
+    if getattr(restorer, "maps", ()):
+        settings["maps"] = restorer.maps_hash()
     origin = provenance(loaded.restorer, dataset, settings=settings, device=loaded.device, weights=loaded.facts)
     result = EvaluationResult(rows=[], protocol=protocol.facts(), provenance=origin)
     file = row_file(out_dir, identity(origin, result.protocol), rank, world_size) if out_dir else None

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from k3dn_plugin.archs.base import Restorer, check_pair, pad_to
+from k3dn_plugin.archs.base import Restorer, check_pair
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.inference.device import choose_device
 from k3dn_plugin.inference.memory import GIB, PeakMemory, is_out_of_memory, memory_available, memory_in_use, release
 from k3dn_plugin.inference.self_ensemble import self_ensemble
 from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.inference.tiling import TilePlan, even_tile, plan_tiles, restore_tiles
+from k3dn_plugin.layers.windows import pad_to
 
 SAFETY = 0.9                   # of the room for tiles is planned for: a fit through two points is not exact
 UNMEASURED_PIXELS = 512 ** 2   # frames up to this size run whole without a probe where no bound is set

@@ -84,8 +84,3 @@ def gaussian_smooth(images: torch.Tensor, *, size: int = 3, sigma: float = 1.5) 
     channels = images.shape[1]
     padded = F.pad(images, (radius,) * 4, mode="reflect")
     return F.conv2d(padded, kernel.repeat(channels, 1, 1, 1), groups=channels)
-
-
-def total_variation(images: torch.Tensor) -> torch.Tensor:
-    """Sum (not mean) of the absolute differences of neighbours, in both directions."""
-    return images.diff(dim=-1).abs().sum() + images.diff(dim=-2).abs().sum()

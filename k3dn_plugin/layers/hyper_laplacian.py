@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError, SizeError
+from k3dn_plugin.layers.filters import transfer_function
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 
 TABLE_RANGE = 10
@@ -53,13 +54,6 @@ def gaussian(sigma: float, support: int) -> torch.Tensor | None:
         return None
     kernel = kernel / kernel.sum()
     return kernel[half - radius:half + radius + 1, half - radius:half + radius + 1]
-
-
-def transfer_function(kernel: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Spectrum (`rfft2`) of a kernel placed with its centre at the origin of a periodic (rows, columns)."""
-    radius = kernel.shape[-1] // 2
-    padded = F.pad(kernel, (0, size[1] - kernel.shape[-1], 0, size[0] - kernel.shape[-2]))
-    return torch.fft.rfft2(padded.roll((-radius, -radius), (0, 1)))
 
 
 def edge_taper(image: torch.Tensor, kernel: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:

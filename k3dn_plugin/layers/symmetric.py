@@ -31,7 +31,7 @@ def kernels_from_spectra(spectra: torch.Tensor, kernel_size: int, eps: float = 1
 
 
 def inverse_spectra(spectra: torch.Tensor, eps: float = 1e-8) -> torch.Tensor:
-    """1 / (S + eps), the spectra of the reblurring kernels; 0 where S + eps is 0."""
+    """Compute 1 / (S + eps), from which the reblurring kernels are read; 0 where S + eps is 0."""
     inverse = 1 / (spectra + eps)
     return torch.where(torch.isnan(inverse.real) | torch.isnan(inverse.imag),
                        torch.zeros_like(inverse), inverse)

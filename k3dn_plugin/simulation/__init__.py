@@ -9,11 +9,11 @@ otherwise.
 |------------------------------------------|---------------------------------------------------------------|
 | `photographs.py`, `sources.py`           | what scenes are made from                                     |
 | `depth_files.py`                         | depth in PNG, TIFF, PFM, .npy                                 |
-| `scenes.py`                              | random scenes with depth                                      |
-| `optics.py`, `place.py`                  | from distance to blur; where a picture lies in the frame      |
+| `scenes.py`, `procedural.py`             | random scenes with depth; drawn pictures                      |
+| `optics.py`, `field_window.py`           | from distance to blur; where a picture lies in the frame      |
 | `psf/`                                   | kernels of the two views, one family a file                   |
-| `layers.py`, `spread.py`                 | occlusion-aware rendering                                     |
-| `radial.py`, `sensor.py`, `colour.py`    | distortion; gain, vignetting, noise; the sRGB curve           |
+| `layers.py`, `spread.py`, `disparity.py` | occlusion-aware rendering; the disparity that was rendered    |
+| `radial.py`, `sensor.py`, `color.py`     | distortion; gain, vignetting, noise; the sRGB curve           |
 | `settings.py`, `pairs.py`, `rgbd.py`     | what is drawn for a scene; its frames, without and with depth |
 | `rdpd.py`, `dddnet.py`                   | the published simulators                                      |
 | `build.py`, `demo.py`                    | stores of scenes                                              |

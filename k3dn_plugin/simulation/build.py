@@ -1,6 +1,8 @@
 """Stores of simulated scenes, built so that an interruption loses nothing."""
 import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -15,10 +17,13 @@ from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd, draw_rgbd_scen
 from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
 from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
 
+T = TypeVar("T")
 
-def build_simulated(out, photos, *, count: int, settings: SimulationSettings, seed: int = 0,
+
+def build_simulated(out: str | Path, photos: str | Path | Sequence[str | Path] | None, *,
+                    count: int, settings: SimulationSettings, seed: int = 0,
                     device: str = "cpu") -> LmdbStore:
-    """A store of `count` scenes from photographs, and a picture of a few of them beside it.
+    """Build a store of `count` scenes from photographs, and a picture of a few of them beside it.
 
     Args:
         out: the store's folder; if it is there already it is left as it is.
@@ -44,17 +49,17 @@ def build_simulated(out, photos, *, count: int, settings: SimulationSettings, se
                                                                   device=device))
 
 
-def build_from_depth(out, pictures: RgbdFolder, *, settings: SimulationSettings,
+def build_from_depth(out: str | Path, pictures: RgbdFolder, *, settings: SimulationSettings,
                      rgbd: RgbdSettings | None = None, count: int | None = None, whole: bool = True,
                      seed: int = 0, device: str = "cpu") -> LmdbStore:
-    """A store of scenes from pictures with depth, each picture in turn, with another lens every time.
+    """Build a store of scenes from pictures with depth, each picture in turn, with another lens every time.
 
     Args:
         out: the store's folder; if it is there already it is left as it is.
         pictures: the sources.
         settings: lens, sensor and mode.
         rgbd: how depth becomes blur.
-        count: scenes; one a picture if None.
+        count: scenes; one for each picture if None.
         whole: whole pictures, else crops of `settings.size`.
         seed, device: as above.
 
@@ -75,7 +80,8 @@ def build_from_depth(out, pictures: RgbdFolder, *, settings: SimulationSettings,
         device=device))
 
 
-def _build(out, names, facts, simulate):
+def _build(out: Path, names: Sequence[str], facts: Mapping[str, Any],
+           simulate: Callable[[int], dict[str, np.ndarray]]) -> LmdbStore:
     with StoreWriter(out, dataset="simulated", facts=facts) as writer:
         left_to_do = [i for i, name in enumerate(names) if name not in writer]
         for index in progress(left_to_do, f"simulating {out.name}"):
@@ -85,8 +91,8 @@ def _build(out, names, facts, simulate):
     return store
 
 
-def write_contact_sheet(store, scenes: int = 4) -> Path:
-    """`<store>.png`: left, right, sharp and defocus of a few scenes."""
+def write_contact_sheet(store: LmdbStore, scenes: int = 4) -> Path:
+    """Write `<store>.png`: left, right, sharp and defocus of a few scenes."""
     chosen = [store.names[i] for i in np.linspace(0, len(store.names) - 1, min(scenes, len(store.names)))
               .astype(int)]
     rows = [{view: store.read(name, view) for view in ("left", "right", "sharp", "defocus")}
@@ -96,7 +102,7 @@ def write_contact_sheet(store, scenes: int = 4) -> Path:
     return path
 
 
-def progress(items, what):
-    """`items` with a bar and the time left; plain lines where the output is no terminal."""
+def progress(items: Collection[T], what: str) -> Iterable[T]:
+    """Return `items` with a bar and the time left; plain lines where the output is no terminal."""
     return tqdm(items, desc=what, unit="scene", file=sys.stderr, mininterval=1.0,
                 disable=None if sys.stderr.isatty() else len(items) < 2)

@@ -32,13 +32,13 @@ CAMERAS = (
 
 
 def dddnet_disparity(depth: np.ndarray, camera: DddnetCamera) -> np.ndarray:
-    """D = A f (1/z - 1/(z_max - f)) in pixels for depth in metres: the farthest point is in focus."""
+    """Compute D = A f (1/z - 1/(z_max - f)) in pixels for depth in metres: the farthest point is in focus."""
     z = depth / camera.depth_scale
     return camera.aperture * camera.focal_length * (1 / z - 1 / (z.max() - camera.focal_length))
 
 
 def render_dddnet(image: np.ndarray, disparity: np.ndarray, *, largest: float = 80) -> dict[str, np.ndarray]:
-    """`left`, `right`, `center` (H, W, 3) uint8 and `defocus` (H, W) float32.
+    """Render `left`, `right`, `center` (H, W, 3) uint8 and `defocus` (H, W) float32.
 
     A pixel of disparity D fills a square of side h + 1, h = floor((|D| + 0.5) / 2), from its own row down; in
     the left view from its own column to the right, in the right view to the left. A view is the mean of what

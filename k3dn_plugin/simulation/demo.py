@@ -17,16 +17,17 @@ from k3dn_plugin.simulation.sensor import SensorSettings
 
 MAX_RADIUS = 5.0
 # The families are named, so that one more in the package does not change the demo.
-TRAIN = SimulationSettings(size=(288, 288), max_radius=MAX_RADIUS,
+TRAIN = SimulationSettings(size=(288, 288), max_radius=MAX_RADIUS, separation=(0.5, 1.0), frame=None,
+                           smooth_share=0.0, distortion_share=0.0,
                            families=("butterworth", "half_disc", "soft_disc", "translating_disc"))
 # Where the lens is focused on the held-out scene, as quantiles of its disparity: far, middle, near.
 FOCUS = (0.1, 0.5, 0.9)
 # One lens for the held-out scene that is none of those drawn for training, but like them.
-HELD_OUT_PSF = PsfSettings(family="soft_disc", split=0.85, parameters={"softness": 0.2})
+HELD_OUT_PSF = PsfSettings(family="soft_disc", separation=0.85, parameters={"softness": 0.2})
 
 
-def build_demo(folder, *, scenes: int = 40, seed: int = 0) -> tuple[LmdbStore, LmdbStore]:
-    """`train.lmdb` and `val.lmdb` in a folder; what is there already is not made again.
+def build_demo(folder: str | Path, *, scenes: int = 40, seed: int = 0) -> tuple[LmdbStore, LmdbStore]:
+    """Build `train.lmdb` and `val.lmdb` in a folder; what is there already is not made again.
 
     Raises:
         DependencyError: scikit-image's pictures are missing.
@@ -37,9 +38,11 @@ def build_demo(folder, *, scenes: int = 40, seed: int = 0) -> tuple[LmdbStore, L
     return train, build_motorcycle(folder / "val.lmdb", seed=seed)
 
 
-def build_motorcycle(out, *, seed: int = 0) -> LmdbStore:
-    """The Middlebury motorcycle scene (Scharstein et al., GCPR 2014) with its true disparity, blurred for three
-    focus distances."""
+def build_motorcycle(out: str | Path, *, seed: int = 0) -> LmdbStore:
+    """Build a store of the Middlebury motorcycle scene, blurred for three focus distances.
+
+    Scharstein et al., GCPR 2014; its disparity is the true one.
+    """
     out = Path(out)
     if out.exists():
         return LmdbStore(out)
@@ -61,7 +64,7 @@ def build_motorcycle(out, *, seed: int = 0) -> LmdbStore:
 
 
 def load_motorcycle() -> tuple[torch.Tensor, torch.Tensor]:
-    """(3, H, W) linear light and (H, W) disparity in pixels; unknown disparities take their neighbours'."""
+    """Return (3, H, W) linear light and (H, W) disparity in pixels; unknown disparities take their neighbours'."""
     folder = bundled_folder()
     picture, truth = folder / "motorcycle_left.png", folder / "motorcycle_disp.npz"
     for path in (picture, truth):

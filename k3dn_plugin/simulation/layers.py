@@ -1,68 +1,58 @@
 """Occlusion-aware rendering: surfaces are blurred one by one and laid over one another, back to front.
 
-A surface may slant: its light is shared out over the two nearest of a ladder of blur radii and each share is
+A surface may slant: its light is shared out over the two nearest levels of blur radius and each share is
 spread by its kernel. Surfaces cover what lies behind them by their *blurred* coverage, so a blurred foreground
 lets the background through at its rim, and a sharp one stays sharp over a blurred background. All in linear
 light.
 """
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.errors import SizeError
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import PsfSettings
-from k3dn_plugin.simulation.spread import FAST_STEP, STEP, spread_part, spread_surface
+from k3dn_plugin.simulation.spread import FAST_STEP, STEP, Surface, spread_part, spread_surface
 
+# Neighbors whose radii differ by more lie on two surfaces, the nearer of which hides some of the other.
+STEP_OF_DEPTH = 0.2
+MOST_CUTS = 24
 
-@dataclass(frozen=True)
-class Surface:
-    """One thing in the scene.
-
-    Attributes:
-        colour: (3, H, W) in linear light; valid wherever the surface might show, hidden parts included.
-        alpha: (1, H, W) coverage in [0, 1].
-        radius: (H, W) signed blur radius in pixels.
-    """
-
-    colour: torch.Tensor
-    alpha: torch.Tensor
-    radius: torch.Tensor
-
-
-def render_pair(surfaces, settings: PsfSettings, *, place: Place | None = None,
+def render_pair(surfaces: Sequence[Surface], settings: PsfSettings, *, window: FieldWindow | None = None,
                 fast: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """The left and the right view, (3, H, W) each, of surfaces listed back to front, on the surfaces' device.
+    """Render the left and the right view, (3, H, W) each, of surfaces listed back to front, on their device.
 
     The rearmost surface must cover everything. (left + right) / 2 is the combined picture.
 
     Args:
         surfaces: `Surface`s of one size.
         settings: the lens and sensor.
-        place: of the picture in the camera's frame, for lenses that differ over the field; the picture is
+        window: of the picture in the camera's frame, for lenses that differ over the field; the picture is
             the frame if None.
-        fast: transform only what a surface covers, on a coarser ladder of radii (`spread.FAST_STEP`).
+        fast: transform only what a surface covers, with fewer levels of radius (`spread.FAST_STEP`).
 
     Raises:
         SizeError: a surface differs in size, or the rearmost leaves holes.
     """
-    shape = surfaces[0].colour.shape[-2:]
+    shape = surfaces[0].color.shape[-2:]
     if float(surfaces[0].alpha.min()) < 1:
         raise SizeError("the rearmost surface must cover the whole picture (alpha 1 everywhere)")
     views = None
     for surface in surfaces:
-        if surface.colour.shape[-2:] != shape or surface.radius.shape != shape:
+        if surface.color.shape[-2:] != shape or surface.radius.shape != shape:
             raise SizeError(f"surfaces of one scene must have one size, found {tuple(shape)} and "
-                            f"{tuple(surface.colour.shape[-2:])}")
+                            f"{tuple(surface.color.shape[-2:])}")
         if fast or settings.varies:
-            spread = spread_part(surface, settings, place, FAST_STEP if fast else STEP)
+            spread = spread_part(surface, settings, window, FAST_STEP if fast else STEP)
         else:
             spread = spread_surface(surface, settings)
         views = [light / coverage.clamp(min=1e-6) if views is None else
                  below * (1 - coverage.clamp(max=1)) + light / coverage.clamp(min=1)
-                 for (light, coverage), below in zip(spread, views or (None, None))]
+                 for (light, coverage), below in zip(spread, views or (None, None), strict=True)]
     return views[0], views[1]
 
 
@@ -70,35 +60,91 @@ def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness:
                         aligned: bool = False) -> list[Surface]:
     """Cut an RGB-D picture into surfaces, back to front.
 
-    Each slab of `thickness` pixels of radius also stretches behind whatever is nearer, with colours filled in
-    from its own, so that blurring never pulls foreground into it nor leaves a hole.
+    Slabs of at most `thickness` pixels of radius, cut so that as many steps of depth as possible (neighbors whose
+    radii differ by more than `STEP_OF_DEPTH`) lie between two of them; each owns some pixels. A slab stretches
+    behind whatever is nearer. Where a slope goes on into the next slab it hides nothing, and the slab goes on with
+    the picture's own colors; behind what stands in front, colors and radii are filled in from its own, so that
+    blurring never pulls foreground into it nor leaves a hole.
 
     Args:
-        image: (3, H, W) in linear light.
+        image: (3, H, W) linear light.
         radius: (H, W) signed blur radius, larger farther away on either side of the focus.
         thickness: of a slab, in pixels of radius.
-        aligned: cut at multiples of `thickness`, where a ladder of radii has its rungs: fewer of them, for the
-            fast renderer.
+        aligned: cut at multiples of `thickness`, where there are levels of radius: fewer of them, for the fast
+            renderer.
     """
-    low, high = float(radius.min()), float(radius.max())
+    step, cuts = _cuts_through_steps(radius)
+    bonds = radius.diff(dim=0).abs() <= step, radius.diff(dim=1).abs() <= step
     if aligned:
-        low, high = math.floor(low / thickness) * thickness, math.ceil(high / thickness) * thickness
-    count = max(1, round((high - low) / thickness))
-    edges = [high - (high - low) * i / count for i in range(count + 1)]
+        low, high = (float(radius.min()), float(radius.max()))
+        cuts = np.concatenate([cuts, np.arange(math.ceil(low / thickness), high / thickness) * thickness])
+    slabs = list(_slabs(radius, thickness, cuts))
     surfaces = []
-    for far, near in zip(edges, edges[1:]):
-        alpha = (radius <= far + 1e-4).float()[None]
-        # A slope that goes on into the next slab hides nothing; only what stands well in front does.
-        own = (radius <= far + 1e-4) & (radius >= near - thickness)
-        if not bool(own.any()):
-            continue
-        colour = fill_holes(image, own[None].float())
-        surfaces.append(Surface(colour, alpha, radius.clamp(near, far)))
+    for number, (near, far) in enumerate(slabs):
+        own = (radius >= near) & (radius <= far)
+        if number == len(slabs) - 1:
+            shown = own
+        else:
+            shown = _connected(own, own | ((radius < near) & (radius >= near - thickness)), bonds)
+        filled = fill_holes(torch.cat([image, radius[None]]), shown[None].float())
+        surfaces.append(Surface(filled[:3], (radius <= far).float()[None], filled[3]))
     return surfaces
 
 
+def _slabs(radius: torch.Tensor, thickness: float, cuts: np.ndarray) -> Iterator[tuple[float, float]]:
+    """(least, largest radius) of each slab, from far to near; there are pixels of both."""
+    values = torch.unique(radius).cpu().numpy()
+    for group in reversed(np.split(values, np.searchsorted(values, np.unique(cuts), side="right"))):
+        if not len(group):
+            continue
+        parts = max(1, math.ceil((group[-1] - group[0]) / thickness - 1e-6))
+        edges = np.linspace(group[0], group[-1], parts + 1)[1:-1]
+        for part in reversed(np.split(group, np.searchsorted(group, edges, side="right"))):
+            if len(part):
+                yield float(part[0]), float(part[-1])
+
+
+def _cuts_through_steps(radius: torch.Tensor) -> tuple[float, np.ndarray]:
+    """What counts as a step of depth, and radii, as few as will do, of which one lies within each step."""
+    pairs = [(radius.narrow(axis, 0, radius.shape[axis] - 1), radius.narrow(axis, 1, radius.shape[axis] - 1))
+             for axis in (0, 1)]
+    ends = torch.cat([torch.stack([torch.minimum(*pair), torch.maximum(*pair)], -1).flatten(0, 1)
+                      for pair in pairs]).double()
+    step = STEP_OF_DEPTH
+    while True:
+        found = torch.unique(ends[ends[:, 1] - ends[:, 0] > step], dim=0).cpu().numpy()
+        cuts: list[float] = []
+        # The fewest points that meet all intervals: by upper end, each interval that no point has met adds one.
+        for low, high in found[np.argsort(found[:, 1], kind="stable")]:
+            if not cuts or cuts[-1] < low:
+                cuts.append(float(high) - step / 2)
+        if len(cuts) <= MOST_CUTS:
+            return step, np.array(cuts)
+        # A noisy map, or a steep slope: only larger steps count.
+        step *= 2
+
+
+def _connected(own: torch.Tensor, among: torch.Tensor, bonds: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """The pixels of `among` from which a way without a step of depth leads to one of `own`."""
+    if bool((among == own).all()):
+        return own
+    down, across = bonds
+    # Pixels at even places, the bonds between them at odd ones: connected parts are then OpenCV's.
+    height, width = own.shape
+    drawn = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
+    drawn[::2, ::2] = among.cpu().numpy()
+    drawn[1::2, ::2] = (down & among[1:] & among[:-1]).cpu().numpy()
+    drawn[::2, 1::2] = (across & among[:, 1:] & among[:, :-1]).cpu().numpy()
+    count, labels = cv2.connectedComponents(drawn, connectivity=4)
+    labels = labels[::2, ::2]
+    held = np.zeros(count, bool)
+    held[labels[own.cpu().numpy()]] = True
+    held[0] = False
+    return torch.from_numpy(held[labels]).to(own.device)
+
+
 def fill_holes(image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(C, H, W) with the places where `valid` (1, H, W) is 0 filled by push and pull.
+    """Fill the places of a (C, H, W) image where `valid` (1, H, W) is 0, by push and pull.
 
     Pulls averages of valid pixels up a pyramid and pushes them down into the holes.
     """
@@ -109,7 +155,7 @@ def fill_holes(image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         mean = (image * valid).sum((1, 2), keepdim=True) / valid.sum()
         return torch.where(valid > 0, image, mean)
     weight = F.avg_pool2d(valid[None], 2, ceil_mode=True, count_include_pad=False)[0]
-    colour = F.avg_pool2d((image * valid)[None], 2, ceil_mode=True, count_include_pad=False)[0]
-    coarse = fill_holes(colour / weight.clamp(min=1e-6), (weight > 0).float())
+    color = F.avg_pool2d((image * valid)[None], 2, ceil_mode=True, count_include_pad=False)[0]
+    coarse = fill_holes(color / weight.clamp(min=1e-6), (weight > 0).float())
     pushed = F.interpolate(coarse[None], size=(height, width), mode="bilinear", align_corners=False)[0]
     return torch.where(valid > 0, image, pushed)

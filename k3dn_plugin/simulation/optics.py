@@ -6,7 +6,7 @@ from k3dn_plugin.errors import OptionError
 
 def blur_radius(depth: torch.Tensor, *, focal_length: float, f_number: float, focus_distance: float,
                 pixel_pitch: float) -> torch.Tensor:
-    """Signed blur radius in pixels, r = (A/2) (s'/s) (z - s)/z / p with A = F/N and s' = F s/(s - F).
+    """Compute the signed blur radius in pixels, r = (A/2) (s'/s) (z - s)/z / p with A = F/N and s' = F s/(s - F).
 
     Args:
         depth: z, distance from the lens.
@@ -25,7 +25,7 @@ def blur_radius(depth: torch.Tensor, *, focal_length: float, f_number: float, fo
 
 
 def blur_radius_from_disparity(disparity: torch.Tensor, *, in_focus: float, max_radius: float) -> torch.Tensor:
-    """Signed blur radius for a stereo disparity, which like it is linear in inverse depth.
+    """Compute the signed blur radius for a stereo disparity, which like it is linear in inverse depth.
 
     Args:
         disparity: of a stereo pair, larger when nearer.

@@ -1,9 +1,11 @@
 """The picture of the documentation: kernels of every family, and pairs from every renderer.
 
-    python tools/simulate.py --figure docs/simulation.jpg
+python tools/simulate.py --figure docs/simulation.jpg
 """
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from k3dn_plugin.files import atomic_write
 from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation import dddnet, rdpd
 from k3dn_plugin.simulation.demo import load_motorcycle
-from k3dn_plugin.simulation.figure import colour_of_radius, eight_bits
+from k3dn_plugin.simulation.figure import color_of_radius, eight_bits
 from k3dn_plugin.simulation.layers import surfaces_from_depth
 from k3dn_plugin.simulation.optics import blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import photograph, random_source, simulate_scene
@@ -21,12 +23,15 @@ from k3dn_plugin.simulation.sensor import SensorSettings, quantise
 from k3dn_plugin.simulation.settings import SimulationSettings
 from k3dn_plugin.simulation.sources import Photographs
 
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
 RADII = (-10.0, -5.0, -2.0, 2.0, 5.0, 10.0)
 FIELD = (-0.9, 0.0, 0.9)
 CROP = (slice(130, 370), slice(150, 510))  # of the motorcycle scene
 
 
-def write_overview(path, *, bank: str | None = None) -> Path:
+def write_overview(path: str | Path, *, bank: str | None = None) -> Path:
     """Draw the picture; `bank`, a folder of measured kernels, adds a row of them."""
     from matplotlib import pyplot  # slow to import
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
@@ -45,12 +50,12 @@ def write_overview(path, *, bank: str | None = None) -> Path:
     return Path(path)
 
 
-def kernel_rows(bank=None) -> dict[str, list[np.ndarray]]:
-    """By family, a picture for each of `RADII` on the axis, then of one radius over the field."""
+def kernel_rows(bank: str | None = None) -> dict[str, list[np.ndarray]]:
+    """Draw, by family, a picture for each of `RADII` on the axis, then of one radius over the field."""
     rows = {}
     families = [*PSF_FAMILIES.names(), *([MEASURED] if bank else [])]
     for family in families:
-        lens = PsfSettings(family=family, split=1.0, field_tilt=0.8,
+        lens = PsfSettings(family=family, separation=1.0, field_tilt=0.8,
                            parameters={"folder": bank} if family == MEASURED else {})
         rows[family] = [_overlay(kernel_pair(r, lens)) for r in RADII] + [
             _overlay(kernel_pair(RADII[-1], lens.at((u, 0.0)))) for u in FIELD]
@@ -60,12 +65,13 @@ def kernel_rows(bank=None) -> dict[str, list[np.ndarray]]:
 
 
 def pair_rows() -> dict[str, list[np.ndarray]]:
-    """By renderer: left, right, both in one, sharp, blur radius; (H, W, 3) uint8."""
-    settings = SimulationSettings(size=(240, 360), max_radius=9.0, flat_share=0.0, families=("half_disc",))
+    """Draw, by renderer: left, right, both in one, sharp, blur radius; (H, W, 3) uint8."""
+    settings = SimulationSettings(size=(240, 360), max_radius=9.0, flat_share=0.0, smooth_share=0.0, frame=None,
+                                  distortion_share=0.0, families=("half_disc",))
     image, disparity = load_motorcycle()
     middle = float(np.quantile(disparity.numpy(), 0.5))
     radius = blur_radius_from_disparity(disparity, in_focus=middle, max_radius=8.0)
-    made = photograph(surfaces_from_depth(image, radius), image, radius, PsfSettings(split=1.0),
+    made = photograph(surfaces_from_depth(image, radius), image, radius, PsfSettings(separation=1.0),
                       SensorSettings(), random_source(0))
     pixels, depth = quantise(image, 8), _metres(disparity)
     released = {**rdpd.render_rdpd(pixels, 2.5 * depth, rdpd.CAMERAS[2], rdpd.PSF_BANK[0]), "sharp": pixels}
@@ -80,42 +86,42 @@ def pair_rows() -> dict[str, list[np.ndarray]]:
     for name, frames in scenes.items():
         left, right, sharp = (eight_bits(frames[view]) for view in ("left", "right", "sharp"))
         both = np.dstack([left.mean(2), right.mean(2), right.mean(2)]).astype(np.uint8)
-        rows[name] = [left, right, both, sharp, colour_of_radius(frames["defocus"])]
+        rows[name] = [left, right, both, sharp, color_of_radius(frames["defocus"])]
     return rows
 
 
-def _cut(frames):
+def _cut(frames: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {view: frame[CROP] for view, frame in frames.items()}
 
 
-def _metres(disparity: torch.Tensor):
+def _metres(disparity: torch.Tensor) -> np.ndarray:
     """Depths of 2 to 12 metres for a stereo disparity."""
     nearness = (disparity - disparity.min()) / (disparity.max() - disparity.min())
     return (1 / (1 / 12 + nearness * (1 / 2 - 1 / 12))).double().numpy()
 
 
-def _released(radius):
+def _released(radius: int) -> list[torch.Tensor]:
     """RDPD's kernels, which are for correlation, turned to show how a point spreads."""
     kernels = rdpd.rdpd_kernels(radius, rdpd.PSF_BANK[0])
     pair = kernels.left[::-1, ::-1].copy(), kernels.right[::-1, ::-1].copy()
     return [torch.from_numpy(k) for k in (pair if radius > 0 else pair[::-1])]
 
 
-def _overlay(pair) -> np.ndarray:
+def _overlay(pair: Sequence[torch.Tensor]) -> np.ndarray:
     left, right = (k.numpy() / max(float(k.max()) for k in pair) for k in pair)
     return np.dstack([left, right, right]) ** 0.7
 
 
-def _draw(panel, rows, columns, title):
+def _draw(panel: "SubFigure", rows: Mapping[str, list[np.ndarray]], columns: Sequence[str], title: str) -> None:
     panel.suptitle(title, fontsize=10)
     axes = panel.subplots(len(rows), len(columns))
-    for (name, pictures), line in zip(rows.items(), axes):
+    for (name, pictures), line in zip(rows.items(), axes, strict=True):
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-        for axis, picture in zip(line, pictures):
+        for axis, picture in zip(line, pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             for side in axis.spines.values():
                 side.set_visible(False)
-    for axis, text in zip(axes[0], columns):
+    for axis, text in zip(axes[0], columns, strict=True):
         axis.set_title(text, fontsize=8)

@@ -9,7 +9,7 @@ import torch
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.listing import list_files
 from k3dn_plugin.errors import DataError, DependencyError
-from k3dn_plugin.simulation.colour import srgb_to_linear
+from k3dn_plugin.simulation.color import srgb_to_linear
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 # Photographs that lie inside scikit-image's wheel (its other pictures are drawings, or would be downloaded).
@@ -18,8 +18,8 @@ BUNDLED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.p
            "gravel.png")
 
 
-def photographs_in(folder) -> list[Path]:
-    """Image files below a folder, sorted.
+def photographs_in(folder: str | Path) -> list[Path]:
+    """Return the image files below a folder, sorted.
 
     Raises:
         DataError: the folder is missing or holds none.
@@ -33,7 +33,7 @@ def photographs_in(folder) -> list[Path]:
 
 
 def bundled_folder() -> Path:
-    """Where the installed scikit-image keeps its pictures."""
+    """Return where the installed scikit-image keeps its pictures."""
     found = find_spec("skimage")
     if found is None or found.origin is None:
         raise DependencyError("the demo's photographs lie in scikit-image, which is not installed: "
@@ -42,7 +42,7 @@ def bundled_folder() -> Path:
 
 
 def bundled_photographs() -> list[Path]:
-    """The photographs of the demo."""
+    """Return the photographs of the demo."""
     folder = bundled_folder()
     missing = [name for name in BUNDLED if not (folder / name).is_file()]
     if missing:
@@ -51,8 +51,8 @@ def bundled_photographs() -> list[Path]:
     return [folder / name for name in BUNDLED]
 
 
-def load_linear(path) -> torch.Tensor:
-    """A photograph as (3, H, W) linear light in [0, 1]."""
+def load_linear(path: str | Path) -> torch.Tensor:
+    """Read a photograph as (3, H, W) linear light in [0, 1]."""
     image = read_image(path)
     scale = np.iinfo(image.dtype).max
     if image.ndim == 2:
@@ -60,8 +60,9 @@ def load_linear(path) -> torch.Tensor:
     return srgb_to_linear(torch.from_numpy(image.astype(np.float32) / scale).permute(2, 0, 1).contiguous())
 
 
-def random_tile(photo: torch.Tensor, size, random: np.random.Generator, *, shrink=(1.0, 2.0)) -> torch.Tensor:
-    """A (3, *size) piece of a photograph, shrunk by a random factor, perhaps mirrored.
+def random_tile(photo: torch.Tensor, size: tuple[int, int], random: np.random.Generator, *,
+                shrink: tuple[float, float] = (1.0, 2.0)) -> torch.Tensor:
+    """Cut a (3, *size) piece out of a photograph, shrunk by a random factor, perhaps mirrored.
 
     Shrinking takes the camera's own blur and compression away. A photograph that is too small for `size`
     is enlarged no further than it must be.
@@ -69,8 +70,8 @@ def random_tile(photo: torch.Tensor, size, random: np.random.Generator, *, shrin
     height, width = photo.shape[-2:]
     most = min(height / size[0], width / size[1])
     factor = min(random.uniform(*shrink), most)
-    rows, columns = (min(round(s * factor), full) for s, full in zip(size, (height, width)))
-    top, left = (int(random.integers(full - part + 1)) for part, full in zip((rows, columns), (height, width)))
+    rows, columns = (min(round(s * factor), full) for s, full in zip(size, (height, width), strict=True))
+    top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
     piece = photo[:, top:top + rows, left:left + columns]
     if random.random() < 0.5:
         piece = piece.flip(-1)

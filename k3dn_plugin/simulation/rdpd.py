@@ -19,8 +19,10 @@ SMOOTHING = 7          # kernel side over the smoothing's side
 
 
 class RdpdCamera(NamedTuple):
-    """One of the generator's cameras: focal length, f-number and focus distance as plain numbers (the distance
-    is compared with metres without conversion), and its radial distortion (A, B, C, D)."""
+    """One of the generator's cameras: focal length, f-number, focus distance and radial distortion (A, B, C, D).
+
+    All are plain numbers; the distance is compared with metres without conversion.
+    """
 
     focal_length: float
     f_number: float
@@ -56,15 +58,15 @@ class RdpdKernels(NamedTuple):
     right: np.ndarray
 
 
-def rdpd_radius(depth, camera: RdpdCamera) -> np.ndarray:
-    """Signed kernel radius at a depth in metres: whole pixels, at most 40, positive beyond the focus."""
+def rdpd_radius(depth: np.ndarray | float, camera: RdpdCamera) -> np.ndarray:
+    """Compute the signed kernel radius at a depth in metres: whole pixels, at most 40, positive beyond the focus."""
     focal, number, focus, _ = camera
     scale = (focal / number) * (focal * focus / (focus - focal)) / focus
     return np.clip(np.round(scale * (np.asarray(depth) - focus) / depth), -LARGEST_RADIUS, LARGEST_RADIUS)
 
 
 def rdpd_layers(camera: RdpdCamera) -> np.ndarray:
-    """(layers, 3): radius, nearest depth (included), farthest depth (excluded)."""
+    """Compute the layers of depth, (layers, 3): radius, nearest depth (included), farthest depth (excluded)."""
     edges = np.linspace(0, FARTHEST, SLICES + 1)
     radii = rdpd_radius((edges[:-1] + edges[1:]) / 2, camera)
     first = np.flatnonzero(np.concatenate([[True], np.diff(radii) != 0]))
@@ -76,7 +78,7 @@ def rdpd_layers(camera: RdpdCamera) -> np.ndarray:
 
 
 def rdpd_kernels(radius: int, psf: RdpdPsf) -> RdpdKernels:
-    """The kernels for a radius of whole pixels; in focus they are those of one pixel."""
+    """Compute the kernels for a radius of whole pixels; in focus they are those of one pixel."""
     radius = max(abs(int(radius)), 1)
     side = 2 * radius + 1
     y, x = np.mgrid[-radius:radius + 1, -radius:radius + 1].astype(np.float64)
@@ -92,7 +94,7 @@ def rdpd_kernels(radius: int, psf: RdpdPsf) -> RdpdKernels:
     return RdpdKernels(whole / whole.sum(), left, np.rot90(left, 2))
 
 
-def _smoothed(kernel, side):
+def _smoothed(kernel: np.ndarray, side: int) -> np.ndarray:
     width = round(side / SMOOTHING) + 1
     width += 1 - width % 2
     if width == 1:
@@ -105,7 +107,7 @@ def _smoothed(kernel, side):
 
 def render_rdpd(image: np.ndarray, depth: np.ndarray, camera: RdpdCamera,
                 psf: RdpdPsf) -> dict[str, np.ndarray]:
-    """`left`, `right`, `center` (H, W, 3) uint8 and `defocus` (H, W) float32, the kernels' signed radius.
+    """Render `left`, `right`, `center` (H, W, 3) uint8 and `defocus` (H, W) float32, the kernels' signed radius.
 
     Without the radial distortion (`radial.distort`). OpenCV 4 gives the published values to the last bit;
     OpenCV 5 rounds a few of them the other way.
@@ -135,7 +137,22 @@ def render_rdpd(image: np.ndarray, depth: np.ndarray, camera: RdpdCamera,
         kernels = rdpd_kernels(radius, psf)
         if radius < 0:
             kernels = RdpdKernels(kernels.center, kernels.right, kernels.left)
-        for view, kernel in zip(views, kernels):
+        for view, kernel in zip(views, kernels, strict=True):
             views[view][inside] = cv2.filter2D(image, -1, kernel)[inside]
         defocus[inside] = radius
     return {**views, "defocus": defocus}
+
+
+def rdpd_disparity(defocus: np.ndarray, psf: RdpdPsf) -> np.ndarray:
+    """Compute the (H, W) disparity in pixels that was rendered for whole-pixel radii: the kernels' centroid gap.
+
+    In focus, too: the kernels are those of one pixel there.
+    """
+    disparity = np.zeros(defocus.shape, np.float32)
+    for radius in np.unique(defocus):
+        kernels = rdpd_kernels(int(radius), psf)
+        columns = np.arange(kernels.left.shape[1]) - kernels.left.shape[1] // 2
+        # The kernels are for correlation: light moves against their centroid.
+        gap = float(((kernels.left - kernels.right) * columns).sum())
+        disparity[defocus == radius] = -gap if radius < 0 else gap
+    return disparity

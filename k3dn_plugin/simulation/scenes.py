@@ -1,4 +1,6 @@
 """Scenes with depth, made from photographs: a background, and cut-outs of others in front of it."""
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -6,21 +8,31 @@ import torch.nn.functional as F
 
 from k3dn_plugin.simulation.layers import Surface
 from k3dn_plugin.simulation.photographs import random_tile
+from k3dn_plugin.simulation.procedural import procedural_picture
+from k3dn_plugin.simulation.sources import Photographs
+
+# (3, H, W) pictures in linear light, or what gives such slices: `sources.Photographs`.
+LinearPictures = Sequence[torch.Tensor] | Photographs
 
 
-def random_scene(photos, size, random: np.random.Generator, *, max_radius: float,
-                 flat_share: float = 0.2, smooth_share: float = 0.0,
-                 shrink: tuple[float, float] = (1.0, 2.0)) -> list[Surface]:
-    """Surfaces, back to front, of a scene whose blur radii lie within +-`max_radius` pixels.
+def random_scene(photos: LinearPictures, size: tuple[int, int], random: np.random.Generator, *, max_radius: float,
+                 flat_share: float = 0.2, smooth_share: float = 0.0, shrink: tuple[float, float] = (1.0, 2.0),
+                 procedural_share: float = 0.0) -> list[Surface]:
+    """Draw the surfaces, back to front, of a scene whose blur radii lie within +-`max_radius` pixels.
 
     Args:
         photos: (3, H, W) pictures in linear light.
         size: (H, W) of the scene.
-        flat_share: of scenes that are one photograph at one distance; half of these are in focus.
-        smooth_share: of scenes that are one photograph on a hilly or folded surface.
+        random: source of all choices.
+        max_radius: in pixels, on either side of the focus.
+        flat_share: of scenes that are one picture at one distance; half of these are in focus.
+        smooth_share: of scenes that are one picture on a hilly or folded surface.
         shrink: range of the factor by which photographs are made smaller.
+        procedural_share: of surfaces that show a drawn picture in place of a photograph.
     """
-    def tile():
+    def tile() -> torch.Tensor:
+        if procedural_share and random.random() < procedural_share:
+            return procedural_picture(size, random)
         return random_tile(photos[int(random.integers(len(photos)))], size, random, shrink=shrink)
 
     solid = torch.ones(1, *size)
@@ -43,16 +55,16 @@ def random_scene(photos, size, random: np.random.Generator, *, max_radius: float
     return surfaces
 
 
-def slanted(size, radius: float, spread: float, random: np.random.Generator) -> torch.Tensor:
-    """(H, W) blur radii of a plane: `radius` on average, changing by `spread` across the picture."""
+def slanted(size: tuple[int, int], radius: float, spread: float, random: np.random.Generator) -> torch.Tensor:
+    """Compute the (H, W) blur radii of a plane: `radius` on average, changing by `spread` across the picture."""
     angle = random.uniform(0, 2 * np.pi)
     y = torch.linspace(-0.5, 0.5, size[0])[:, None]
     x = torch.linspace(-0.5, 0.5, size[1])[None]
     return radius + spread * (x * np.cos(angle) + y * np.sin(angle)).float() / np.sqrt(2)
 
 
-def relief(size, max_radius: float, random: np.random.Generator) -> torch.Tensor:
-    """(H, W) blur radii of hills (smooth noise) or of folds (the nearer of some planes at each pixel)."""
+def relief(size: tuple[int, int], max_radius: float, random: np.random.Generator) -> torch.Tensor:
+    """Draw (H, W) blur radii of hills (smooth noise) or of folds (the nearer of some planes at each pixel)."""
     low, high = np.sort(random.uniform(-max_radius, max_radius, 2))
     if random.random() < 0.5:
         noise = torch.from_numpy(random.standard_normal((1, 1, 3, 4), dtype=np.float32))
@@ -65,8 +77,8 @@ def relief(size, max_radius: float, random: np.random.Generator) -> torch.Tensor
     return (low + (high - low) * heights).float()
 
 
-def random_shape(size, random: np.random.Generator) -> torch.Tensor:
-    """(1, H, W) soft-edged coverage of an ellipse, a polygon or a blob."""
+def random_shape(size: tuple[int, int], random: np.random.Generator) -> torch.Tensor:
+    """Draw the (1, H, W) soft-edged coverage of an ellipse, a polygon or a blob."""
     height, width = size
     kind = random.integers(3)
     if kind == 2:
@@ -89,10 +101,10 @@ def random_shape(size, random: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(cv2.GaussianBlur(canvas, (3, 3), 0.7).astype(np.float32) / 255)[None]
 
 
-def flatten(surfaces) -> tuple[torch.Tensor, torch.Tensor]:
-    """The all-in-focus picture (3, H, W) and the (H, W) blur radius of what is seen at each pixel."""
-    picture, radius = surfaces[0].colour, surfaces[0].radius
+def flatten(surfaces: Sequence[Surface]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the all-in-focus picture (3, H, W) and the (H, W) blur radius of what is seen at each pixel."""
+    picture, radius = surfaces[0].color, surfaces[0].radius
     for surface in surfaces[1:]:
-        picture = picture * (1 - surface.alpha) + surface.colour * surface.alpha
+        picture = picture * (1 - surface.alpha) + surface.color * surface.alpha
         radius = torch.where(surface.alpha[0] > 0.5, surface.radius, radius)
     return picture, radius

@@ -1,12 +1,13 @@
 """What simulated scenes are like, and what is drawn for one of them: lens, sensor, place in the frame."""
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import PSF_FAMILIES
-from k3dn_plugin.simulation.place import Place
+from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.psf import MEASURED, PsfSettings, check_psf
 from k3dn_plugin.simulation.rdpd import CAMERAS
 from k3dn_plugin.simulation.sensor import SensorSettings
@@ -18,84 +19,132 @@ FACTS = {
                     "(beyond the focus plane)",
 }
 MODES = ("layered", "rdpd", "dddnet")
+FORMER_NAMES = {"split": "separation"}  # in stores and option files of earlier versions
 
 
 @dataclass(frozen=True)
 class SimulationSettings:
-    """What simulated scenes are like.
+    """What simulated scenes are like. The defaults of the command and of the data set are these.
 
     Attributes:
         size: (H, W) of the frames.
         max_radius: largest blur radius in pixels, on either side of the focus.
+        radius_power: scenes have a largest radius of their own, `max_radius` u^(radius_power - 1) with u uniform in
+            [0, 1]: 1 gives all the same, larger numbers make most of them small.
         families: PSF families, one drawn a scene; "measured" needs `bank`.
-        split: range of the split strength (see `PsfSettings`).
+        separation: range of the share of the ideal separation between the views (see `PsfSettings`).
         field_share: share of scenes with an uneven, elliptic aperture, alike over the whole picture.
-        shot, read: noise (see `SensorSettings`).
-        flat_share: share of scenes at one distance.
+        flat_share: share of scenes at one distance; half of these are in focus.
         smooth_share: share of scenes with one surface whose depth rises and falls, smoothly or in planes.
         shrink: range of the factor by which photographs are made smaller.
+        procedural_share: share of surfaces that show a drawn picture in place of a photograph (see `procedural.py`).
         frame: (rows, columns) of the camera's frame: each scene then lies somewhere in it, which decides its
             kernels' asymmetry, vignetting and distortion; None gives every scene the axis in its middle.
         field_tilt: range of the asymmetry at the frame's edge (see `PsfSettings`), drawn with `frame` alone.
         distortion_share: share of scenes with radial distortion, one of those that RDPD takes.
         bank: folder of measured kernels.
+        shot, read: noise of photons and of reading (see `SensorSettings`), at a `noise_scale` of 1.
+        noise_scale: range of the factor of both in a scene; most scenes are drawn near its lower end.
+        gain: largest deviation of a view's gain from 1.
+        vignetting, vignetting_share: largest brightness ramp (see `SensorSettings`), and share of scenes with one.
+        exposure, exposure_share: range of the factor on all light, drawn evenly in stops, and share of scenes with it.
+        one_channel_share: share of scenes taken with one color channel (green), as raw dual-pixel data is.
+        sharpening, sharpening_share: range of the amount of the camera's unsharp mask, and share of scenes with it.
+        jpeg_quality, jpeg_share: range of the quality of JPEG files, and share of scenes whose views went through one.
         mode: "layered" (ours); "rdpd" or "dddnet", the published simulators, for pictures with depth.
         bit_depth: 16 or 8, of the frames.
         fast: see `layers.render_pair`.
     """
 
     size: tuple[int, int] = (320, 320)
-    max_radius: float = 8.0
+    max_radius: float = 12.0
+    radius_power: float = 1.0
     families: tuple[str, ...] = field(default_factory=lambda: tuple(PSF_FAMILIES.names()))
-    split: tuple[float, float] = (0.5, 1.0)
+    separation: tuple[float, float] = (0.35, 1.0)
     field_share: float = 0.3
+    flat_share: float = 0.2
+    smooth_share: float = 0.15
+    shrink: tuple[float, float] = (1.0, 2.0)
+    procedural_share: float = 0.0
+    frame: tuple[int, int] | None = (1120, 1680)
+    field_tilt: tuple[float, float] = (0.0, 0.8)
+    distortion_share: float = 0.1
+    bank: str | None = None
     shot: float = 0.004
     read: float = 0.001
-    flat_share: float = 0.2
-    smooth_share: float = 0.0
-    shrink: tuple[float, float] = (1.0, 2.0)
-    frame: tuple[int, int] | None = None
-    field_tilt: tuple[float, float] = (0.0, 0.8)
-    distortion_share: float = 0.0
-    bank: str | None = None
+    noise_scale: tuple[float, float] = (1.0, 1.0)
+    gain: float = 0.02
+    vignetting: float = 0.1
+    vignetting_share: float = 0.25
+    exposure: tuple[float, float] = (1.0, 1.0)
+    exposure_share: float = 0.0
+    one_channel_share: float = 0.0
+    sharpening: tuple[float, float] = (0.2, 0.8)
+    sharpening_share: float = 0.0
+    jpeg_quality: tuple[int, int] = (80, 98)
+    jpeg_share: float = 0.0
     mode: Literal["layered", "rdpd", "dddnet"] = "layered"
     bit_depth: Literal[8, 16] = 16
     fast: bool = False
 
-    def as_facts(self) -> dict:
-        """For the store's manifest: a build resumes only with the same settings."""
+    def as_facts(self) -> dict[str, Any]:
+        """Return the settings for a store's manifest: a build resumes only with the same ones."""
         return {**FACTS, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
 
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "SimulationSettings":
+        """Return the settings that a store's manifest holds, former names included; what it lacks is the default."""
+        known = {f.name for f in fields(cls)}
+        found = {FORMER_NAMES.get(name, name): value for name, value in facts.items()}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value
+                      for name, value in found.items() if name in known})
 
-def check_settings(settings: SimulationSettings, count: int = 1):
+
+DEFAULTS = SimulationSettings()
+
+
+def check_settings(settings: SimulationSettings, count: int = 1) -> None:
     """Raise `OptionError` for settings that no scene can have."""
     for family in settings.families:
         check_psf(PsfSettings(family=family, parameters={"folder": settings.bank} if settings.bank else {}))
     if not settings.families or settings.mode not in MODES or settings.bit_depth not in (8, 16):
         raise OptionError(f"a simulation needs a PSF family, a mode of {', '.join(MODES)} and a bit_depth of 8 "
                           f"or 16; found {settings.families}, {settings.mode!r}, {settings.bit_depth}")
-    if count < 1 or min(settings.size) < 32 or settings.max_radius <= 0:
-        raise OptionError("a simulation needs at least one scene, frames of 32 pixels and a positive "
-                          f"max_radius; found {count}, {settings.size}, {settings.max_radius}")
+    if count < 1 or min(settings.size) < 32 or settings.max_radius <= 0 or settings.radius_power < 1:
+        raise OptionError("a simulation needs at least one scene, frames of 32 pixels, a positive max_radius and a "
+                          f"radius_power of 1 or more; found {count}, {settings.size}, {settings.max_radius}, "
+                          f"{settings.radius_power}")
     if settings.max_radius * 4 > min(settings.size):
         raise OptionError(f"max_radius {settings.max_radius} is more than a quarter of frames of "
                           f"{settings.size[0]} x {settings.size[1]}: nothing would be left to see")
-    for name, low, high in (("split", 0, 1), ("field_tilt", 0, 1), ("shrink", 1, 100)):
+    for name, low, high in (("separation", 0, 1), ("field_tilt", 0, 1), ("shrink", 1, 100), ("noise_scale", 0, 100),
+                            ("exposure", 1 / 256, 4), ("sharpening", 0, 3), ("jpeg_quality", 10, 100)):
         first, last = getattr(settings, name)
         if not low <= first <= last <= high:
-            raise OptionError(f"{name}: expected a range (from, to) within {low} to {high}, found "
+            raise OptionError(f"{name}: expected a range (from, to) within {low:.3g} to {high}, found "
                               f"{(first, last)}")
-    for name in ("field_share", "flat_share", "smooth_share", "distortion_share"):
+    for name in ("field_share", "flat_share", "smooth_share", "distortion_share", "procedural_share",
+                 "vignetting_share", "exposure_share", "one_channel_share", "sharpening_share", "jpeg_share"):
         if not 0 <= getattr(settings, name) <= 1:
             raise OptionError(f"{name}: expected a share from 0 to 1, found {getattr(settings, name)}")
+    for name in ("gain", "vignetting"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise OptionError(f"{name}: expected a fraction from 0 to below 1, found {getattr(settings, name)}")
     if settings.shot < 0 or settings.read < 0:
         raise OptionError(f"noise cannot be negative; found shot {settings.shot}, read {settings.read}")
-    if settings.frame is not None and any(f < s for f, s in zip(settings.frame, settings.size)):
-        raise OptionError(f"frame {settings.frame} must hold pictures of {settings.size}")
+    if settings.frame is not None and any(f < s for f, s in zip(settings.frame, settings.size, strict=True)):
+        raise OptionError(f"frame {settings.frame} must hold pictures of {settings.size}; give a larger frame, or none")
+
+
+def draw_largest_radius(settings: SimulationSettings, random: np.random.Generator) -> float:
+    """Draw the largest blur radius of one scene, in pixels."""
+    if settings.radius_power == 1:
+        return settings.max_radius
+    return settings.max_radius * float(random.random()) ** (settings.radius_power - 1)
 
 
 def draw_psf(settings: SimulationSettings, random: np.random.Generator) -> PsfSettings:
-    """A lens and sensor for one scene."""
+    """Draw a lens and sensor for one scene."""
     family = settings.families[int(random.integers(len(settings.families)))]
     parameters = {}
     if family == "butterworth":
@@ -107,29 +156,41 @@ def draw_psf(settings: SimulationSettings, random: np.random.Generator) -> PsfSe
     if family == MEASURED:
         parameters = {"folder": settings.bank}
     off_axis = random.random() < settings.field_share
-    return PsfSettings(family=family, split=float(random.uniform(*settings.split)), parameters=parameters,
+    return PsfSettings(family=family, separation=float(random.uniform(*settings.separation)), parameters=parameters,
                        tilt=float(random.uniform(-0.4, 0.4)) if off_axis else 0.0,
                        aspect=float(random.uniform(0.85, 1.18)) if off_axis else 1.0,
                        field_tilt=float(random.uniform(*settings.field_tilt)) if settings.frame else 0.0)
 
 
 def draw_sensor(settings: SimulationSettings, random: np.random.Generator) -> SensorSettings:
-    """A read-out for one scene: gains within 2 %, vignetting on a quarter of the scenes."""
-    return SensorSettings(gain=tuple(float(g) for g in random.uniform(0.98, 1.02, 2)),
-                          ramp=float(random.uniform(-0.1, 0.1)) if random.random() < 0.25 else 0.0,
-                          shot=settings.shot, read=settings.read)
+    """Draw a read-out and its development for one scene."""
+    def drawn(share: float) -> bool:
+        return bool(share) and random.random() < share
+
+    gain = tuple(float(g) for g in random.uniform(1 - settings.gain, 1 + settings.gain, 2))
+    ramp = float(random.uniform(-settings.vignetting, settings.vignetting)) if drawn(settings.vignetting_share) else 0.0
+    least, most = settings.noise_scale
+    noise = least if least == most else least + (most - least) * float(random.random()) ** 2
+    exposure = float(np.exp2(random.uniform(*np.log2(settings.exposure)))) if drawn(settings.exposure_share) else 1.0
+    return SensorSettings(
+        gain=(gain[0], gain[1]), ramp=ramp, shot=settings.shot * noise, read=settings.read * noise,
+        exposure=exposure, one_channel=drawn(settings.one_channel_share),
+        sharpening=float(random.uniform(*settings.sharpening)) if drawn(settings.sharpening_share) else 0.0,
+        jpeg_quality=int(random.integers(settings.jpeg_quality[0], settings.jpeg_quality[1] + 1))
+        if drawn(settings.jpeg_share) else None)
 
 
-def draw_place(settings: SimulationSettings, random: np.random.Generator) -> Place | None:
-    """Where in the frame a scene lies."""
+def draw_window(settings: SimulationSettings, random: np.random.Generator) -> FieldWindow | None:
+    """Draw where in the frame a scene lies."""
     if settings.frame is None:
         return None
-    origin = (int(random.integers(whole - part + 1)) for whole, part in zip(settings.frame, settings.size))
-    return Place(tuple(settings.frame), tuple(origin))
+    top, left = (int(random.integers(whole - part + 1))
+                 for whole, part in zip(settings.frame, settings.size, strict=True))
+    return FieldWindow((settings.frame[0], settings.frame[1]), (top, left))
 
 
 def draw_distortion(settings: SimulationSettings, random: np.random.Generator) -> tuple[float, ...] | None:
-    """Coefficients of a radial distortion, or None."""
+    """Draw the coefficients of a radial distortion, or None."""
     if not settings.distortion_share or random.random() >= settings.distortion_share:
         return None
     return CAMERAS[int(random.integers(len(CAMERAS)))].distortion

@@ -2,7 +2,7 @@
 
 All are read when they are needed, by the process that needs them, and the last ones stay in memory.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,23 +15,24 @@ from k3dn_plugin.data.images import FULL_SCALE, read_image
 from k3dn_plugin.data.listing import list_files, stem
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.simulation.colour import srgb_to_linear
+from k3dn_plugin.simulation.color import srgb_to_linear
 from k3dn_plugin.simulation.layers import fill_holes
 from k3dn_plugin.simulation.photographs import ENDINGS, bundled_photographs, photographs_in
 
 MEMORY = 2 ** 29  # bytes of decoded pictures that a process keeps
-COLOUR_FOLDERS = ("rgb", "image", "images", "color", "RGBLeft")
+COLOR_FOLDERS = ("rgb", "image", "images", "color", "RGBLeft")
 DEPTH_FOLDERS = ("depth", "depths", "disparity", "DepthLeft")
 
 
 class Photograph:
     """Pixels in the curve of their file; a slice `[:, rows, columns]` of it is (3, H, W) linear light."""
 
-    def __init__(self, shape, read, linear: bool = False):
+    def __init__(self, shape: tuple[int, int], read: Callable[[slice, slice], np.ndarray],
+                 linear: bool = False) -> None:
         self.shape, self._read, self._linear = (3, *shape), read, linear
 
-    def __getitem__(self, place):
-        _, rows, columns = place
+    def __getitem__(self, part: tuple[slice, slice, slice]) -> torch.Tensor:
+        _, rows, columns = part
         piece = self._read(rows, columns)
         piece = np.broadcast_to(piece, (*piece.shape[:2], 3)) if piece.shape[2] == 1 else piece
         if piece.dtype == np.float32:
@@ -41,7 +42,7 @@ class Photograph:
         return torch.from_numpy(np.ascontiguousarray(light.transpose(2, 0, 1)))
 
     def pixels(self) -> np.ndarray:
-        """(H, W, 3) as the file has them."""
+        """Return (H, W, 3) as the file has them."""
         return self._read(slice(None), slice(None))
 
 
@@ -55,7 +56,7 @@ class Photographs:
         DataError: nothing of the kind is there.
     """
 
-    def __init__(self, source=None):
+    def __init__(self, source: str | Path | Sequence[str | Path] | None = None) -> None:
         self.store = None
         self._cache = _Cache()
         if source is None:
@@ -70,10 +71,10 @@ class Photographs:
         else:
             self.names = photographs_in(source)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Photograph:
         name = self.names[index]
         if self.store is None:
             image = self._cache.load(name, lambda: read_image(name, gray=True))
@@ -99,28 +100,29 @@ class RgbdFolder:
             (depth, depths, disparity, DepthLeft); or the folder of pictures, with `depth`.
         depth: the folder of depth files, of the same names.
         scale: what its numbers are divided by (`read_depth`).
-        encoding: "plain" or "synthia"; SYNTHIA-SF's folder names say so themselves.
+        encoding: "plain" or "synthia"; SYNTHIA-SF is known by its folders' names.
 
     Raises:
         DataError: a folder is missing or empty; a picture has no depth, or depth no picture.
     """
 
-    def __init__(self, source, depth=None, *, scale: float | None = None, encoding: str = "plain"):
+    def __init__(self, source: str | Path, depth: str | Path | None = None, *, scale: float | None = None,
+                 encoding: str = "plain") -> None:
         rgb, depth = (Path(source), Path(depth)) if depth is not None else _two_folders(Path(source))
         self.scale, self.encoding = scale, "synthia" if depth.name == "DepthLeft" else encoding
         self._files = _paired(rgb, depth)
         self._cache = _Cache()
         self.names = [name for name, _, _ in self._files]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index) -> RgbdPicture:
+    def __getitem__(self, index: int) -> RgbdPicture:
         name, rgb, depth = self._files[index]
         image, known = self._cache.load(name, lambda: self._load(rgb, depth))
         return RgbdPicture(name, Photograph(image.shape[:2], lambda rows, columns: image[rows, columns]), known)
 
-    def _load(self, rgb, path):
+    def _load(self, rgb: Path, path: Path) -> tuple[np.ndarray, torch.Tensor]:
         image = read_image(rgb, gray=True)
         if image.shape[2] == 1 and image.dtype == np.uint16:
             raise DataError(f"{rgb}: expected a photograph, found one channel of 16 bits, as depth has. Are "
@@ -147,7 +149,7 @@ class _Cache(LRUCache):
     def __reduce__(self) -> tuple[type, tuple]:
         return _Cache, ()
 
-    def load(self, key: object, load: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever was put in
+    def load(self, key: object, load: Callable[[], Any]) -> Any:
         """Return the value of `key`, loaded where it is not kept."""
         if key in self:
             return self[key]
@@ -157,14 +159,14 @@ class _Cache(LRUCache):
         return value
 
 
-def _size(value):
+def _size(value: Any) -> int:
     return sum(map(_size, value)) if isinstance(value, tuple) else value.nbytes
 
 
-_curves = {}
+_curves: dict[tuple[str, bool], np.ndarray] = {}
 
 
-def _curve(dtype, linear):
+def _curve(dtype: str, linear: bool) -> np.ndarray:
     """Linear light of every number of an integer dtype."""
     if (dtype, linear) not in _curves:
         top = FULL_SCALE[dtype]
@@ -173,16 +175,16 @@ def _curve(dtype, linear):
     return _curves[dtype, linear]
 
 
-def _two_folders(source):
-    found = [[source / n for n in names if (source / n).is_dir()] for names in (COLOUR_FOLDERS, DEPTH_FOLDERS)]
+def _two_folders(source: Path) -> tuple[Path, Path]:
+    found = [[source / n for n in names if (source / n).is_dir()] for names in (COLOR_FOLDERS, DEPTH_FOLDERS)]
     if not all(found):
         there = ", ".join(f[0].name for f in found if f) or "neither"
-        raise DataError(f"{source}: expected a folder of pictures ({', '.join(COLOUR_FOLDERS)}) and one of "
+        raise DataError(f"{source}: expected a folder of pictures ({', '.join(COLOR_FOLDERS)}) and one of "
                         f"depth ({', '.join(DEPTH_FOLDERS)}), found {there}. Or give both folders")
     return found[0][0], found[1][0]
 
 
-def _paired(rgb, depth):
+def _paired(rgb: Path, depth: Path) -> list[tuple[str, Path, Path]]:
     """(name, picture, depth file), sorted."""
     files = []
     for folder, endings, what in ((rgb, ENDINGS, "pictures"), (depth, SUFFIXES, "depth files")):
@@ -200,7 +202,8 @@ def _paired(rgb, depth):
     missing = sorted(set(pictures) - set(depths)), sorted(set(depths) - set(pictures))
     if any(missing):
         lines = [f"{len(names)} {what}, e.g. {names[0]}" for names, what in
-                 zip(missing, (f"pictures have no depth in {depth}", f"depth files have no picture in {rgb}"), strict=True)
+                 zip(missing, (f"pictures have no depth in {depth}", f"depth files have no picture in {rgb}"),
+                     strict=True)
                  if names]
         raise DataError(f"{rgb}: pictures and depth must have the same names: {'; '.join(lines)}")
     return [(name, pictures[name], depths[name]) for name in sorted(pictures)]

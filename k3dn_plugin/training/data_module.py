@@ -1,9 +1,12 @@
 """The data of a run: its data sets, opened once, and the loader of each stage."""
 import inspect
 
+from torch.utils.data import Dataset
+
 from k3dn_plugin.data.loader import build_loader
+from k3dn_plugin.evaluation.provenance import data_hash
 from k3dn_plugin.registry import DATASETS
-from k3dn_plugin.training.stages import share_stage
+from k3dn_plugin.training.stages import Stage, share_stage
 
 
 class DataModule:
@@ -31,9 +34,13 @@ class DataModule:
         validation = options.datasets.val
         self.validation = None if validation is None else self._open(validation.arguments())
 
-    def training(self, stage):
-        """The training set of `stage`."""
+    def training(self, stage: Stage) -> Dataset:
+        """Return the training set of `stage`."""
         return self._train[stage.index]
+
+    def hashes(self) -> list[str]:
+        """Return what identifies the training data of each stage."""
+        return [data_hash(self._train[index]) for index in sorted(self._train)]
 
     def batches(self, stage, iteration):
         """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""

@@ -1,16 +1,20 @@
 """The folder of a run: what lies where, starting fresh, going on."""
 import contextlib
+import copy
 import datetime
 import json
 import logging
+import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from k3dn_plugin.errors import CheckpointError, OptionError
-from k3dn_plugin.files import atomic_write, storage_error
-from k3dn_plugin.options import differences
+from k3dn_plugin.files import FolderLock, atomic_write, storage_error, user_path
+from k3dn_plugin.options import Options, differences
+from k3dn_plugin.training.stages import Stage
 from k3dn_plugin.training.state import load_state, newest_state, state_files
 
 logger = logging.getLogger("k3dn_plugin.training")
@@ -38,7 +42,16 @@ class Experiment:
     @classmethod
     def of(cls, options):
         """The folder that `options` name."""
-        return cls(Path(options.path.experiments_root) / options.name)
+        return cls(user_path(options.path.experiments_root) / options.name)
+
+    def lock(self) -> FolderLock:
+        """Own the folder for as long as the context lasts.
+
+        Raises:
+            StorageError: another process trains here; the message names it.
+        """
+        # Beside the folder, which --overwrite renames.
+        return FolderLock(self.folder, "training", beside=True)
 
     def is_used(self):
         """Whether a run has left results here."""
@@ -66,10 +79,29 @@ class Experiment:
 
     def archive(self):
         """Rename the folder, with the time in its new name."""
-        moment = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
-        archived = self.folder.with_name(f"{self.folder.name}_archived_{moment}")
-        self.folder.rename(archived)
+        archived = _unused(self.folder.with_name(f"{self.folder.name}_archived_{_moment()}"))
+        try:
+            self.folder.rename(archived)
+        except OSError as error:
+            raise storage_error(archived, error) from error
         logger.info("the folder of an earlier run is now %s", archived)
+
+    def put_newer_aside(self, iteration: int) -> None:
+        """Move the states behind `iteration` to a folder of their own, since the run goes on from there.
+
+        Left where they are they would count as the newest ones, and what is saved next as the oldest.
+        """
+        newer = [path for path in state_files(self.states) if int(path.stem) > iteration]
+        if not newer:
+            return
+        aside = _unused(self.states / f"newer_{_moment()}")
+        try:
+            aside.mkdir()
+            for path in newer:
+                path.rename(aside / path.name)
+        except OSError as error:
+            raise storage_error(aside, error) from error
+        logger.info("%d newer states are now in %s", len(newer), aside)
 
     def clean(self):
         """Create the folders and remove what an interrupted write left (`.x.part`)."""
@@ -90,12 +122,13 @@ class Experiment:
         """
         if resume == "auto":
             return newest_state(self.states, logger.warning)
-        path = Path(resume)
+        path = user_path(resume)
         if path.is_dir():
             folder = path / "states" if (path / "states").is_dir() else path
             found = newest_state(folder, logger.warning)
             if found[0] is None:
-                raise CheckpointError(f"--resume {resume}: no training state lies in {folder}")
+                raise CheckpointError(f"--resume {resume}: no training state lies in {folder}. Give a state file or "
+                                      "the folder of a run; --resume auto starts afresh where there is none")
             return found
         return path, load_state(path)
 
@@ -111,19 +144,65 @@ class Experiment:
                     + "\n".join(changed or ["no difference from the recipe"]) + "\n")
 
 
-def check_same_run(state, options, path, world_size):
-    """Raise `CheckpointError` unless this would continue the very run that `state` belongs to."""
-    if state["world_size"] != world_size:
+def check_same_run(state: dict, options: Options, path: Path, *, plan: Sequence[Stage], processes: int,
+                   data: Sequence[str]) -> None:
+    """Raise `CheckpointError` unless this would continue the very run that `state` belongs to.
+
+    A finished run may go on for longer: then only the length differs, and its last stage continues.
+
+    Args:
+        path: of the state, for messages.
+        data: hashes of the stages' training data.
+    """
+    if state["world_size"] != processes:
         raise CheckpointError(f"{path} was saved by {state['world_size']} processes, this run has "
-                              f"{world_size}: it would see other batches. Start as many as before")
+                              f"{processes}: it would see other batches. Start as many as before")
     then, now = (_decisive(o) for o in (state["options"], json.loads(json.dumps(options.as_dict()))))
-    changed = differences(then, now)
+    finished = state["iteration"] == then["train"]["total_iter"]
+    changed = differences(then, _shortened(now, then) if finished else now)
+    changed += [f"data of stage {stage.name!r} at the same place: {before} -> {after}"
+                for stage, before, after in zip(plan, state.get("data", ()), data, strict=False) if before != after]
     if changed:
+        longer = "" if finished or then["train"]["total_iter"] >= now["train"]["total_iter"] else (
+            f" (A run can be made longer once its {then['train']['total_iter']:,} iterations are done.)")
+        folder = path.parent.parent
         raise CheckpointError(
-            f"{path} belongs to a run with other options, so going on would be neither the one nor the "
-            "other:\n  " + "\n  ".join(changed) + "\nResume with the options of the run "
-            "(its options.yml), or start a new one: --set name=... path.pretrain_network_g=<its "
-            "models/last.safetensors>")
+            f"{path} belongs to a run with other options or data, so going on would be neither the one nor the "
+            "other:\n  " + "\n  ".join(changed) + f"\nGo on with what the run was started with "
+            f"(-opt {folder / 'options.yml'} --resume auto), or start another from its weights: --set name=... "
+            f"path.pretrain_network_g={folder / 'models' / 'last.safetensors'}{longer}")
+    stage = plan[state["stage"]] if state["stage"] < len(plan) else None
+    if stage is None or not stage.start < state["iteration"] <= stage.end:
+        raise CheckpointError(f"{path} claims iteration {state['iteration']:,} in stage {state['stage'] + 1}, which "
+                              "does not fit its own options: it is damaged. Resume from an older state")
+
+
+def _shortened(now: dict, then: dict) -> dict:
+    """`now` with the length of `then`, where it is longer: the run's, its last stage's and its last phase's."""
+    now = copy.deepcopy(now)
+    pairs = [(now["train"], then["train"])]
+    stages = (now["train"].get("stages"), then["train"].get("stages"))
+    if all(stages) and len(stages[0]) == len(stages[1]):
+        pairs.append((stages[0][-1], stages[1][-1]))
+    for longer, shorter in pairs:
+        if longer["total_iter"] > shorter["total_iter"]:
+            longer["total_iter"] = shorter["total_iter"]
+            phases = (longer.get("phases"), shorter.get("phases"))
+            if all(phases) and phases[0][-1]["iterations"] > phases[1][-1]["iterations"]:
+                longer["phases"][-1]["iterations"] = shorter["phases"][-1]["iterations"]
+    return now
+
+
+def _moment() -> str:
+    return datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
+
+
+def _unused(path: Path) -> Path:
+    """Return `path`, with a number behind it where something of that name is there already."""
+    found, number = path, 2
+    while os.path.lexists(found):
+        found, number = path.with_name(f"{path.name}_{number}"), number + 1
+    return found
 
 
 def _decisive(options):

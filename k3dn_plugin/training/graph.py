@@ -7,11 +7,11 @@ import fnmatch
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
 from k3dn_plugin.registry import near
+from k3dn_plugin.training.norms import norms_without_match, still_modules
 
 REBLUR_PREFIX = "reblur."
 
@@ -24,8 +24,8 @@ class TrainingGraph(nn.Module):
         losses: loss modules by name.
         reblur: a reblur module that is trained beside the restorer and thrown away afterwards, or None.
         trainable: shell-style patterns of the parameters that are trained (`srp.*`), the reblur module's
-            under `reblur.`; None trains all. The others are frozen, and batch norms without a match keep
-            their statistics, as in evaluation.
+            under `reblur.`; None trains all. The others are frozen, and norms without a match keep their
+            statistics, as in evaluation. What a network froze itself stays frozen.
 
     Raises:
         OptionError: a pattern matches no parameter.
@@ -37,7 +37,7 @@ class TrainingGraph(nn.Module):
         self.restorer = restorer
         self.reblur = reblur
         self.losses = nn.ModuleDict(losses).requires_grad_(False)
-        self._frozen_norms = []
+        self._still = [part for whole in (restorer, reblur) if whole is not None for part in still_modules(whole)]
         if trainable is not None:
             self._freeze(trainable)
 
@@ -64,10 +64,11 @@ class TrainingGraph(nn.Module):
         """The parameters for the optimizer."""
         return [p for p in self.parameters() if p.requires_grad]
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "TrainingGraph":
+        """Set the mode of all parts but the frozen norms, and what the network froze itself."""
         super().train(mode)
-        for norm in self._frozen_norms:
-            norm.eval()
+        for part in self._still:
+            part.train(False)
         return self
 
     def _freeze(self, patterns):
@@ -78,12 +79,11 @@ class TrainingGraph(nn.Module):
                                   f"{type(self.restorer).__name__}.{near(pattern, names)} "
                                   f"Parameters are called like {', '.join(list(names)[:3])}")
         for name, parameter in _parameters(self.restorer, self.reblur):
-            parameter.requires_grad_(matches(name, patterns))
-        parts = [("", self.restorer)] + ([(REBLUR_PREFIX, self.reblur)] if self.reblur else [])
-        for prefix, part in parts:
-            for name, module in part.named_modules(prefix=prefix.rstrip(".")):
-                if isinstance(module, _NormBase) and not matches(f"{name}.running_mean", patterns):
-                    self._frozen_norms.append(module)
+            if not matches(name, patterns):
+                parameter.requires_grad_(False)
+        self._still += norms_without_match(self.restorer, "", patterns)
+        if self.reblur is not None:
+            self._still += norms_without_match(self.reblur, REBLUR_PREFIX, patterns)
 
 
 def matches(name, patterns):

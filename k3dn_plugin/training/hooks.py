@@ -125,9 +125,10 @@ class ProgressHook(Hook):
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines above the progress bar, without tearing it."""
+    """Log lines above the progress bar, without tearing it; `sys.stdout` is a `LastingStream` meanwhile."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
 
@@ -136,8 +137,8 @@ class ValidationHook(Hook):
     """Every `val.val_freq` iterations, and at the end of each stage, scores the validated weights.
 
     Processes share the images: each image is restored by one of them. models/best.safetensors keeps the
-    weights that score best in the present stage (a new stage starts anew, with its own network), by the
-    protocol's first metric: PSNR in all of ours. Pictures go to pictures/<image>_<iteration>.png.
+    weights that score best in the whole run, whichever stage they come from, by the protocol's first metric:
+    PSNR in all of ours. Pictures go to pictures/<image>_<iteration>.png.
 
     Args:
         dataset: the validation set.

@@ -6,9 +6,13 @@ import contextlib
 import inspect
 import types
 import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.overrides import TorchFunctionMode
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import conform, near
@@ -116,8 +120,37 @@ class Precision:
         # Disabled, the scaler passes everything through, so that the loop has one path.
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "float16")
 
-    def autocast(self):
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
         """Context of the forward pass."""
         if self.dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+            yield
+            return
+        with torch.autocast(self.device.type, dtype=self.dtype):
+            if self.device.type == "cpu":
+                with _Float32Volumes():
+                    yield
+            else:
+                yield
+
+
+class _Float32Volumes(TorchFunctionMode):
+    """Keep 3-D convolutions out of autocast on the CPU.
+
+    oneDNN's weight gradient of a bfloat16 Conv3d reads memory that nobody wrote: two runs differ, and now and then
+    one ends in NaN. In float32 it is exact, so a bfloat16 run resumes with the same bits.
+    """
+
+    _CONVOLUTIONS = (torch.conv3d, torch.conv_transpose3d, F.conv3d, F.conv_transpose3d)
+
+    def __torch_function__(self, func: Callable, types: Sequence[type], args: tuple = (),
+                           kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in self._CONVOLUTIONS:
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            return func(*map(_float32, args), **{name: _float32(value) for name, value in kwargs.items()})
+
+
+def _float32(value: Any) -> Any:
+    return value.float() if torch.is_tensor(value) and value.is_floating_point() else value

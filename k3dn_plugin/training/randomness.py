@@ -5,19 +5,23 @@ dropout do.
 """
 import contextlib
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
+from k3dn_plugin.errors import CheckpointError
 
-def seed_everything(seed):
+
+def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and torch's generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-def capture(device):
+def capture(device: torch.device) -> dict[str, Any]:
     """The generators' states as tensors and plain values, so that a safe loader can read them back."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     state = {"python": random.getstate(), "torch": torch.get_rng_state(),
@@ -27,19 +31,27 @@ def capture(device):
     return state
 
 
-def restore(state, device):
-    """Put the generators back to what `capture` gave."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+def restore(state: dict[str, Any], device: torch.device) -> None:
+    """Put the generators back to what `capture` gave.
+
+    Raises:
+        CheckpointError: it is not what `capture` gives.
+    """
+    try:
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+        kind, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        torch.set_rng_state(state["torch"])
+        if device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], device)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"the training state is damaged: its random generators cannot be restored ({error}). "
+                              "Resume from an older state") from error
 
 
 @contextlib.contextmanager
-def preserved(device):
+def preserved(device: torch.device) -> Iterator[None]:
     """What happens inside draws no random numbers from what comes after (validation, for one)."""
     state = capture(device)
     try:

@@ -3,21 +3,26 @@ import contextlib
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from k3dn_plugin.files import storage_error
+from k3dn_plugin.console import lasting_output
+from k3dn_plugin.errors import OptionError
+from k3dn_plugin.files import storage_error, user_path
+from k3dn_plugin.options import Options
 from k3dn_plugin.training import randomness
 from k3dn_plugin.training.data_module import DataModule
 from k3dn_plugin.training.distributed import launched
 from k3dn_plugin.training.experiment import Experiment, check_same_run, logging_to
 from k3dn_plugin.training.hooks import ConsoleHandler, default_hooks, show_scores
-from k3dn_plugin.training.stages import plan_stages
+from k3dn_plugin.training.stages import Stage, plan_stages
 from k3dn_plugin.training.state import load_state
 from k3dn_plugin.training.stopping import StopRequest, explained
 from k3dn_plugin.training.trainer import Trainer
+from k3dn_plugin.zoo.weights import read_weights
 
 logger = logging.getLogger("k3dn_plugin.training")
 
@@ -32,7 +37,7 @@ class TrainingResult:
         stopped_by: number of the signal that stopped it early, or 0.
         iterations, samples_seen: in the whole run, over all processes.
         seconds: spent in training steps in the whole run, without validation and set-up.
-        best: {"iteration", "scores"} of the best validation of the last stage, or None.
+        best: {"iteration", "scores"} of the best validation, or None.
         scores: {"iteration", score...} of the last validation, or None.
         best_weights, last_weights: weights files; None where there is none.
         history: the rows of metrics.csv.
@@ -75,12 +80,16 @@ def train(options, *, resume=None, device="auto", launcher="none", overwrite=Fal
     experiment = Experiment.of(options)
     resume = resume or options.path.resume_state
     with contextlib.ExitStack() as stack:
+        stack.enter_context(lasting_output())
         group = stack.enter_context(launched(launcher, device, options.dist_params.backend))
         stack.enter_context(_settings(options, group.device))
         visible = group.is_main and not quiet
         stack.enter_context(logging_to(ConsoleHandler() if visible else logging.NullHandler()))
         data = DataModule(options, plan, group)  # missing data is reported before anything is built or written
-        path = group.from_main(lambda: _prepare(experiment, options, resume, overwrite, group.size))
+        group.from_main(lambda: _check_pretrained(options, experiment, overwrite))
+        group.from_main(lambda: _enter(stack, experiment.lock()))
+        path = group.from_main(lambda: _prepare(experiment, options, resume, overwrite, plan=plan, data=data,
+                                                processes=group.size))
         state = None if path is None else load_state(path)
         if group.is_main:
             stack.enter_context(_log_file(experiment))
@@ -98,13 +107,33 @@ def train(options, *, resume=None, device="auto", launcher="none", overwrite=Fal
         return result
 
 
-def _prepare(experiment, options, resume, overwrite, world_size):
+def _enter(stack: contextlib.ExitStack, context: contextlib.AbstractContextManager) -> None:
+    stack.enter_context(context)
+
+
+def _check_pretrained(options: Options, experiment: Experiment, overwrite: bool) -> None:
+    """Raise an error about `path.pretrain_network_g` before a folder is made, or renamed."""
+    given = options.path.pretrain_network_g
+    if given is None:
+        return
+    path = user_path(given)
+    if overwrite and experiment.folder.resolve() in path.resolve().parents:
+        raise OptionError(f"path.pretrain_network_g: {path} lies in the folder that --overwrite renames. Give the new "
+                          "run another name instead: --set name=...")
+    if not path.is_file():
+        read_weights(path)  # says what is there instead
+
+
+def _prepare(experiment: Experiment, options: Options, resume: str | None, overwrite: bool, *, plan: Sequence[Stage],
+             data: DataModule, processes: int) -> Path | None:
     """Make the folder ready; return the path of the state to resume, or None."""
     if resume is not None:
         path, state = experiment.find_state(resume)
         if path is not None:
-            check_same_run(state, options, path, world_size)
+            check_same_run(state, options, path, plan=plan, processes=processes, data=data.hashes())
             experiment.clean()
+            if resume != "auto":
+                experiment.put_newer_aside(state["iteration"])
             experiment.write_options(options)
             return path
         logger.info("no state to resume in %s: starting from the beginning", experiment.states)
@@ -166,6 +195,11 @@ def _result(trainer):
         last_weights=weights[1], history=trainer.history)
 
 
+def _program(name: str) -> str:
+    """How the user calls a command: `k3dn train`, or `python tools/train.py` in a checkout."""
+    return f"k3dn {name}" if Path(sys.argv[0]).stem == "k3dn" else f"python tools/{name}.py"
+
+
 def _log_summary(result, options, launcher):
     """Log what was reached, and the next step."""
     # What `--set` changed is in the stored options, so those are the ones to go on with.
@@ -174,11 +208,11 @@ def _log_summary(result, options, launcher):
     if not result.finished:
         more = "" if launcher == "none" else f" --launcher {launcher}"
         logger.info("stopped after iteration %s; everything is saved. Go on with:\n"
-                    "  python tools/train.py -opt %s --resume auto%s", f"{result.iterations:,}", recipe, more)
+                    "  %s -opt %s --resume auto%s", f"{result.iterations:,}", _program("train"), recipe, more)
         return
     logger.info("finished: %s iterations, %s samples, %.0f s in training steps", f"{result.iterations:,}",
                 f"{result.samples_seen:,}", result.seconds)
     if result.best is not None:
         logger.info("best at iteration %s: %s (%s)", f"{result.best['iteration']:,}",
                     show_scores(result.best["scores"]), result.best_weights)
-    logger.info("next: python tools/test.py -opt %s", recipe)
+    logger.info("next: %s -opt %s", _program("test"), recipe)

@@ -10,16 +10,21 @@ time, `batch_size_per_gpu` samples at most, as often as needed; so one GPU can f
 """
 from dataclasses import dataclass, field
 
+import torch
 from pydantic import ValidationError
 from tabulate import tabulate
+from torch import nn
 
 from k3dn_plugin.data.sampler import Phase
 from k3dn_plugin.errors import CheckpointError, OptionError
+from k3dn_plugin.files import user_path
 from k3dn_plugin.option_schema import DatasetOptions
-from k3dn_plugin.options import merge
+from k3dn_plugin.options import Options, merge
+from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.training.graph import REBLUR_PREFIX, graph_names, matches
 from k3dn_plugin.training.optim import check_optimizer
 from k3dn_plugin.training.schedules import check_schedule, learning_rate
+from k3dn_plugin.zoo.weights import load_pretrained, read_weights
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,29 @@ def _overrides(own, common):
         except ValidationError as error:
             raise OptionError(f"train.stages ({own.name}).datasets_train: {error}") from None
     return given
+
+
+def start_from(options: Options, restorer: nn.Module, network_g: dict) -> list[str]:
+    """Load `path.pretrain_network_g` into the network of the first stage; return lines about what was left out.
+
+    Weights of the whole network, as a finished run leaves them, start a first stage that lacks some of its parts.
+
+    Raises:
+        CheckpointError: they belong to another network.
+    """
+    path, plan = user_path(options.path.pretrain_network_g), plan_stages(options)
+    if options.path.strict_load_g and len(plan) > 1:
+        given, own = read_weights(path).state, restorer.state_dict()
+        more = [key for key in given if key not in own]
+        if more and own.keys() <= given.keys() and all(own[key].shape == given[key].shape for key in own):
+            for later in plan[1:]:
+                with torch.device("meta"):
+                    known = ARCHS.build(later.network_g).state_dict()
+                if known.keys() == given.keys() and all(known[key].shape == given[key].shape for key in known):
+                    restorer.load_state_dict({key: given[key] for key in own})
+                    return [f"{path} holds the network of stage {later.name!r}; its {len(more)} tensors that stage "
+                            f"{plan[0].name!r} does not have ({more[0]}, ...) start anew there"]
+    return load_pretrained(path, restorer, strict=options.path.strict_load_g, network_g=network_g)
 
 
 def carried_weights(state):

@@ -12,10 +12,13 @@ nothing in it is executed:
 | `world_size`, `batch` | processes, and samples per iteration over all of them |
 | `best`, `history` | best validation of the stage, all logged rows |
 | `options`, `options_hash`, `versions`, `seconds` | where it comes from |
+| `data` | hashes of the stages' training data (states of older versions have none) |
 
 The position in the data is the iteration: the sampler starts there.
 """
+import contextlib
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -41,7 +44,8 @@ def save_state(folder, state, *, keep):
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
     for old in state_files(folder)[keep:]:
-        old.unlink(missing_ok=True)
+        if old != path:  # a damaged state may lie there that counts as newer
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -56,6 +60,10 @@ def load_state(path):
         there = [p.name for p in state_files(path.parent)]
         raise CheckpointError(f"no training state at {path}; {path.parent} holds "
                               f"{', '.join(there) or 'none'}. --resume auto takes the newest of a run")
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if file.read(9)[8:] == b"{":  # how safetensors begin
+            raise CheckpointError(f"{path} holds weights, not a training state, so training cannot be resumed from it. To "
+                                  "start a training from these weights: --set path.pretrain_network_g=" + str(path))
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # compares every record with its checksum
@@ -69,10 +77,51 @@ def load_state(path):
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a training state of k3dn_plugin. States lie in "
                               "experiments/<name>/states/; weights go to path.pretrain_network_g")
-    if state["version"] != VERSION:
-        raise CheckpointError(f"{path} is a state of version {state['version']}, this package reads "
+    if state.get("version") != VERSION:
+        raise CheckpointError(f"{path} is a state of version {state.get('version')}, this package reads "
                               f"version {VERSION}; resume with the package that wrote it")
+    wrong = _unexpected(state)
+    if wrong is not None:
+        raise CheckpointError(f"{path} is damaged or was not written by this package: {wrong}. Resume from an older "
+                              "state of the run, or with --resume auto, which looks for one")
     return state
+
+
+_CONTENT = {
+    "iteration": int, "stage": int, "stage_name": str, "restorer": dict, "reblur": (dict, type(None)),
+    "ema": (dict, type(None)), "ema_updates": int, "optimizer": dict, "scheduler": dict, "scaler": dict,
+    "rng": (list, tuple), "world_size": int, "batch": int, "best": (dict, type(None)), "history": str,
+    "options": dict, "options_hash": str, "seconds": (int, float)}
+
+
+def _unexpected(state: dict) -> str | None:
+    """What is wrong with the content of a state, or None."""
+    for key, kind in _CONTENT.items():
+        if key not in state:
+            return f"{key!r} is missing"
+        if not isinstance(state[key], kind):
+            return f"{key!r} is of type {type(state[key]).__name__}"
+    for key, least in (("iteration", 1), ("stage", 0), ("world_size", 1), ("batch", 1), ("ema_updates", 0)):
+        if state[key] < least:
+            return f"{key!r} is {state[key]}"
+    options = state["options"]
+    if not {"network_g", "datasets", "train", "manual_seed"} <= options.keys() or not isinstance(
+            options["train"], dict) or "total_iter" not in options["train"]:
+        return "'options' are not those of a run"
+    if len(state["rng"]) != state["world_size"] or not all(
+            isinstance(own, dict) and {"python", "numpy", "torch"} <= own.keys() for own in state["rng"]):
+        return "'rng' does not hold the generators of each process"
+    best = state["best"]
+    if best is not None and not (isinstance(best.get("iteration"), int) and isinstance(best.get("scores"), dict)):
+        return "'best' is no score"
+    try:
+        rows = json.loads(state["history"])
+    except ValueError:
+        rows = None
+    if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("iteration"), int) for row in rows):
+        return "'history' holds no rows"
+    return None
 
 
 def newest_state(folder, warn):
@@ -91,8 +140,9 @@ def newest_state(folder, warn):
             warn(f"passing over a bad state: {error}")
     if files:
         raise CheckpointError(f"all {len(files)} training states in {folder} are damaged. Start again with "
-                              "--overwrite (it keeps the old folder under another name), perhaps from "
-                              "models/last.safetensors by path.pretrain_network_g")
+                              "--overwrite, which keeps the old folder under another name; or start another run from "
+                              "its weights: --set name=... path.pretrain_network_g="
+                              f"{Path(folder).parent / 'models' / 'last.safetensors'}")
     return None, None
 
 

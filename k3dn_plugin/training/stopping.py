@@ -1,4 +1,4 @@
-"""What stops training: losses and weights that are not finite, no memory, a full disk, Ctrl-C and SIGTERM."""
+"""What stops training: losses and weights that are not finite, no memory, a full disk, lost workers, signals."""
 import contextlib
 import errno
 import math
@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 
+from k3dn_plugin.data.loader import worker_error
 from k3dn_plugin.errors import K3DNError, TrainingError
 from k3dn_plugin.files import storage_error
 from k3dn_plugin.inference.memory import is_out_of_memory
@@ -46,10 +47,14 @@ def _advice(trainer):
 
 @contextlib.contextmanager
 def explained(options, folder):
-    """Turn running out of memory or disk space into an error with advice."""
+    """Turn running out of memory or disk space, and losing a worker, into an error with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        lost = worker_error(error)
+        if lost is not None:
+            # torch reports a worker's death wherever the main thread happens to be.
+            raise lost from error
         if not is_out_of_memory(error):
             raise
         train = options.datasets.train
@@ -66,11 +71,15 @@ def explained(options, folder):
         raise storage_error(error.filename or folder, error) from error
 
 
-class StopRequest:
-    """Context in which SIGINT and SIGTERM set `signal` (0: none) and do not stop the program.
+# SIGHUP comes when a terminal or session closes, SIGUSR1 from SLURM (`--signal=USR1@120`) before time runs out.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
-    A second SIGINT stops at once, with `KeyboardInterrupt`. Outside the main thread, where Python allows
-    no handlers, signals keep their meaning.
+
+class StopRequest:
+    """Context in which SIGINT, SIGTERM, SIGHUP and SIGUSR1 set `signal` (0: none) and do not stop the program.
+
+    A SIGHUP that is ignored already (`nohup`) stays so. A second SIGINT stops at once, with `KeyboardInterrupt`.
+    Outside the main thread, where Python allows no handlers, signals keep their meaning.
 
     Args:
         notify: called with a message for the user at the first signal.
@@ -86,7 +95,9 @@ class StopRequest:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
+                if number not in SIGNALS[:2] and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._receive)
         return self
 

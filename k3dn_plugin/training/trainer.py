@@ -3,23 +3,25 @@
 `TrainingComponents` is what one stage trains with, built from its options and filled from a state or from the stage
 before.
 """
+import contextlib
 import json
 import logging
 import time
 
 import torch
-from torch import nn
 
 from k3dn_plugin import __version__
 from k3dn_plugin.data.sampler import phase_at, samples_before
+from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.inference.memory import is_out_of_memory
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
 from k3dn_plugin.training import randomness
 from k3dn_plugin.training.graph import TrainingGraph
+from k3dn_plugin.training.norms import synchronize_norms
 from k3dn_plugin.training.optim import Precision, build_optimizer, moving_average
 from k3dn_plugin.training.schedules import build_schedule
-from k3dn_plugin.training.stages import carried_weights, load_carried, share_stage
+from k3dn_plugin.training.stages import carried_weights, load_carried, share_stage, start_from
 from k3dn_plugin.training.stopping import check_finite
-from k3dn_plugin.zoo.weights import load_pretrained
 
 logger = logging.getLogger("k3dn_plugin.training")
 
@@ -47,9 +49,7 @@ class TrainingComponents:
         if previous is not None:
             load_carried(self.graph, carried_weights(previous), stage, f"stage {previous['stage_name']!r}")
         elif stage.index == 0 and options.path.pretrain_network_g is not None:
-            left = load_pretrained(options.path.pretrain_network_g, restorer,
-                                   strict=options.path.strict_load_g, network_g=stage.network_g)
-            for line in left:
+            for line in start_from(options, restorer, stage.network_g):
                 warn(f"path.pretrain_network_g: {line}")
         # A loss that does not declare what it reads may read anything.
         if stage.reblur and not any("reblurred" in getattr(loss, "reads", ("reblurred",)) for loss in losses.values()):
@@ -57,7 +57,7 @@ class TrainingComponents:
                  "gives; add one: --set train.losses.reblur.type=ReblurConsistency")
         if group.size > 1 and group.device.type == "cuda":
             # On the CPU torch has no synchronized batch norm: statistics are then those of each process.
-            self.graph = nn.SyncBatchNorm.convert_sync_batchnorm(self.graph)
+            synchronize_norms(self.graph)
         self.graph.to(group.device).train()
         if options.train.compile:
             self.graph.compile()
@@ -89,17 +89,32 @@ class TrainingComponents:
             "scaler": self.precision.scaler.state_dict(),
         }
 
-    def load_state_dict(self, state):
-        """Continue from the entries that `state_dict` gave."""
-        self.restorer.load_state_dict(state["restorer"])
-        if self.graph.reblur is not None:
-            self.graph.reblur.load_state_dict(state["reblur"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-            self.ema.n_averaged.fill_(state["ema_updates"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.precision.scaler.load_state_dict(state["scaler"])
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from the entries that `state_dict` gave.
+
+        Raises:
+            CheckpointError: they do not fit the stage.
+        """
+        try:
+            self.restorer.load_state_dict(state["restorer"])
+            if self.graph.reblur is not None:
+                self.graph.reblur.load_state_dict(state["reblur"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+                self.ema.n_averaged.fill_(state["ema_updates"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.precision.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise CheckpointError(f"the training state of iteration {state['iteration']:,} does not fit stage "
+                                  f"{state['stage_name']!r} ({str(error).splitlines()[0][:300]}): it is damaged. "
+                                  "Resume from an older state") from error
+        # The rate of the schedule as it is now: a run that goes on for longer has another curve.
+        for group, base, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas,
+                                     strict=True):
+            group["lr"] = base * rate(self.scheduler.last_epoch)
 
     def not_finite(self):
         """The name of the first weight that holds NaN or infinity, or None."""
@@ -112,7 +127,7 @@ class Trainer:
 
     Hooks read and write `iteration` (done, in the whole run), `stage`, `components`, `losses`, `lr` and
     `grad_norm` of the last iteration, `history` (the logged rows), `validation` (scores of this iteration,
-    or None), `best` (of the stage), `safe_state` (the last state's path), `stopping` (a signal's number).
+    or None), `best` (of the run), `safe_state` (the last state's path), `stopping` (a signal's number).
 
     Args:
         options: of the run.
@@ -162,19 +177,17 @@ class Trainer:
                                  previous=None if resumed else state, warn=logger.warning)
         if resumed:
             self.components.load_state_dict(resumed)
-        else:
-            self.best = None
-        batches = iter(self.data.batches(stage, self.iteration - stage.start))
-        if resumed:
-            # After building the network, which draws random numbers itself.
-            own = resumed["rng"][min(self.group.rank, len(resumed["rng"]) - 1)]
-            randomness.restore(own, self.group.device)
-        self._call("before_stage")
-        while self.iteration < stage.end and not self.stopping:
-            self._step(batches)
-            self.iteration += 1
-            self.stopping = self.group.largest(self.stop.signal)
-            self._call("after_iteration")
+        # Closed at the end, after an error too, so that its workers end.
+        with contextlib.closing(iter(self.data.batches(stage, self.iteration - stage.start))) as batches:
+            if resumed:
+                # After building the network, which draws random numbers itself.
+                randomness.restore(resumed["rng"][self.group.rank], self.group.device)
+            self._call("before_stage")
+            while self.iteration < stage.end and not self.stopping:
+                self._step(batches)
+                self.iteration += 1
+                self.stopping = self.group.largest(self.stop.signal)
+                self._call("after_iteration")
         return self.state()
 
     def _step(self, batches):
@@ -251,6 +264,7 @@ class Trainer:
             "rng": self.group.gather(randomness.capture(self.group.device)),
             "world_size": self.group.size, "batch": self.batch,
             "best": self.best, "history": json.dumps(self.history), "seconds": self.seconds,
+            "data": self.data.hashes(),
             "options": json.loads(json.dumps(self.options.as_dict())), "options_hash": self.options.hash(),
             "versions": {"k3dn_plugin": __version__, "torch": str(torch.__version__)},
         }

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from k3dn_plugin.archs.bambnet_arch import BaMBNet
 from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.layers.branch_network import CoCNetwork
-from k3dn_plugin.layers.coc_kernels import blur_by_radius, cross_blur, gaussian_smooth, ramp_disc, total_variation
+from k3dn_plugin.layers.coc_kernels import blur_by_radius, cross_blur, gaussian_smooth, ramp_disc
+from k3dn_plugin.layers.filters import total_variation
 from k3dn_plugin.zoo.formats.base import official_format
 
 TINY = BaMBNet.tiny_arguments

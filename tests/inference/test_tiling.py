@@ -3,7 +3,7 @@ import contextlib
 
 import pytest
 import torch
-from tiny_inference_parts import InferenceConv, InferenceIdentity
+from tiny_evaluation_parts import EvaluationConv, EvaluationIdentity
 
 from k3dn_plugin.archs.nafnet_arch import NAFNet
 from k3dn_plugin.errors import OptionError
@@ -19,11 +19,11 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("size", [(60, 84), (33, 150), (101, 37)])
 @pytest.mark.parametrize("tile", [64, 80])
-@pytest.mark.parametrize("restorer", [InferenceIdentity, InferenceConv])
+@pytest.mark.parametrize("restorer", [EvaluationIdentity, EvaluationConv])
 def test_tiles_equal_the_whole(restorer, tile, size):
     network = restorer().eval()
     lq = torch.rand(2, 6, *size)
-    center = lq[:, :3] if restorer is InferenceIdentity else None
+    center = lq[:, :3] if restorer is EvaluationIdentity else None
     whole = FrameRestorer(network)(lq, center)
     tiled = FrameRestorer(network, InferenceSettings(tile=tile))(lq, center)
     assert whole.tiling == "whole" and whole.image.shape == (2, 3, *size)
@@ -34,7 +34,7 @@ def test_tiles_equal_the_whole(restorer, tile, size):
 
 
 def test_tiles_too_small_for_the_margin_say_so():
-    network = InferenceConv().eval()
+    network = EvaluationConv().eval()
     lq = torch.rand(1, 6, 60, 84)
     whole, tiled = FrameRestorer(network)(lq), FrameRestorer(network, InferenceSettings(tile=8))(lq)
     assert not tiled.same_as_whole and "tiles of 8 x 8" in tiled.tiling
@@ -79,7 +79,7 @@ def test_even_tile_needs_no_more_tiles():
     assert len(plans[0].columns) == len(plans[1].columns) == 2
 
 
-class Hungry(InferenceConv):
+class Hungry(EvaluationConv):
     """Takes 512 bytes a pixel more than it needs."""
 
     def restore(self, views):
@@ -103,11 +103,11 @@ def test_memory_bound_decides_the_tile():
 
 
 def test_bound_below_the_smallest_tile():
-    with pytest.raises(OptionError, match="max_memory_gb 0.001 is too little: InferenceConv needs .* GiB"):
-        FrameRestorer(InferenceConv().eval(), InferenceSettings(max_memory_gb=0.001))(torch.rand(1, 6, 64, 64))
+    with pytest.raises(OptionError, match="max_memory_gb 0.001 is too little: EvaluationConv needs .* GiB"):
+        FrameRestorer(EvaluationConv().eval(), InferenceSettings(max_memory_gb=0.001))(torch.rand(1, 6, 64, 64))
 
 
-class Greedy(InferenceConv):
+class Greedy(EvaluationConv):
     """Runs out of memory above a number of pixels."""
 
     limit = 40 * 40
@@ -148,7 +148,7 @@ def test_other_errors_pass():
 
 
 def test_large_frames_on_the_cpu_are_measured_first(monkeypatch):
-    network = InferenceConv().eval()
+    network = EvaluationConv().eval()
     monkeypatch.setattr(frames, "UNMEASURED_PIXELS", 100)
     monkeypatch.setattr(frames, "memory_available", lambda device: memory_in_use(device) + 2 ** 40)
     assert FrameRestorer(network)(torch.rand(1, 6, 64, 96)).tiling == "whole"
@@ -159,9 +159,9 @@ def test_large_frames_on_the_cpu_are_measured_first(monkeypatch):
 
 def test_bad_settings():
     with pytest.raises(OptionError, match="tile"):
-        FrameRestorer(InferenceConv(), InferenceSettings(tile=0))
+        FrameRestorer(EvaluationConv(), InferenceSettings(tile=0))
     with pytest.raises(OptionError, match="max_memory_gb"):
-        FrameRestorer(InferenceConv(), InferenceSettings(max_memory_gb=-1))
+        FrameRestorer(EvaluationConv(), InferenceSettings(max_memory_gb=-1))
 
 
 def test_memory_is_measured():
@@ -175,7 +175,7 @@ def test_memory_is_measured():
 
 
 def test_bfloat16():
-    network, lq = InferenceConv().eval(), torch.rand(1, 6, 64, 96)
+    network, lq = EvaluationConv().eval(), torch.rand(1, 6, 64, 96)
     half = FrameRestorer(network, InferenceSettings(dtype="bfloat16"))(lq).image
     assert half.dtype == torch.float32
     assert 0 < (half - FrameRestorer(network)(lq).image).abs().max() < 0.05
@@ -194,7 +194,7 @@ def test_flips_are_their_own_inverse_and_exchange_the_views():
 
 
 def test_self_ensemble_is_invariant():
-    network, lq = InferenceConv().eval(), torch.rand(1, 6, 40, 48)
+    network, lq = EvaluationConv().eval(), torch.rand(1, 6, 40, 48)
     ensemble = FrameRestorer(network, InferenceSettings(self_ensemble=True))
     once = ensemble(lq).image
     for rows, columns in ((True, False), (False, True), (True, True)):

@@ -195,6 +195,16 @@ class TestWholeFrames:
             restored = restorer(sample["lq"][None], blur_map=stretched(sample["defocus"].abs())[None])[0].clamp(0, 1)
         assert found["mae"] == pytest.approx((restored - sample["gt"]).abs().mean().item(), abs=1e-6)
 
+    def test_other_files_are_another_identity(self, tmp_path):
+        (tmp_path / "maps").mkdir()
+        hashes = set()
+        for value in (1.0, 2.0):
+            np.save(tmp_path / "maps" / "a.npy", np.array([[0.0, value]]))
+            hashes.add(self.setup_restorer(path=str(tmp_path / "maps")).maps_hash())
+            hashes.add(self.setup_restorer(path=str(tmp_path / "maps" / "a.npy")).maps_hash())
+        assert len(hashes) >= 2 and "" not in hashes
+        assert self.setup_restorer().maps_hash() == "" == LDP(**LDP.tiny_arguments).maps_hash()
+
     def test_cut_as_the_frame_is(self, tmp_path):
         np.save(tmp_path / "map.npy", np.arange(64.0 * 64).reshape(64, 64))
         restorer, lq = self.setup_restorer(path=str(tmp_path / "map.npy")), pair(64, 64, 1)

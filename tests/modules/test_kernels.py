@@ -4,11 +4,12 @@ import torch
 
 from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.layers.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.layers.filters import transfer_function
 from k3dn_plugin.layers.local_similarity import local_similarity
 from k3dn_plugin.layers.symmetric import inverse_spectra, kernels_from_spectra
 from k3dn_plugin.layers.windows import grid_of, partition, partition_with_margin, unpartition
 from k3dn_plugin.modules.deblur.kernel_set import KernelSetBlock
-from k3dn_plugin.modules.deblur.wiener import WienerDeblur, transfer_function
+from k3dn_plugin.modules.deblur.wiener import WienerDeblur
 from k3dn_plugin.modules.disparity.correlation import row_correlation
 from k3dn_plugin.modules.disparity.cost_volume import shifted_cost_volume
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
@@ -162,6 +163,24 @@ class TestWiener:
             assert (step(features, disparity) - features).abs().mean() < 0.25 * features.abs().mean()
             flat = torch.full_like(features, 0.7)
             torch.testing.assert_close(step(flat, disparity), flat, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("grid", [(1, 1), (3, 3), (8, 8)])
+    def test_small_ratios_do_not_wrap_round(self, grid):
+        """A disc of radius 2 is undone in small windows as well as in a large one."""
+        block = self.block()
+        y, x = torch.meshgrid(*[(torch.arange(90, dtype=torch.float64) + 0.5) / 10 - 4.5] * 2, indexing="ij")
+        kernel = (x ** 2 + y ** 2 <= 4).double().view(9, 10, 9, 10).mean((1, 3))
+        kernel /= kernel.sum()
+        block.queried_kernels = lambda vectors: kernel.expand(len(vectors), -1, -1)
+        block.log_noise_to_signal.data.fill_(0.001).log_()
+        generator = torch.Generator().manual_seed(0)
+        coarse = torch.rand(1, 2, 32, 32, generator=generator, dtype=torch.float64)
+        sharp = torch.nn.functional.interpolate(coarse, size=(96, 96), mode="bilinear")
+        padded = torch.nn.functional.pad(sharp, (4,) * 4, mode="reflect")
+        blurred = torch.nn.functional.conv2d(padded, kernel.expand(2, 1, -1, -1), groups=2)
+        disparity = DisparityFeature(torch.zeros(grid[0] * grid[1], 4, dtype=torch.float64), grid)
+        before, after = ((image - sharp).square().mean() for image in (blurred, block(blurred, disparity)))
+        assert after < before / 3
 
     def test_windows_of_one_blur_have_no_seams(self):
         block = self.block()

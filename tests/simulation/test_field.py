@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.registry import PSF_FAMILIES
+from k3dn_plugin.simulation.field_window import FieldWindow
 from k3dn_plugin.simulation.layers import Surface, render_pair
-from k3dn_plugin.simulation.place import Place
 from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap, kernel_pair
 from k3dn_plugin.simulation.psf.measured import FILES, load_bank
 from k3dn_plugin.simulation.radial import distort, margin_needed
@@ -33,7 +33,7 @@ def scene(radius=3.0):
 
 
 def flipped(surfaces):
-    return [Surface(s.colour.flip(-1), s.alpha.flip(-1), s.radius.flip(-1)) for s in surfaces]
+    return [Surface(s.color.flip(-1), s.alpha.flip(-1), s.radius.flip(-1)) for s in surfaces]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def bank(tmp_path):
 
 
 def measured(bank, **settings):
-    return PsfSettings(family="measured", split=1.0, parameters={"folder": bank, "grid": GRID}, **settings)
+    return PsfSettings(family="measured", separation=1.0, parameters={"folder": bank, "grid": GRID}, **settings)
 
 
 def settings_of(kind, bank):
@@ -92,11 +92,34 @@ class TestFieldAsymmetry:
         torch.testing.assert_close(mirrored[1], left.flip(-1), rtol=0, atol=2e-4)
 
     def test_one_brightness_stays_that_brightness(self, kind, bank):
-        grey = torch.full((3, *SIZE), 0.4)
-        surfaces = [Surface(grey, s.alpha, s.radius) for s in scene()]
+        gray = torch.full((3, *SIZE), 0.4)
+        surfaces = [Surface(gray, s.alpha, s.radius) for s in scene()]
         for fast in (False, True):
             for view in render_pair(surfaces, settings_of(kind, bank), fast=fast):
-                torch.testing.assert_close(view, grey, rtol=0, atol=1e-3)
+                torch.testing.assert_close(view, gray, rtol=0, atol=1e-3)
+
+
+# Skewness along the rows of the mean of both kernels, by column of the field (mean of six rows), of those that were
+# published for the Pixel 4 (Xin et al., ICCV 2021), and the distance of their centroids over the blur radius.
+PIXEL_4_SKEWNESS = (-0.41, -0.35, -0.20, -0.11, 0.02, 0.19, 0.37, 0.44)
+PIXEL_4_GAP = 0.42
+
+
+@pytest.mark.parametrize("family", ["half_disc", "soft_disc", "translating_disc"])
+def test_the_lean_over_the_field_is_that_of_measured_kernels(family):
+    offsets, skewness, gaps = None, [], []
+    full = centroid_gap(12.6, PsfSettings(family=family, separation=1.0)) / 12.6
+    settings = PsfSettings(family=family, separation=PIXEL_4_GAP / full, field_tilt=0.8)
+    for column in range(8):
+        pair = kernel_pair(12.6, settings.at(((column + 0.5) / 4 - 1, 0.0)))
+        offsets = torch.arange(pair.left.shape[1]) - pair.left.shape[1] // 2
+        line = pair.center.sum(0)
+        skewness.append(float((line * offsets ** 3).sum() / (line * offsets ** 2).sum() ** 1.5))
+        gaps.append(centroid_gap(12.6, settings.at(((column + 0.5) / 4 - 1, 0.0))) / 12.6)
+    slope = np.polyfit(PIXEL_4_SKEWNESS, skewness, 1)[0]
+    assert slope == pytest.approx(1, abs=0.2)
+    assert np.abs(np.array(skewness) - PIXEL_4_SKEWNESS).max() < 0.16
+    assert min(gaps) > 0.84 * PIXEL_4_GAP
 
 
 class TestQuickRenderer:
@@ -131,9 +154,9 @@ class TestQuickRenderer:
         """Kernels far from the axis lean; a crop there must too, and one on the axis must not."""
         settings = PsfSettings(field_tilt=0.8)
         flat = [Surface(picture(), torch.ones(1, *SIZE), torch.full(SIZE, 4.0))]
-        on_axis = render_pair(flat, settings, place=Place((600, 720), (270, 324)), fast=True)
+        on_axis = render_pair(flat, settings, window=FieldWindow((600, 720), (270, 324)), fast=True)
         plain = render_pair(flat, PsfSettings(), fast=True)
-        aside = render_pair(flat, settings, place=Place((600, 720), (270, 648)), fast=True)
+        aside = render_pair(flat, settings, window=FieldWindow((600, 720), (270, 648)), fast=True)
         torch.testing.assert_close(on_axis[0], plain[0], rtol=0, atol=1e-5)
         expected = render_pair(flat, PsfSettings(tilt=-0.8 * 0.9), fast=True)
         torch.testing.assert_close(aside[0], expected[0], rtol=0, atol=1e-5)
@@ -165,14 +188,14 @@ class TestMeasuredBank:
 
 
 def test_vignetting_follows_the_place():
-    grey = torch.full((3, 4, 100), 0.5)
+    gray = torch.full((3, 4, 100), 0.5)
     settings = SensorSettings(ramp=0.1, shot=0, read=0)
-    frame = expose(grey, 1, settings, np.random.default_rng(0), place=Place((8, 200), (0, 0)))
-    whole = expose(torch.full((3, 4, 200), 0.5), 1, settings, np.random.default_rng(0), place=Place((8, 200)))
+    frame = expose(gray, 1, settings, np.random.default_rng(0), window=FieldWindow((8, 200), (0, 0)))
+    whole = expose(torch.full((3, 4, 200), 0.5), 1, settings, np.random.default_rng(0), window=FieldWindow((8, 200)))
     torch.testing.assert_close(frame, whole[..., :100])
     assert float(frame[0, 0, 0]) == pytest.approx(0.45, abs=1e-3)
-    opposite = expose(grey, 0, settings, np.random.default_rng(0), place=Place((8, 200), (0, 0)))
-    torch.testing.assert_close((frame + opposite) / 2, grey)
+    opposite = expose(gray, 0, settings, np.random.default_rng(0), window=FieldWindow((8, 200), (0, 0)))
+    torch.testing.assert_close((frame + opposite) / 2, gray)
 
 
 class TestRadialDistortion:
@@ -201,8 +224,8 @@ class TestRadialDistortion:
 
     def test_a_crop_with_its_margin_has_no_black_border(self):
         for coefficients in (self.BARREL, (0.01, 0.0028, 0.0028, 0.9)):
-            place = Place((600, 900), (10, 700))
-            margin = margin_needed((64, 80), coefficients, place)
+            window = FieldWindow((600, 900), (10, 700))
+            margin = margin_needed((64, 80), coefficients, window)
             grown = torch.ones(1, 64 + 2 * margin, 80 + 2 * margin)
-            moved = distort(grown, coefficients, place=place.grown(margin), margin=margin)
+            moved = distort(grown, coefficients, window=window.grown(margin), margin=margin)
             assert moved.shape == (1, 64, 80) and float(moved.min()) > 0.999

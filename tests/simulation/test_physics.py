@@ -47,7 +47,7 @@ def shift_between(left, right):
 @pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
 class TestEveryPair:
     def test_the_sum_of_half_discs_is_a_plain_disc_blur(self, fast):
-        left, right = render_pair(flat(5.0), PsfSettings(family="half_disc", split=1.0), fast=fast)
+        left, right = render_pair(flat(5.0), PsfSettings(family="half_disc", separation=1.0), fast=fast)
         # A disc drawn finely and shrunk, by OpenCV: nothing of ours in it.
         fine = np.zeros((13 * 32, 13 * 32), np.uint8)
         cv2.circle(fine, (13 * 16 * 16 - 8,) * 2, 5 * 32 * 16, 255, -1, cv2.LINE_8, 4)
@@ -57,31 +57,31 @@ class TestEveryPair:
         np.testing.assert_allclose(((left + right) / 2).permute(1, 2, 0).numpy(), plain, atol=2e-3)
 
     @pytest.mark.parametrize("family", PSF_FAMILIES.names())
-    def test_the_sum_of_the_views_does_not_depend_on_how_they_are_split(self, family, fast):
-        sums = [sum(render_pair(two_layers(4.0)[:1], PsfSettings(family=family, split=s), fast=fast))
+    def test_the_sum_of_the_views_does_not_depend_on_their_separation(self, family, fast):
+        sums = [sum(render_pair(two_layers(4.0)[:1], PsfSettings(family=family, separation=s), fast=fast))
                 for s in (0.0, 0.4, 1.0)]
         torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(sums[2], sums[0], rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_the_other_sign_swaps_the_views(self, family, fast):
-        settings = PsfSettings(family=family, split=0.7)
+        settings = PsfSettings(family=family, separation=0.7)
         one, other = (render_pair(flat(r), settings, fast=fast) for r in (3.4, -3.4))
         torch.testing.assert_close(one[0], other[1], rtol=0, atol=1e-5)
         torch.testing.assert_close(one[1], other[0], rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_a_mirrored_scene_swaps_the_views(self, family, fast):
-        settings = PsfSettings(family=family, split=0.7)
+        settings = PsfSettings(family=family, separation=0.7)
         left, right = render_pair(two_layers(3.4), settings, fast=fast)
-        mirrored = render_pair([Surface(s.colour.flip(-1), s.alpha.flip(-1), s.radius.flip(-1))
+        mirrored = render_pair([Surface(s.color.flip(-1), s.alpha.flip(-1), s.radius.flip(-1))
                                 for s in two_layers(3.4)], settings, fast=fast)
         torch.testing.assert_close(mirrored[0], right.flip(-1), rtol=0, atol=1e-5)
         torch.testing.assert_close(mirrored[1], left.flip(-1), rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("family", PSF_FAMILIES.names())
     def test_the_shift_grows_linearly_with_the_radius(self, family, fast):
-        settings = PsfSettings(family=family, split=0.8)
+        settings = PsfSettings(family=family, separation=0.8)
         radii = np.array([-9, -6, -3, 3, 6, 9])
         shifts = [shift_between(*render_pair(flat(r), settings, fast=fast)) for r in radii]
         slope = np.polyfit(radii, shifts, 1)[0]
@@ -103,5 +103,5 @@ class TestEveryPair:
         radius = blur_radius(1000 * depth, focal_length=35, f_number=4, focus_distance=1000, pixel_pitch=0.02)
         expected = 35 / 4 * (35 * 1000 / 965) / 1000 / 4 / 0.02
         assert float(radius[0, 0]) == pytest.approx(expected, rel=1e-5)
-        views = render_pair(surfaces_from_depth(texture(), radius), PsfSettings(split=1.0), fast=fast)
+        views = render_pair(surfaces_from_depth(texture(), radius), PsfSettings(separation=1.0), fast=fast)
         assert shift_between(*views) == pytest.approx(expected * 8 / (3 * np.pi), rel=0.08)

@@ -6,7 +6,7 @@ import torch
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation.optics import blur_radius, blur_radius_from_disparity
-from k3dn_plugin.simulation.psf import PsfSettings, kernel_pair
+from k3dn_plugin.simulation.psf import PsfSettings, centroid_gap, kernel_pair
 
 RADII = (-7.3, -3.0, -1.1, 0.2, 1.1, 3.0, 7.3)
 
@@ -36,40 +36,63 @@ class TestEveryFamily:
         other = kernel_pair(-radius, PsfSettings(family=family, tilt=0.2))
         torch.testing.assert_close(one.left, other.right, rtol=0, atol=0)
 
-    @pytest.mark.parametrize("split", [0.0, 0.5, 1.0])
-    def test_the_sum_of_the_views_does_not_depend_on_their_split(self, family, split):
-        whole = kernel_pair(4.0, PsfSettings(family=family, split=1.0)).center
-        torch.testing.assert_close(kernel_pair(4.0, PsfSettings(family=family, split=split)).center, whole)
+    @pytest.mark.parametrize("separation", [0.0, 0.5, 1.0])
+    def test_the_sum_of_the_views_does_not_depend_on_their_separation(self, family, separation):
+        whole = kernel_pair(4.0, PsfSettings(family=family, separation=1.0)).center
+        torch.testing.assert_close(kernel_pair(4.0, PsfSettings(family=family, separation=separation)).center, whole)
 
     def test_right_view_lies_right_beyond_focus_and_grows_linearly(self, family):
         radii = np.array([2.0, 4.0, 6.0, 8.0, 10.0])
         gaps = [centroid(p.right) - centroid(p.left)
                 for p in (kernel_pair(r, PsfSettings(family=family)) for r in radii)]
         assert min(gaps) > 0
-        # The translating disc is published with whole-pixel steps, which add a constant of a quarter pixel.
         slope, offset = np.polyfit(radii, gaps, 1)
-        assert slope > 0.3 and abs(offset) < 0.4
-        assert np.allclose(gaps, slope * radii + offset, atol=0.08)
+        assert slope > 0.3 and abs(offset) < 1e-3
+        assert np.allclose(gaps, slope * radii, atol=1e-3)
 
-    def test_split_scales_the_gap(self, family):
-        full, half = (kernel_pair(6.0, PsfSettings(family=family, split=s)) for s in (1.0, 0.5))
+    def test_separation_scales_the_gap(self, family):
+        full, half = (kernel_pair(6.0, PsfSettings(family=family, separation=s)) for s in (1.0, 0.5))
         assert centroid(half.right) == pytest.approx(centroid(full.right) / 2, rel=1e-4)
 
     def test_in_focus_is_a_point(self, family):
-        pair = kernel_pair(0.3, PsfSettings(family=family))
+        pair = kernel_pair(0.0, PsfSettings(family=family))
         assert float(pair.left.max()) == 1 and float(pair.right.max()) == 1
+
+    def test_the_shift_is_proportional_to_the_radius_from_nought_on(self, family):
+        settings = PsfSettings(family=family, separation=1.0)
+        radii = (-9.7, -0.6, -0.01, 0.05, 0.3, 0.49, 0.51, 0.75, 1.0, 2.6, 12.0)
+        ratios = [centroid_gap(radius, settings) / radius for radius in radii]
+        assert ratios == pytest.approx([ratios[-1]] * len(radii), rel=1e-4)
+        # The density itself, summed finely: nothing of the kernels in it.
+        line = (torch.arange(600, dtype=torch.float64) + 0.5) / 300 - 1
+        y, x = torch.meshgrid(4 * line, 4 * line, indexing="ij")
+        density = PSF_FAMILIES.get(family)(x, y, 4.0, {})
+        assert ratios[0] == pytest.approx(float(-2 * (density * x).sum() / density.sum()) / 4, rel=0.01)
+
+    @pytest.mark.parametrize("lens", [{}, {"tilt": 0.5}, {"field_tilt": 0.8, "position": (0.7, 0.0)}])
+    def test_kernels_change_continuously(self, family, lens):
+        """A step of 0.02 px moves as little light, wherever it is taken: no jump, at 0.5 px or elsewhere."""
+        settings = PsfSettings(family=family, **lens)
+        for first in (0.0, 0.1, 0.49, 0.99, 1.99, 5.49):
+            one, other = (kernel_pair(r, settings, size=21) for r in (first, first + 0.02))
+            assert float((one.left - other.left).abs().sum()) < 0.06
+
+    def test_the_pair_stays_where_the_point_is(self, family):
+        for lens in ({"tilt": 0.7}, {"field_tilt": 0.8, "position": (-0.9, 0.0)}):
+            pair = kernel_pair(7.3, PsfSettings(family=family, **lens))
+            assert abs(centroid(pair.center)) < 1e-4
 
 
 def test_half_disc_has_its_textbook_centroid():
-    assert centroid(kernel_pair(10.0, PsfSettings(split=1.0)).right) == pytest.approx(
-        4 * 10 / (3 * np.pi), rel=0.01)
+    assert centroid(kernel_pair(10.0, PsfSettings(separation=1.0)).right) == pytest.approx(
+        4 * 10 / (3 * np.pi), rel=0.001)
 
 
 def test_settings_are_checked():
     with pytest.raises(OptionError, match="no PSF family 'square'.*half_disc"):
         kernel_pair(3.0, PsfSettings(family="square"))
     with pytest.raises(OptionError, match="out of range"):
-        kernel_pair(3.0, PsfSettings(split=1.5))
+        kernel_pair(3.0, PsfSettings(separation=1.5))
     with pytest.raises(OptionError, match="odd kernel"):
         kernel_pair(3.0, PsfSettings(), size=4)
 

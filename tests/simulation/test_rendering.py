@@ -29,7 +29,7 @@ def scene(radius=3.0):
 
 
 def flipped(surfaces):
-    return [Surface(s.colour.flip(-1), s.alpha.flip(-1), s.radius.flip(-1)) for s in surfaces]
+    return [Surface(s.color.flip(-1), s.alpha.flip(-1), s.radius.flip(-1)) for s in surfaces]
 
 
 @pytest.mark.parametrize("family", PSF_FAMILIES.names())
@@ -51,8 +51,8 @@ def test_the_other_side_of_focus_swaps_the_views():
 
 
 def test_a_mirrored_scene_swaps_the_views():
-    left, right = render_pair(scene(), PsfSettings(split=0.7))
-    mirrored = render_pair(flipped(scene()), PsfSettings(split=0.7))
+    left, right = render_pair(scene(), PsfSettings(separation=0.7))
+    mirrored = render_pair(flipped(scene()), PsfSettings(separation=0.7))
     torch.testing.assert_close(mirrored[0], right.flip(-1), rtol=0, atol=1e-5)
     torch.testing.assert_close(mirrored[1], left.flip(-1), rtol=0, atol=1e-5)
 
@@ -65,18 +65,18 @@ def test_in_focus_the_views_are_the_picture():
 def test_nothing_but_one_brightness_stays_that_brightness():
     radius = torch.linspace(-4, 4, SIZE[1]).expand(SIZE).clone()
     radius[:, 30:] += 3
-    grey = torch.full((3, *SIZE), 0.4)
-    for surfaces in (surfaces_from_depth(grey, radius),
-                     [Surface(grey, s.alpha, s.radius) for s in scene()]):
+    gray = torch.full((3, *SIZE), 0.4)
+    for surfaces in (surfaces_from_depth(gray, radius),
+                     [Surface(gray, s.alpha, s.radius) for s in scene()]):
         for view in render_pair(surfaces, PsfSettings()):
-            torch.testing.assert_close(view, grey, rtol=0, atol=1e-4)
+            torch.testing.assert_close(view, gray, rtol=0, atol=1e-4)
 
 
 def test_a_sharp_foreground_stays_sharp_over_a_blurred_background():
     surfaces = scene(4.0)
-    surfaces[1] = Surface(surfaces[1].colour, surfaces[1].alpha, torch.zeros(SIZE))
+    surfaces[1] = Surface(surfaces[1].color, surfaces[1].alpha, torch.zeros(SIZE))
     for view in render_pair(surfaces, PsfSettings()):
-        torch.testing.assert_close(view[:, 20:40, 24:48], surfaces[1].colour[:, 20:40, 24:48])
+        torch.testing.assert_close(view[:, 20:40, 24:48], surfaces[1].color[:, 20:40, 24:48])
 
 
 def test_no_foreground_leaks_into_a_sharp_background():
@@ -102,7 +102,7 @@ def test_the_shift_grows_linearly_with_the_radius():
     shifts = []
     for radius in radii:
         surface = Surface(texture, torch.ones(1, 64, 256), torch.full((64, 256), float(radius)))
-        shifts.append(shift_between(*render_pair([surface], PsfSettings(split=0.8))))
+        shifts.append(shift_between(*render_pair([surface], PsfSettings(separation=0.8))))
     slope = np.polyfit(radii, shifts, 1)[0]
     assert slope == pytest.approx(2 * 0.8 * 4 / (3 * np.pi), rel=0.1)
     assert np.allclose(shifts, slope * radii, atol=0.25)
@@ -124,7 +124,7 @@ def test_holes_are_filled_from_their_rim():
     assert float((filled[:, 12:20, 4:8] - image[:, 12:20, 4:8]).abs().max()) < 0.05
 
 
-def test_surfaces_that_do_not_fit_are_told():
+def test_surfaces_that_do_not_fit_are_refused():
     with pytest.raises(SizeError, match="rearmost surface must cover"):
         render_pair(scene()[1:], PsfSettings())
     with pytest.raises(SizeError, match="one size"):

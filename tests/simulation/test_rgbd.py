@@ -7,20 +7,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from k3dn_plugin.data.depth_files import read_depth, read_pfm
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.errors import DataError, OptionError, SizeError
-from k3dn_plugin.simulation import dddnet
+from k3dn_plugin.registry import PSF_FAMILIES
+from k3dn_plugin.simulation import dddnet, rdpd
 from k3dn_plugin.simulation.build import build_from_depth, build_simulated
+from k3dn_plugin.simulation.disparity import disparity_map
+from k3dn_plugin.simulation.layers import Surface, render_pair, surfaces_from_depth
 from k3dn_plugin.simulation.pairs import random_source
+from k3dn_plugin.simulation.psf import PsfSettings, kernel_pair
 from k3dn_plugin.simulation.rgbd import RgbdSettings, _published, check_rgbd, draw_rgbd_scene
 from k3dn_plugin.simulation.settings import SimulationSettings
 from k3dn_plugin.simulation.sources import RgbdFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (96, 120)
-SETTINGS = SimulationSettings(size=(64, 72), max_radius=4.0, families=("half_disc",))
+SETTINGS = SimulationSettings(size=(64, 72), max_radius=4.0, families=("half_disc",), distortion_share=0.0)
 
 
 def picture(seed=0):
@@ -78,13 +83,14 @@ class TestFiles:
 
     def test_synthias_colours(self, tmp_path):
         code = int(12.5 / 1000 * (256 ** 3 - 1))
-        colours = np.full((4, 5, 3), (code >> 16, code >> 8 & 255, code & 255), np.uint8)  # B, G, R
-        cv2.imwrite(str(tmp_path / "a.png"), colours)
+        colors = np.full((4, 5, 3), (code >> 16, code >> 8 & 255, code & 255), np.uint8)  # B, G, R
+        cv2.imwrite(str(tmp_path / "a.png"), colors)
         np.testing.assert_allclose(read_depth(tmp_path / "a.png", encoding="synthia"), 12.5, rtol=1e-5)
 
     @pytest.mark.parametrize("data, message", [(b"PF\n2 2\n-1\n" + bytes(48), "expected a PFM file of one"),
                                                (b"Pf\n2 2\n-1\n" + bytes(12), "cut off.* 2 x 2 numbers"),
-                                               (b"Pf\nx 2\n-1\n", "expected a PFM file of one"), (b"", "expected a PFM file of one")])
+                                               (b"Pf\nx 2\n-1\n", "expected a PFM file of one"),
+                                               (b"", "expected a PFM file of one")])
     def test_damaged_pfm(self, tmp_path, data, message):
         (tmp_path / "a.pfm").write_bytes(data)
         with pytest.raises(DataError, match=message):
@@ -174,13 +180,13 @@ class TestScenes:
 
     def test_published_modes_keep_the_sharp_picture(self, folder):
         for mode in ("rdpd", "dddnet"):
-            settings = SimulationSettings(size=(64, 72), mode=mode, bit_depth=8)
+            settings = SimulationSettings(size=(64, 72), mode=mode, bit_depth=8, distortion_share=0.0)
             frames = draw_rgbd_scene(RgbdFolder(folder)[0], settings, RgbdSettings(), random_source(0), whole=True)
             np.testing.assert_array_equal(frames["sharp"][..., ::-1], picture())
 
     @pytest.mark.parametrize("mode", ["rdpd", "dddnet"])
     def test_a_crop_of_a_published_mode_is_that_of_the_whole(self, folder, mode):
-        settings = SimulationSettings(size=(32, 40), mode=mode, bit_depth=8)
+        settings = SimulationSettings(size=(32, 40), mode=mode, bit_depth=8, distortion_share=0.0)
         picture_0 = RgbdFolder(folder)[0]
         crop = draw_rgbd_scene(picture_0, settings, RgbdSettings(), random_source(4))
         random = random_source(4)
@@ -201,6 +207,105 @@ class TestScenes:
         with pytest.raises(OptionError, match="mode rdpd needs pictures with depth"):
             build_simulated(tmp_path / "b.lmdb", folder / "rgb", count=1,
                             settings=SimulationSettings(size=(64, 72), max_radius=4, mode="rdpd"))
+
+
+class TestStoredDisparity:
+    @pytest.mark.parametrize("family", [*PSF_FAMILIES.names(), "stepped"])
+    @pytest.mark.parametrize("fast", [False, True])
+    def test_it_is_what_was_rendered_at_each_radius(self, family, fast):
+        """A dot at each radius: the distance of the views' middles of light. Also for a family that does not scale."""
+        if family == "stepped":
+            @PSF_FAMILIES.register_module("stepped")
+            def stepped(x, y, radius, parameters):
+                return ((x.abs() <= radius) & (y.abs() <= radius) & (x < -0.1 * radius ** 2)).to(x.dtype) + 0.1
+        psf = PsfSettings(family=family, separation=0.9)
+        try:
+            for radius in (-7.0, -1.0, 0.3, 0.6, 1.0, 2.3, 6.0):
+                dot = torch.zeros(3, 41, 41)
+                dot[:, 20, 20] = 1
+                map_ = torch.full((41, 41), radius)
+                left, right = render_pair([Surface(dot, torch.ones(1, 41, 41), map_)], psf, fast=fast)
+                columns = torch.arange(41)
+                rendered = float((right[0].sum(0) * columns).sum() / right[0].sum()
+                                 - (left[0].sum(0) * columns).sum() / left[0].sum())
+                stored = disparity_map(map_, psf, fast=fast)
+                assert float(stored[20, 20]) == pytest.approx(rendered, abs=2e-3)
+                mixed = map_.clone()
+                mixed[:20] = torch.linspace(-7, 7, 41)  # many radii: looked up between levels
+                if family != "stepped":
+                    assert float(disparity_map(mixed, psf, fast=fast)[30, 20]) == pytest.approx(rendered, abs=2e-3)
+        finally:
+            if family == "stepped":
+                PSF_FAMILIES.unregister("stepped")
+
+    def test_that_of_rdpds_kernels_is_their_own(self):
+        image = np.zeros((41, 41, 3), np.uint8)
+        image[20, 20] = 255
+        depth = np.full((41, 41), 60.0)
+        frames = rdpd.render_rdpd(image, depth, rdpd.CAMERAS[2], rdpd.PSF_BANK[0])
+        columns = np.arange(41)
+        left, right = (float((frames[v][..., 0].sum(0) * columns).sum() / frames[v][..., 0].sum())
+                       for v in ("left", "right"))
+        stored = rdpd.rdpd_disparity(frames["defocus"], rdpd.PSF_BANK[0])
+        assert float(stored[20, 20]) == pytest.approx(right - left, abs=0.6) and float(stored[20, 20]) > 1
+
+
+def blurred(image, kernel):
+    """(H, W) convolved with a kernel, the border reflected, in plain NumPy."""
+    half = kernel.shape[0] // 2
+    padded = np.pad(image, half, mode="reflect")
+    total = np.zeros_like(image)
+    for row in range(kernel.shape[0]):
+        for column in range(kernel.shape[1]):
+            top, left = 2 * half - row, 2 * half - column
+            total += kernel[row, column] * padded[top:top + image.shape[0], left:left + image.shape[1]]
+    return total
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
+class TestTwoSurfaces:
+    """An RGB-D picture of two surfaces against their composition by hand, at any two depths of either sign."""
+
+    @pytest.mark.parametrize("back, front", [(6, 0), (0, -6), (3, -3), (6, 5), (6, 5.3), (-2, -6), (2.5, 0.4),
+                                             (0.4, -0.3), (1, 0), (7, 4), (0.9, 0.3), (-1, -1.5)])
+    def test_against_the_composition_by_hand(self, fast, back, front):
+        generator = np.random.default_rng(0)
+        texture = cv2.blur(generator.random((48, 64)), (3, 3))
+        mask = np.zeros((48, 64))
+        mask[10:38, 24:34] = 1
+        image = np.where(mask > 0, texture, 0.25)
+        radius = np.where(mask > 0, front, back)
+        psf = PsfSettings(family="half_disc", separation=1.0)
+        rgb = torch.from_numpy(image).float().expand(3, -1, -1).contiguous()
+        surfaces = surfaces_from_depth(rgb, torch.from_numpy(radius).float(), thickness=2.0 if fast else 1.5,
+                                       aligned=fast)
+        views = render_pair(surfaces, psf, fast=fast)
+        for view, near, far in zip(views, kernel_pair(front, psf), kernel_pair(back, psf)):
+            coverage = blurred(mask, near.numpy())
+            behind = blurred(np.full_like(mask, 0.25), far.numpy())
+            expected = behind * (1 - coverage) + blurred(texture * mask, near.numpy())
+            assert np.abs(view[0].numpy() - expected).max() < 2e-3
+
+    def test_each_slab_owns_pixels(self, fast):
+        radius = torch.full((40, 60), 6.0)
+        radius[:, 20:30] = 0
+        surfaces = surfaces_from_depth(torch.rand(3, 40, 60), radius, aligned=fast)
+        assert len(surfaces) == 2 and [float(s.radius.mean()) for s in surfaces] == pytest.approx([6, 0])
+
+    def test_a_slope_hides_nothing(self, fast):
+        """A plane cut into slabs is the plane: as it is rendered as one surface."""
+        generator = torch.Generator().manual_seed(0)
+        image = torch.rand(3, 60, 240, generator=generator)
+        image = torch.nn.functional.avg_pool2d(image[None], 5, 1, 2)[0]
+        radius = torch.linspace(-6, 6, 240).expand(60, 240).contiguous()
+        cut = render_pair(surfaces_from_depth(image, radius, aligned=fast), PsfSettings(), fast=fast)
+        whole = render_pair([Surface(image, torch.ones(1, 60, 240), radius)], PsfSettings(), fast=fast)
+        for one, other in zip(cut, whole):
+            assert float((one - other).abs().mean()) < 0.01
+
+    def test_noisy_depth_has_a_bounded_number_of_surfaces(self, fast):
+        noise = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)) * 3
+        assert len(surfaces_from_depth(torch.rand(3, 64, 64), noise, aligned=fast)) < 60
 
 
 class TestDddnet:

@@ -1,4 +1,5 @@
 """Random scenes, the read-out, and the stores made of them."""
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from k3dn_plugin.commands import simulate
+from k3dn_plugin.data.sample import SampleIndex
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.registry import DATASETS
 from k3dn_plugin.simulation.build import build_simulated
-from k3dn_plugin.simulation.colour import linear_to_srgb, srgb_to_linear
+from k3dn_plugin.simulation.color import linear_to_srgb, srgb_to_linear
 from k3dn_plugin.simulation.demo import load_motorcycle
 from k3dn_plugin.simulation.figure import kernel_sheet
 from k3dn_plugin.simulation.pairs import SimulationSettings, simulate_scene
@@ -147,7 +151,7 @@ def test_the_documentations_picture_is_drawn(tmp_path):
 
 
 def test_settings_out_of_range_are_told():
-    for change, message in (({"split": (0.9, 0.2)}, "split: expected a range"), ({"shot": -1.0}, "negative"),
+    for change, message in (({"separation": (0.9, 0.2)}, "separation: expected a range"), ({"shot": -1.0}, "negative"),
                             ({"flat_share": 2.0}, "flat_share: expected a share"), ({"mode": "raytraced"}, "a mode of"),
                             ({"families": ("measured",)}, "needs the folder"), ({"frame": (10, 10)}, "must hold")):
         with pytest.raises(OptionError, match=message):
@@ -172,3 +176,35 @@ def test_a_gpu_renders_the_same():
         here, there = (simulate_scene(pictures(), settings, seed=3, index=index, device=d) for d in ("cpu", "cuda"))
         for view in ("left", "right"):
             assert np.abs(here[view].astype(int) - there[view]).max() <= 8
+
+
+class TestFormerNames:
+    """`separation` was called `split`; what was written then still works."""
+
+    def test_in_an_option_file(self, photos):
+        old, new = (DATASETS.build({"type": "SimulatedDualPixelDataset", source: str(photos), "max_radius": 3.0,
+                                    "crop_size": 48, name: [0.2, 0.6]})
+                    for source, name in (("photos", "split"), ("photographs", "separation")))
+        assert old.settings == new.settings and old.settings.separation == (0.2, 0.6)
+        assert (old[SampleIndex(0, 1)]["lq"] == new[SampleIndex(0, 1)]["lq"]).all()
+
+    def test_in_a_manifest(self):
+        facts = {**SETTINGS.as_facts(), "photographs": ["a.png"], "seed": 3}
+        assert SimulationSettings.from_facts(facts) == SETTINGS
+        facts["split"] = facts.pop("separation")
+        assert SimulationSettings.from_facts(facts) == SETTINGS
+
+    def test_on_the_command_line(self):
+        parser = argparse.ArgumentParser()
+        simulate.add_arguments(parser)
+        for words in (["--split", "0.2", "0.6"], ["--separation", "0.2", "0.6"], ["--set", "split=[0.2,0.6]"],
+                      ["--set", "separation=[0.2,0.6]"]):
+            settings = simulate.settings_of(parser.parse_args(["--photos", "x", *words]))
+            assert settings == SimulationSettings(size=(512, 512), separation=(0.2, 0.6))
+        with pytest.raises(OptionError, match="expected NAME=VALUE with a name of .*radius_power"):
+            simulate.settings_of(parser.parse_args(["--photos", "x", "--set", "radius=3"]))
+
+
+def test_the_data_set_and_the_command_have_the_defaults_of_the_settings(photos):
+    settings = DATASETS.build({"type": "SimulatedDualPixelDataset", "photos": str(photos)}).settings
+    assert settings == SimulationSettings(size=(256, 256), fast=True)

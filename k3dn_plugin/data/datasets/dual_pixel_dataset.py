@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from k3dn_plugin.data.augmentation import AUGMENTATIONS
 from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.data.images import FULL_SCALE
-from k3dn_plugin.data.sample import SampleIndex
+from k3dn_plugin.data.sample import SampleIndex, random_source
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.data.store.manifest import MAPS, nearest
 from k3dn_plugin.errors import DataError, OptionError
@@ -86,7 +86,7 @@ class DualPixelDataset(Dataset):
         if not 0 <= place < len(self):
             raise IndexError(f"{self.store.path}: sample {index.index} of {len(self)}")
         scene, patch, label = self._items[place % len(self._items)]
-        draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, index.epoch, place])))
+        draw = random_source(self.seed, index.epoch, place)
         rows, columns = self._crop(scene, patch, index.crop_size or self.crop_size, draw)
         symmetries = AUGMENTATIONS[self.augment]
         symmetry = symmetries[draw.integers(len(symmetries))]

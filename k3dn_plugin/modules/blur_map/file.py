@@ -1,4 +1,6 @@
 """A blur map made elsewhere: by CLIP, by hand, or measured with the data."""
+import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.files import read_file
 from k3dn_plugin.modules.blur_map.stretch import stretched
 from k3dn_plugin.registry import MODULES
 
 SUFFIXES = (".png", ".npy")
+LARGEST = 2 ** 30  # bytes of a file of maps
 PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -42,7 +46,8 @@ class FileBlurMap(nn.Module):
         """(B, 6, H, W) -> (B, 1, H, W) in [0, 1], from the one file of `path`.
 
         Raises:
-            OptionError: there is no such file, or the map is another for every sample.
+            OptionError: the map is another for every sample.
+            DataError: there is no such file, or it is damaged.
         """
         if self.needs_sample:
             source = "`defocus` of a sample" if self.path is None else f"a file of the folder {self.path}"
@@ -55,7 +60,7 @@ class FileBlurMap(nn.Module):
         """Return the map of a sample of a whole frame, (1, rows, columns) in [0, 1].
 
         Raises:
-            DataError: the sample has no `defocus`, or the folder no file for it.
+            DataError: the sample has no `defocus`, or the folder no whole file for it.
         """
         if self.path is None:
             return self._of(sample, sample.get("name", "the sample"))
@@ -69,6 +74,18 @@ class FileBlurMap(nn.Module):
         if not found:
             raise DataError(f"{self.path}: no blur map of {sample['name']}; expected {name}.png or {name}.npy")
         return self._read(found[0])
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 of the files of maps in hexadecimal; empty where maps are part of the data."""
+        if self.path is None:
+            return ""
+        files = [self.path]
+        if self.path.is_dir():
+            files = sorted(path for path in self.path.iterdir() if path.suffix in SUFFIXES)
+        digest = hashlib.sha256()
+        for path in files:
+            digest.update(path.name.encode() + hashlib.sha256(read_file(path, most=LARGEST)).digest())
+        return digest.hexdigest()
 
     def of_batch(self, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the maps of a batch of training crops, (B, 1, H, W) in [0, 1].
@@ -91,19 +108,17 @@ class FileBlurMap(nn.Module):
 
     def _read(self, path: Path) -> torch.Tensor:
         """(1, rows, columns) in [0, 1] from a file."""
-        try:
-            if path.suffix == ".npy":
-                values = np.load(path, allow_pickle=False)
-            else:
-                import cv2  # heavy, and the other blur maps do without
+        data = read_file(path, most=LARGEST)
+        if path.suffix == ".npy":
+            try:
+                values = np.load(io.BytesIO(data), allow_pickle=False)
+            except (EOFError, OSError, ValueError) as error:
+                raise DataError(f"{path}: cannot be read as a blur map ({error}); copy it again") from None
+        else:
+            import cv2  # heavy, and the other blur maps do without
 
-                data = path.read_bytes()
-                whole = not data.startswith(b"\x89PNG") or data.rstrip(b"\0").endswith(PNG_END)
-                values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data and whole else None
-        except FileNotFoundError:
-            raise OptionError(f"FileBlurMap.path: there is no file {path}") from None
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as a blur map ({error})") from None
+            whole = not data.startswith(b"\x89PNG") or data.endswith(PNG_END)
+            values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data and whole else None
         if values is None:
             raise DataError(f"{path}: not an image, or one that is cut off; copy it again")
         if values.ndim == 3:  # the same in all channels, as the published test script reads it

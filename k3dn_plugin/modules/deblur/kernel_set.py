@@ -1,8 +1,10 @@
 """K3DN's deblur module as released: a set of symmetric kernels, queried by the disparity feature.
 
 Deblurring mixes the responses of the kernels K; reblurring runs the same layers backwards with the
-kernels whose spectra are the reciprocals (F(K_rev) = 1 / F(K)), the inverse channel matrix and the
-reciprocal query weights, so it has no parameter of its own.
+kernels that are read from the reciprocals of the same spectra, the inverse channel matrix and the
+reciprocal query weights, so it has no parameter of its own. (The paper's F(K_rev) = 1 / F(K) holds for the
+stored spectra. Both kernels are then cropped to k x k taps, mirrored and scaled to unit norm, so convolving
+with one after the other is not the identity; how well one undoes the other is learned.)
 """
 import math
 

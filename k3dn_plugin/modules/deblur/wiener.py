@@ -5,6 +5,7 @@ released network never divides by a blur spectrum at test time (`KernelSetDeblur
 noise-to-signal ratio that makes the division stable, and reblurs by convolving with the same kernel.
 """
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import nn
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.layers.filters import transfer_function
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 from k3dn_plugin.layers.symmetric import mirror
 from k3dn_plugin.layers.windows import partition_with_margin, unpartition
@@ -19,22 +21,35 @@ from k3dn_plugin.modules.disparity.feature import DisparityFeature, check_images
 from k3dn_plugin.registry import MODULES
 
 
-def transfer_function(kernels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """One-sided spectra (N, H, W/2 + 1) of (N, k, k) kernels whose anchor is the middle tap."""
-    height, width = size
-    half = kernels.shape[-1] // 2
-    padded = F.pad(kernels, (0, width - kernels.shape[-1], 0, height - kernels.shape[-2]))
-    return torch.fft.rfft2(padded.roll((-half, -half), (-2, -1)))
-
-
 def wiener_inverse(response: torch.Tensor, noise_to_signal: torch.Tensor) -> torch.Tensor:
-    """(1 + r) conj(H) / (|H|^2 + r): (N, h, w) responses and (C,) ratios -> (N, C, h, w).
+    """Compute (1 + r) conj(H) / (|H|^2 + r): (N, 1, h, w) responses and (C,) ratios -> (N, C, h, w).
 
     The factor 1 + r gives frequency zero, where a blur kernel has H = 1, a gain of one: flat regions keep
     their value, and where there is no blur nothing changes.
     """
-    response, ratio = response[:, None], noise_to_signal[:, None, None]
+    ratio = noise_to_signal[:, None, None]
     return (1 + ratio) * response.conj() / (response.abs().square() + ratio)
+
+
+def taper_edges(windows: torch.Tensor, response: torch.Tensor, margin: int) -> torch.Tensor:
+    """Blend (N, C, h, w) windows within their margin into their own periodic blur, the more the nearer to the edge.
+
+    The transform is periodic, and an inverse filter rings where opposite edges do not meet: with a small ratio r
+    from there into the whole window. What is the blur of something periodic has no such edge.
+
+    Args:
+        windows: with `margin` more cells on every side than is kept.
+        response: (N, 1, h, w/2 + 1) spectra of the kernels.
+        margin: cells over which the blend fades out.
+    """
+    weight = torch.ones((), dtype=windows.dtype, device=windows.device)
+    steps = (torch.arange(margin, dtype=windows.dtype, device=windows.device) + 0.5) / margin
+    fade = (1 - torch.cos(math.pi * steps)) / 2
+    for axis in (-2, -1):
+        line = torch.cat([fade, fade.new_ones(windows.shape[axis] - 2 * margin), fade.flip(0)])
+        weight = weight * (line[:, None] if axis == -2 else line)
+    periodic = torch.fft.irfft2(torch.fft.rfft2(windows) * response, s=windows.shape[-2:])
+    return weight * windows + (1 - weight) * periodic
 
 
 @MODULES.register_module()
@@ -85,7 +100,8 @@ class WienerDeblur(nn.Module):
         """Reblur (B, C, H, W) features of the sharp image: the same kernels, the blocks in opposite order."""
         return self._run(features, disparity, reversed(self.blocks), reverse=True)
 
-    def _run(self, features: torch.Tensor, disparity, blocks, *, reverse: bool):
+    def _run(self, features: torch.Tensor, disparity: DisparityFeature, blocks: Iterable[nn.Module], *,
+             reverse: bool) -> torch.Tensor:
         check_images(features, disparity)
         # Spectra need full precision: most devices have no half-precision FFT.
         with without_autocast(features):
@@ -129,9 +145,13 @@ class WienerBlock(nn.Module):
         margin = kernels.shape[-1] - 1
         windows = partition_with_margin(x, disparity.grid, margin)
         size = windows.shape[-2:]
-        response = transfer_function(kernels, size)
-        ratio = at_least_float32(self.log_noise_to_signal).exp()
-        factor = response[:, None] if reverse else wiener_inverse(response, ratio)
+        response = transfer_function(kernels, size)[:, None]
+        if reverse:
+            factor = response
+        else:
+            ratio = at_least_float32(self.log_noise_to_signal).exp()
+            factor = wiener_inverse(response, ratio)
+            windows = taper_edges(windows, response, margin)
         filtered = torch.fft.irfft2(torch.fft.rfft2(windows) * factor, s=size)
         x = unpartition(filtered[..., margin:-margin or None, margin:-margin or None], disparity.grid)
         return F.conv2d(x, self.mixing.inverse()[..., None, None])

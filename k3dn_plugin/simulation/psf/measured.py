@@ -35,10 +35,11 @@ class KernelBank:
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the field."""
-        return tuple(self.left.shape[:2])
+        return self.left.shape[0], self.left.shape[1]
 
-    def density(self, x, y, radius: float, position) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both views' unnormalised densities at offsets in pixels, for r > 0, at (u, v) in [-1, 1]^2."""
+    def density(self, x: torch.Tensor, y: torch.Tensor, radius: float,
+                position: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute both views' unnormalized densities at offsets in pixels, for r > 0, at (u, v) in [-1, 1]^2."""
         rows, columns = self.grid
         column = min(int((position[0] + 1) / 2 * columns), columns - 1)
         row = min(int((position[1] + 1) / 2 * rows), rows - 1)
@@ -71,14 +72,14 @@ def load_bank(folder: str, grid: tuple[int, int] = (6, 8)) -> KernelBank:
     squares = (whole * (offsets ** 2 + offsets[:, None] ** 2)).sum((2, 3))
     spread = (squares - middle_x ** 2 - middle_y ** 2).mean()
     gap = ((pair[1] - pair[0]) * offsets).sum((2, 3)).mean()
-    left, right = (_centred(kernels, middle_x, middle_y) for kernels in pair)
+    left, right = (_centered(kernels, middle_x, middle_y) for kernels in pair)
     if gap < 0:
         # Measured nearer than focus: turned, they are those beyond it.
         left, right = left.flip((2, 3)), right.flip((2, 3))
     return KernelBank(left, right, float(np.sqrt(2 * spread)))
 
 
-def _read(path, grid):
+def _read(path: Path, grid: tuple[int, int]) -> np.ndarray:
     try:
         kernels = np.load(path, allow_pickle=False).astype(np.float64)
     except FileNotFoundError:
@@ -96,7 +97,7 @@ def _read(path, grid):
     return kernels.reshape(*grid, *kernels.shape[1:])
 
 
-def _centred(kernels, middle_x, middle_y):
+def _centered(kernels: np.ndarray, middle_x: np.ndarray, middle_y: np.ndarray) -> torch.Tensor:
     """Shifted so that the pair's light has its middle in the kernel's: truths stay where they are."""
     rows, columns, side = kernels.shape[:3]
     pixel = torch.arange(side, dtype=torch.float64) - side // 2

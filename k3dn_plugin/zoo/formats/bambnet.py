@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from k3dn_plugin.layers.branch_network import STAGES, CoCNetwork
-from k3dn_plugin.layers.coc_kernels import cross_blur, gaussian_smooth, total_variation
+from k3dn_plugin.layers.coc_kernels import cross_blur, gaussian_smooth
+from k3dn_plugin.layers.filters import total_variation
 from k3dn_plugin.registry import FORMATS
 from k3dn_plugin.zoo.formats.base import OfficialNetwork
 

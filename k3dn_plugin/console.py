@@ -1,0 +1,112 @@
+"""Output that never stops the work: a terminal that closes, a full disk behind `>`, a console with ASCII alone."""
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+STANDARD = (0, 1, 2)  # file descriptors of input, output and errors
+
+
+class LastingStream(io.TextIOBase):
+    r"""Writes to a text stream for as long as that works, and then to nowhere.
+
+    Characters that the stream's encoding does not have are written as escapes (`\\\xe8`).
+
+    Args:
+        stream: the stream, or None where the process was started without one (`>&-`).
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self.stream = stream
+        self.broken = stream is None
+
+    @property
+    def encoding(self) -> str:
+        """The stream's."""
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+    @property
+    def errors(self) -> str:
+        """How characters that the encoding does not have are written."""
+        return "backslashreplace"
+
+    @property
+    def buffer(self) -> Any:
+        """The stream of bytes below, where there is one."""
+        return getattr(self.stream, "buffer", None)
+
+    def write(self, text: str) -> int:
+        """Write `text`, or drop it where the stream is gone; return its length."""
+        if not self.broken:
+            try:
+                try:
+                    self.stream.write(text)
+                except UnicodeEncodeError:
+                    self.stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+            except (OSError, ValueError):  # ValueError: the stream is closed
+                self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream where it is still there."""
+        if not self.broken:
+            try:
+                self.stream.flush()
+            except (OSError, ValueError):
+                self._give_up()
+
+    def isatty(self) -> bool:
+        """Return whether the stream is a terminal that is still there."""
+        with contextlib.suppress(OSError, ValueError):
+            return not self.broken and self.stream.isatty()
+        return False
+
+    def fileno(self) -> int:
+        """Return the stream's file descriptor.
+
+        Raises:
+            OSError: it has none.
+        """
+        if self.stream is None:
+            raise io.UnsupportedOperation("there is no stream")
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        """Return True: writing never fails."""
+        return True
+
+    def _give_up(self) -> None:
+        self.broken = True
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if self.stream.fileno() in STANDARD:
+                # What is still in its buffer would make Python's last flush fail, and the exit status 120.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.stream.fileno())
+                os.close(nowhere)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """Context in which `sys.stdout` and `sys.stderr` are `LastingStream`s.
+
+    Standard streams that the process was started without are opened to nowhere: the next file would get their
+    number, and what a library prints to "standard error" would go into it.
+    """
+    for number in STANDARD:
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the smallest number that is free
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream if isinstance(stream, LastingStream) else LastingStream(stream)
+                              for stream in before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError):
+                stream.flush()
+        sys.stdout, sys.stderr = before

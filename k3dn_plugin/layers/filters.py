@@ -1,0 +1,38 @@
+"""Plain filters that the physics, the modules and the scores share."""
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def transfer_function(kernels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Compute the one-sided spectra (..., H, W/2 + 1) of (..., k, k) kernels whose anchor is the middle tap.
+
+    A product of spectra is a periodic convolution: content that must not wrap round needs a margin of k // 2.
+
+    Args:
+        kernels: odd k, at most H and W.
+        size: (H, W) of the periodic image.
+    """
+    half = kernels.shape[-1] // 2
+    padded = F.pad(kernels, (0, size[1] - kernels.shape[-1], 0, size[0] - kernels.shape[-2]))
+    return torch.fft.rfft2(padded.roll((-half, -half), (-2, -1)))
+
+
+def gaussian_blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Blur a (C, H, W) or (B, C, H, W) image with a Gaussian of three sigmas to either side, the border repeated."""
+    if sigma == 0:
+        return image
+    batch = image if image.ndim == 4 else image[None]
+    channels = batch.shape[1]
+    half = min(math.ceil(3 * sigma), *(n - 1 for n in batch.shape[-2:]))
+    line = torch.exp(-torch.arange(-half, half + 1).to(batch) ** 2 / (2 * sigma ** 2))
+    line = (line / line.sum()).expand(channels, 1, 1, -1)
+    batch = F.pad(batch, (half,) * 4, mode="replicate")
+    batch = F.conv2d(F.conv2d(batch, line, groups=channels), line.transpose(-1, -2), groups=channels)
+    return batch if image.ndim == 4 else batch[0]
+
+
+def total_variation(images: torch.Tensor) -> torch.Tensor:
+    """Compute the sum (not the mean) of the absolute differences of neighbors, along both axes."""
+    return images.diff(dim=-1).abs().sum() + images.diff(dim=-2).abs().sum()
