@@ -6,6 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from k3dn_plugin.data.disparity_check import measure_disparity
+from k3dn_plugin.data.images import apparent_full_scale, has_8_bit_content
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.doctor.finding import Finding
 from k3dn_plugin.errors import DataError
@@ -74,22 +75,30 @@ def _shown(iterator, progress, name):
     return tqdm(iterator, desc=f"{name}: damaged frames", unit="frame")
 
 
-def _content(name, store):
-    """Frames that cannot be photographs of their depth."""
+def _content(name: str, store: LmdbStore) -> Iterator[Finding]:
+    """Yield what is wrong with frames that cannot be photographs of their depth."""
+    largest, facts = 0, store.manifest.facts
     for scene in store.names[::max(len(store) // MEASURED, 1)][:MEASURED]:
         try:
             left, right = (store.read(scene, view) for view in ("left", "right"))
         except DataError:
-            continue  # told as damaged
+            continue  # reported as damaged
+        if left.dtype == np.uint16:
+            largest = max(largest, int(left.max()), int(right.max()))
         if left.min() == left.max():
             yield Finding(f"{name} content", "broken", f"the left view of {scene} is one flat value", PREPARE_AGAIN)
         elif np.array_equal(left, right) and not store.manifest.facts["single_image"]:
             yield Finding(f"{name} content", "broken", f"left and right view of {scene} are the same picture",
                           PREPARE_AGAIN)
-        elif left.dtype == np.uint16 and (not (left & 255).any() or np.array_equal(left >> 8, left & 255)):
+        elif has_8_bit_content(left):
             yield Finding(f"{name} content", "note", f"{scene} has 16-bit numbers with 8-bit content: its source was "
                           "an 8-bit copy, which scores differently")
             return
+    scale = apparent_full_scale(largest) if largest and facts["full_scale"] is None else None
+    if scale is not None:
+        yield Finding(f"{name} content", "broken" if scale < 16383 else "note", f"no number of the 16-bit frames looked at "
+                      f"exceeds {scale}: are they numbers of {scale.bit_length()} bits? Taken as 16 bits the pictures are "
+                      "nearly black and scores wrong", f"if so, prepare the set again with --full-scale {scale}")
 
 
 def _disparity(name, store):

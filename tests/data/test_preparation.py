@@ -11,10 +11,11 @@ import pytest
 
 from k3dn_plugin.data import open_store
 from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
-from k3dn_plugin.data.images import write_image
+from k3dn_plugin.data.images import read_image, write_image
 from k3dn_plugin.data.preparation import get_preparer, prepare
 from k3dn_plugin.data.preparation.dpdd import LISTS, official_pairs
-from k3dn_plugin.errors import DataError, StorageError
+from k3dn_plugin.errors import DataError, OptionError, StorageError
+from k3dn_plugin.files import FolderLock
 from k3dn_plugin.registry import PREPARERS
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_data.py"
@@ -344,3 +345,68 @@ def test_every_preparer_describes_its_layout(name, tmp_path):
         with pytest.raises(DataError, match="The layout is:"):
             prepare(name, source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def twelve_bits(folder, views=("left", "right", "sharp")):
+    for view in views:
+        for path in sorted((folder / view).iterdir()):
+            write_image(path, read_image(path) >> 4)
+
+
+def test_numbers_of_fewer_bits_than_their_files(tmp_path):
+    source = tmp_path / "mine"
+    for view in ("left", "right", "sharp"):
+        for number in range(3):
+            frame = np.random.default_rng(number).integers(0, 65536, (40, 60, 3), np.uint16)
+            write_image(source / view / f"{number}.png", np.roll(frame, {"left": 1, "right": -1, "sharp": 0}[view], 1))
+    assert "bits?" not in prepare("pairs", source, tmp_path / "whole")[0].summary()
+    twelve_bits(source)
+    plain = prepare("pairs", source, tmp_path / "plain")[0]
+    assert "no number of these 16-bit files exceeds 4095" in plain.summary() and "--full-scale 4095" in plain.summary()
+    scaled = prepare("pairs", source, tmp_path / "scaled", full_scale=4095)[0]
+    facts = scaled.store.manifest.facts
+    assert (facts["bit_depth"], facts["full_scale"]) == (12, 4095) and "bits?" not in scaled.summary()
+    sample = DualPixelDataset(store=str(tmp_path / "scaled" / "all.lmdb"))[0]
+    assert 0.95 < float(sample["lq"].max()) <= 1
+    with pytest.raises(DataError, match="holds the number .*, above --full-scale 1023"):
+        prepare("pairs", source, tmp_path / "wrong", full_scale=1023)
+    with pytest.raises(DataError, match="was made with the full scale 4095, not 16383"):
+        prepare("pairs", source, tmp_path / "scaled", full_scale=16383)
+    for wrong in (0, -1, 255, 70000):
+        with pytest.raises(OptionError, match=f"--full-scale {wrong}"):
+            prepare("pairs", source, tmp_path / "never", full_scale=wrong)
+    assert not (tmp_path / "never").exists()
+
+
+def test_many_bad_scenes_do_not_stop_the_others(tmp_path):
+    source = tmp_path / "mine"
+    for view in ("left", "right"):
+        for number in range(12):
+            write_image(source / view / f"{number:02d}.png", np.full((20, 30, 3), number + (view == "left"), np.uint8))
+    for number in range(7):
+        (source / "left" / f"{number:02d}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"00.png.*(.|\n)*7 scenes of all cannot be used .the first 5 are shown.. 5 are stored"):
+        prepare("pairs", source, tmp_path / "out")
+
+
+def test_a_folder_is_prepared_by_one_process(tmp_path):
+    source = tmp_path / "mine"
+    for view in ("left", "right"):
+        write_image(source / view / "a.png", np.full((20, 30, 3), view == "left", np.uint8))
+    with FolderLock(tmp_path / "out", "preparing dpdd"), pytest.raises(StorageError, match="in use.*preparing dpdd"):
+        prepare("pairs", source, tmp_path / "out")
+    prepare("pairs", source, tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"all.lmdb", "all_contact_sheet.png"}
+
+
+def test_places_that_cannot_be_read_or_written_are_one_error(tmp_path):
+    source = tmp_path / "mine"
+    for view in ("left", "right"):
+        write_image(source / view / "a.png", np.full((20, 30, 3), view == "left", np.uint8))
+    (tmp_path / "file").write_text("x")
+    for place in ("a\0b", "x" * 300, tmp_path / "file"):
+        with pytest.raises(DataError):
+            prepare("pairs", place, tmp_path / "out")
+    for place in ("a\0b", tmp_path / ("x" * 300), tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises((DataError, StorageError)):
+            prepare("pairs", source, place)

@@ -87,3 +87,16 @@ def test_the_contact_sheet_colours_the_shift(tmp_path):
     assert sheets[4].dtype == np.uint8 and sheets[4].shape[0] > 3 * 200 and sheets[4].shape[1] > 4 * 320
     red, blue = (sheet[:, -320:].astype(int) for sheet in sheets.values())
     assert (red[..., 0] - red[..., 2]).mean() > 30 and (blue[..., 2] - blue[..., 0]).mean() > 30
+
+
+def test_numbers_of_fewer_bits_than_their_frames(tmp_path):
+    noise = np.random.default_rng(0).random((64, 96, 3))
+    left = (gaussian_filter(noise, (1, 1, 0)) * 4095).astype(np.uint16)
+    for name, facts, state in (("plain", {}, "broken"), ("scaled", {"full_scale": 4095, "bit_depth": 12}, None)):
+        with StoreWriter(tmp_path / f"{name}.lmdb", dataset="own", facts={"bit_depth": 16, **facts}) as writer:
+            writer.add("a", {"left": left, "right": np.roll(left, 2, 1)})
+            writer.finish()
+        found = states(verify(tmp_path / f"{name}.lmdb"))
+        assert ("content" in found) == (state is not None)
+        if state:
+            assert found["content"].state == state and "--full-scale 4095" in found["content"].mend

@@ -1,8 +1,8 @@
 """Reading, checking and storing what a preparer found; resumable, with progress."""
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,16 @@ from tqdm import tqdm
 
 from k3dn_plugin.data.contact_sheet import write_contact_sheet
 from k3dn_plugin.data.disparity_check import measure_disparity
-from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.preparation.base import SceneFiles, Split, get_preparer
+from k3dn_plugin.data.crop_sets import PatchFilter
+from k3dn_plugin.data.images import apparent_full_scale, has_8_bit_content, read_image
+from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, get_preparer
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.data.truth_check import TruthCheck
-from k3dn_plugin.errors import DataError
+from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.files import FolderLock, user_path
 
-MOST_FAULTS = 5
+MOST_FAULTS = 5  # that are shown
 _READ_AHEAD = 2
 
 
@@ -30,7 +32,7 @@ class PreparedSplit:
     was_there: bool = False
 
     def summary(self) -> str:
-        """Lines for the user."""
+        """Return lines for the user."""
         scenes = self.store.manifest.scenes.values()
         sizes = sorted({scene.size for scene in scenes})
         turned = sum(scene.tags.get("rotated") == 90 for scene in scenes)
@@ -49,7 +51,7 @@ class PreparedSplit:
         return "\n".join(lines + self._shifts() + [f"  note: {note}" for note in self.split.notes])
 
     def _shifts(self) -> list[str]:
-        """What the shift between the views of some scenes says: their sign, and whether the axis is right."""
+        """Return what the shift between the views of some scenes says: their sign, and whether the axis is right."""
         if self.store.manifest.facts["single_image"]:
             return []
         names = self.store.names[::max(len(self.store) // 2, 1)][:3]
@@ -66,8 +68,8 @@ class PreparedSplit:
         return lines
 
 
-def prepare(name: str, source, out, *, bits: int | None = None, keep_portrait: bool = False,
-            progress: bool = False) -> list[PreparedSplit]:
+def prepare(name: str, source: str | Path, out: str | Path, *, bits: int | None = None, full_scale: int | None = None,
+            keep_portrait: bool = False, progress: bool = False) -> list[PreparedSplit]:
     """Make the stores `<out>/<split>.lmdb` of a data set.
 
     Scenes that an interrupted call stored are not read again; a store that is finished is left as it is.
@@ -77,25 +79,49 @@ def prepare(name: str, source, out, *, bits: int | None = None, keep_portrait: b
         source: the folder with the published files.
         out: the folder for the stores.
         bits: the depth that the files must have; the preparer's own if None.
+        full_scale: the number that stands for white, where files of 16 bits hold fewer (4095 for 12 bits).
         keep_portrait: store frames that are higher than wide as they are.
         progress: show a bar with the time left.
 
     Raises:
-        DataError: the layout is incomplete or files are damaged; up to five faults are told at once. What
-            was stored stays in `<split>.lmdb.partial`, and the same call goes on after the mend.
-        StorageError: the disk is full; likewise.
+        DataError: the layout is incomplete or files are damaged; all scenes are read, and the first five faults
+            reported at the end. What was stored stays in `<split>.lmdb.partial`, and the same call goes on once the
+            files are corrected.
+        OptionError: an impossible full scale.
+        StorageError: the disk is full, likewise; or another process prepares data in the same folder.
     """
     preparer = get_preparer(name)
-    source, out = Path(source), Path(out)
-    if not source.is_dir():
-        raise preparer.missing(source)
-    splits = preparer.find(source)
+    source, out = user_path(source), user_path(out)
+    if full_scale is not None and (not 255 < full_scale <= 65535 or (bits or 16) != 16):
+        raise OptionError(f"--full-scale {full_scale}: expected the largest number of 16-bit files that hold fewer bits, "
+                          "256 to 65535 (1023, 4095 or 16383 for 10, 12 or 14 bits)")
+    try:
+        if not source.is_dir():
+            raise preparer.missing(source)
+        splits = preparer.find(source)
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: cannot be read ({error.strerror or error}). Check the path and its "
+                        "permissions") from None
     # All names are checked before the first picture is read.
-    return [_prepare_split(preparer, split, source, out / f"{split.name}.lmdb", bits, keep_portrait, progress)
-            for split in splits]
+    settings = _Settings(preparer, source, bits, full_scale, keep_portrait, progress)
+    with FolderLock(out, f"preparing {name}"):
+        return [_prepare_split(settings, split, out / f"{split.name}.lmdb") for split in splits]
 
 
-def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress):
+@dataclass(frozen=True)
+class _Settings:
+    """What holds for all splits of one call."""
+
+    preparer: Preparer
+    source: Path
+    bits: int | None
+    full_scale: int | None
+    keep_portrait: bool
+    progress: bool
+
+
+def _prepare_split(settings: _Settings, split: Split, path: Path) -> PreparedSplit:
+    preparer, source = settings.preparer, settings.source
     wanted = {scene.name for scene in split.scenes}
     if path.exists():
         store = LmdbStore(path)
@@ -103,41 +129,54 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
             raise DataError(f"{path} exists and holds other scenes than {source} ({len(store)} of "
                             f"{store.manifest.dataset}, {len(wanted)} now). Delete it to prepare it anew, or "
                             "choose another --out")
+        if settings.full_scale not in (None, store.manifest.facts["full_scale"]):
+            raise DataError(f"{path} exists and was made with the full scale {store.manifest.facts['full_scale']}, not "
+                            f"{settings.full_scale}. Delete it to prepare it anew, or choose another --out")
         if not sheet_path(path).exists():
             write_contact_sheet(store, sheet_path(path))  # the call that finished the store ended before it
         return PreparedSplit(split, store, was_there=True)
-    bits = bits or preparer.bits or _depth(split.scenes[0])
+    bits = settings.bits or preparer.bits or (16 if settings.full_scale else _depth(split.scenes))
     filters = preparer.crop_sets(split.name)
     facts = {**preparer.facts, "bit_depth": bits, "split": split.name,
              "crop_sets": {name: each.facts() for name, each in filters.items()}, **split.facts}
+    if settings.full_scale is not None:
+        if bits != 16 or facts.get("full_scale") is not None:
+            raise OptionError(f"--full-scale {settings.full_scale}: {preparer.name} has "
+                              + ("files of 8 bits" if bits != 16 else f"its own, {facts['full_scale']}"))
+        facts |= {"bit_depth": settings.full_scale.bit_length(), "full_scale": settings.full_scale}
+    content = _Content(facts.get("full_scale"))
     with StoreWriter(path, dataset=preparer.name, facts=facts, source_root=source) as writer:
         strange = sorted(set(writer.names) - wanted)
         if strange:
             raise DataError(f"{writer.partial}: an interrupted build holds scene {strange[0]!r}, which is "
                             f"not in {source}. Delete that folder to start anew")
+        if writer.damaged:
+            split.notes.append(f"{len(writer.damaged)} scenes that an interrupted build had stored were damaged and were "
+                               f"stored anew (the first: {writer.damaged[0]}); check the disk")
         check = TruthCheck()
         for scene in split.scenes:
             if scene.name in writer:
                 views = [view for view in ("left", "right", "center", "sharp") if view in scene.files]
-                check.add(scene.name, {view: writer.read(scene.name, view) for view in views})
+                frames = {view: writer.read(scene.name, view) for view in views}
+                check.add(scene.name, frames)
+                content.add(scene, frames)
         todo = [scene for scene in split.scenes if scene.name not in writer]
         faults = []
-        read = _read_ahead(lambda scene: _load(preparer, scene, bits, keep_portrait, filters), todo)
-        for scene, loaded in _bar(read, split, len(todo), progress):
+        read = _read_ahead(lambda scene: _load(settings, scene, bits, filters), todo)
+        for scene, loaded in _bar(read, split, len(todo), settings.progress):
             if isinstance(loaded, DataError):
                 faults.append(loaded)
-                if len(faults) == MOST_FAULTS:
-                    break
             else:
                 frames, crops = loaded
                 writer.add(scene.name, frames, sources=scene.files, tags=scene.tags, crops=crops)
                 check.add(scene.name, frames)
-                _note_content(split, scene, frames)
+                content.add(scene, frames)
         if faults:
-            raise DataError(_tell(faults, split, len(writer)))
+            raise _cannot_be_used(faults, split, len(writer))
         faults = _misplaced(check, split, writer)
         if faults:
-            raise DataError(_tell(faults[:MOST_FAULTS], split, len(writer)))
+            raise _cannot_be_used(faults, split, len(writer))
+        split.notes += content.notes()
         doubtful = check.doubtful()
         if doubtful:
             split.notes.append(f"{len(doubtful)} sharp images are unlike their views, the most {doubtful[0][0]} "
@@ -148,21 +187,58 @@ def _prepare_split(preparer, split, source, path, bits, keep_portrait, progress)
 
 
 def sheet_path(path: Path) -> Path:
-    """Where the contact sheet of the store at `path` goes: beside it."""
+    """Return where the contact sheet of the store at `path` goes: beside it."""
     return path.with_name(f"{path.stem}_contact_sheet.png")
 
 
-def _load(preparer, scene, bits, keep_portrait, filters):
-    """`(frames, crop origins by filter)` of a scene, or the error that its files deserve."""
+@dataclass
+class _Content:
+    """Collects what the numbers of a split's 16-bit files tell of where they came from."""
+
+    full_scale: float | dict | None
+    largest: int = 0
+    eight_bit: list[Path] = field(default_factory=list)
+
+    def add(self, scene: SceneFiles, frames: Mapping[str, np.ndarray]) -> None:
+        """Take the frames of a scene into account."""
+        for view, frame in frames.items():
+            if frame.dtype == np.uint16:
+                self.largest = max(self.largest, int(frame.max()))
+                if view == "left" and not self.eight_bit and has_8_bit_content(frame):
+                    self.eight_bit.append(scene.files[view])
+
+    def notes(self) -> list[str]:
+        """Return what a user should know of it."""
+        notes = [f"{path}: a 16-bit file with 8-bit content; scores on it are not those of 16-bit originals"
+                 for path in self.eight_bit]
+        scale = apparent_full_scale(self.largest) if self.full_scale is None and self.largest else None
+        if scale is not None:
+            notes.append(f"no number of these 16-bit files exceeds {scale}: are they numbers of {scale.bit_length()} bits? "
+                         "Taken as 16 bits the pictures are nearly black and scores wrong. If so, delete the store and "
+                         f"prepare it again with --full-scale {scale}")
+        return notes
+
+
+def _load(settings: _Settings, scene: SceneFiles, bits: int,
+          filters: Mapping[str, PatchFilter]) -> tuple[dict[str, np.ndarray], dict[str, list]] | DataError:
+    """Return `(frames, crop origins by filter)` of a scene, or the error that its files deserve."""
     try:
-        frames = preparer.load(scene, bits, keep_portrait)
+        frames = settings.preparer.load(scene, bits, settings.keep_portrait)
+        for view, frame in frames.items():
+            if settings.full_scale is not None and frame.dtype == np.uint16 and frame.max() > settings.full_scale:
+                raise DataError(f"{scene.files[view]}: holds the number {frame.max()}, above --full-scale "
+                                f"{settings.full_scale}. Give the true one, or leave it out")
+        return frames, {name: each.origins(frames["sharp"]) for name, each in filters.items()}
     except DataError as error:
         return error
-    return frames, {name: each.origins(frames["sharp"]) for name, each in filters.items()}
+    except (OSError, MemoryError) as error:
+        return DataError(f"scene {scene.name}: {scene.files['left']} or a file beside it cannot be read "
+                         f"({getattr(error, 'strerror', None) or error or 'not enough memory'})")
 
 
-def _read_ahead(load, scenes) -> Iterator[tuple[SceneFiles, tuple | DataError]]:
-    """`(scene, what load gives)` in order, a few scenes being decoded while one is stored."""
+def _read_ahead(load: Callable[[SceneFiles], tuple | DataError],
+                scenes: Iterable[SceneFiles]) -> Iterator[tuple[SceneFiles, tuple | DataError]]:
+    """Yield `(scene, what load gives)` in order, a few scenes being decoded while one is stored."""
     with ThreadPoolExecutor(_READ_AHEAD) as pool:
         waiting = deque()
         for scene in scenes:
@@ -175,8 +251,8 @@ def _read_ahead(load, scenes) -> Iterator[tuple[SceneFiles, tuple | DataError]]:
             yield first, future.result()
 
 
-def _misplaced(check, split, writer):
-    """Errors for sharp images of other scenes, which are taken out of the store again."""
+def _misplaced(check: TruthCheck, split: Split, writer: StoreWriter) -> list[DataError]:
+    """Return errors for sharp images of other scenes, which are taken out of the store again."""
     files = {scene.name: scene.files for scene in split.scenes}
     faults = {}
     for name, view, shown in check.misplaced():
@@ -192,30 +268,26 @@ def _misplaced(check, split, writer):
     return [DataError("\n".join(texts)) for texts in faults.values()]
 
 
-def _bar(scenes, split, total, progress):
+def _bar(scenes: Iterator, split: Split, total: int, progress: bool) -> Iterable:
     if not progress:
         return scenes
     return tqdm(scenes, desc=split.name, total=total, unit="scene", dynamic_ncols=True)
 
 
-def _depth(scene: SceneFiles) -> int:
-    """Bits of a scene's first file."""
-    return 8 * read_image(scene.files["left"]).dtype.itemsize
+def _depth(scenes: Iterable[SceneFiles]) -> int:
+    """Return the bits of the first file that can be read."""
+    first = None
+    for scene in scenes:
+        try:
+            return 8 * read_image(scene.files["left"]).dtype.itemsize
+        except DataError as error:
+            first = first or error
+    raise first or DataError("there are no scenes")
 
 
-def _note_content(split: Split, scene: SceneFiles, frames: dict[str, np.ndarray]):
-    """Note 16-bit files that were made from 8-bit ones: both bytes alike, or the low one empty."""
-    left = frames["left"]
-    if left.dtype != np.uint16 or any("8-bit content" in note for note in split.notes):
-        return
-    high, low = left >> 8, left & 255
-    if high.any() and (not low.any() or np.array_equal(high, low)):
-        split.notes.append(f"{scene.files['left']}: a 16-bit file with 8-bit content; scores on it are not "
-                           "those of 16-bit originals")
-
-
-def _tell(faults, split, stored):
-    text = "\n".join(str(fault) for fault in faults)
-    more = " (reading stopped there)" if len(faults) == MOST_FAULTS else ""
-    return (f"{text}\n{len(faults)} scene{'s' * (len(faults) > 1)} of {split.name} cannot be used{more}. "
-            f"{stored} are stored and stay; mend the files and run the same command again")
+def _cannot_be_used(faults: list[DataError], split: Split, stored: int) -> DataError:
+    shown = faults[:MOST_FAULTS]
+    text = "\n".join(str(fault) for fault in shown)
+    more = f" (the first {len(shown)} are shown)" if len(faults) > len(shown) else ""
+    return DataError(f"{text}\n{len(faults)} scene{'s' * (len(faults) > 1)} of {split.name} cannot be used{more}. "
+                     f"{stored} are stored and stay; correct the files and run the same command again")
