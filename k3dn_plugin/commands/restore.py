@@ -10,8 +10,14 @@ their names are equal up to an ending such as _L and _R.
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from k3dn_plugin.errors import OptionError
+from k3dn_plugin.errors import DataError, K3DNError, OptionError, SizeError
+
+if TYPE_CHECKING:
+    from k3dn_plugin.inference.camera_files import CameraShot
+    from k3dn_plugin.inference.files import Pair, PairFiles
+    from k3dn_plugin.zoo.load import LoadedRestorer
 
 GROUP = "photographs"
 
@@ -24,32 +30,50 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.inference import files as restore
     from k3dn_plugin.zoo.load import load_restorer
 
+    faults: list[K3DNError] = []
     if arguments.files:
         pairs = camera_files.find_shots(arguments.files, arguments.out)
     else:
-        pairs = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
+        pairs, faults = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
+    total = len(pairs) + len(faults)
     for files in pairs:
         restore.check_writable(files.out)
     restorer = load_restorer(arguments.weights, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
                              tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
                              self_ensemble=arguments.self_ensemble)
     for files in pairs:
-        is_pair = isinstance(files, restore.PairFiles)
-        pair = restore.read_pair(files) if is_pair else camera_files.read_shot(files, swap=arguments.swap)
-        bits = arguments.bits or pair.bits
-        restore.check_format(files.out, bits)
-        if is_pair:
-            note(files, pair, arguments)
-        began = time.perf_counter()
-        axis = arguments.disparity_axis or pair.disparity_axis
-        frame = restore.restore_pair(restorer.frames, pair, disparity_axis=axis)
-        restore.write_restored(files.out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=bits,
-                               colour=pair.colour)
-        print(f"{files.out}: {bits} bit, {frame.tiling}, {time.perf_counter() - began:.1f} s", flush=True)
-        if not frame.same_as_whole:
-            print("note: tiles change this network's result a little; a larger --tile or --max-memory-gb "
-                  "avoids it", file=sys.stderr)
+        try:
+            _restore_one(files, restorer, arguments)
+        except (DataError, SizeError) as error:
+            if total == 1:
+                raise
+            # The others are restored all the same; a full disk or a wrong setting would stop them too.
+            faults.append(error)
+    if faults:
+        raise DataError("\n".join([f"{len(faults)} of {total} pairs could not be restored, the others are:",
+                                   *(f"  {fault}" for fault in faults)]))
     return 0
+
+
+def _restore_one(files: "PairFiles | CameraShot", restorer: "LoadedRestorer", arguments: argparse.Namespace) -> None:
+    from k3dn_plugin.inference import camera_files
+    from k3dn_plugin.inference import files as restore
+    is_pair = isinstance(files, restore.PairFiles)
+    pair = restore.read_pair(files, full_scale=arguments.full_scale) if is_pair else camera_files.read_shot(
+        files, swap=arguments.swap)
+    bits = arguments.bits or pair.bits
+    restore.check_format(files.out, bits)
+    for line in notes(files, pair, arguments) if is_pair else ():
+        print(f"note: {line}", file=sys.stderr)
+    began = time.perf_counter()
+    axis = arguments.disparity_axis or pair.disparity_axis
+    frame = restore.restore_pair(restorer.frames, pair, disparity_axis=axis)
+    restore.write_restored(files.out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=bits, colour=pair.colour,
+                           full_scale=pair.full_scale, metadata=pair.metadata)
+    print(f"{files.out}: {bits} bit, {frame.tiling}, {time.perf_counter() - began:.1f} s", flush=True)
+    if not frame.same_as_whole:
+        print("note: tiles change this network's result a little; a larger --tile or --max-memory-gb "
+              "avoids it", file=sys.stderr)
 
 
 def check_inputs(arguments: argparse.Namespace) -> None:
@@ -62,17 +86,25 @@ def check_inputs(arguments: argparse.Namespace) -> None:
         raise OptionError("nothing to restore: give a camera file (.CR2, .CR3, .DNG, ...), or both --left and --right")
     if arguments.swap and not arguments.files:
         raise OptionError("--swap is for camera files; exchange what --left and --right name instead")
+    if arguments.full_scale is not None and (arguments.files or not 255 < arguments.full_scale <= 65535):
+        raise OptionError(f"--full-scale {arguments.full_scale}: expected, with --left and --right, the largest number of "
+                          "16-bit files of fewer bits, 256 to 65535 (4095 for 12 bits)")
 
 
-def note(files, pair, arguments):
-    """Say on stderr what looks wrong but may be meant."""
+def notes(files: "PairFiles", pair: "Pair", arguments: argparse.Namespace) -> list[str]:
+    """Return what looks wrong about a pair but may be meant."""
+    from k3dn_plugin.data.image_metadata import can_hold_metadata
+    found = list(pair.notes)
     height, width = pair.lq.shape[-2:]
     if height > width and arguments.disparity_axis is None:
-        print(f"note: {files.left} is higher than wide. If the camera was turned, its views are shifted "
-              "along the columns: use --disparity-axis y (x says that they are not)", file=sys.stderr)
+        found.append(f"{files.left} is higher than wide. If the camera was turned, its views are shifted "
+                     "along the columns: use --disparity-axis y (x says that they are not)")
     if (pair.lq[:, :3] == pair.lq[:, 3:]).all():
-        print(f"note: {files.left} and {files.right} hold the same pixels, so there is no disparity "
-              "to deblur by", file=sys.stderr)
+        found.append(f"{files.left} and {files.right} hold the same pixels, so there is no disparity to deblur by")
+    if pair.metadata and not can_hold_metadata(files.out.suffix):
+        found.append(f"{files.out.suffix} files hold no color profile and no orientation, as {files.left} has: the result "
+                     "may look other than it")
+    return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +120,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="result (.png or .tif), or a folder")
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights (.safetensors)")
     parser.add_argument("--bits", type=int, choices=(8, 16), help="of the result; default: as the inputs")
+    parser.add_argument("--full-scale", type=int, metavar="N", help="the number that stands for white in 16-bit files of "
+                                                                    "fewer bits, e.g. 4095; the result has it too")
     parser.add_argument("--disparity-axis", choices=("x", "y"),
                         help="along which the views are shifted: x (default), or y for a turned camera")
     parser.add_argument("--tile", type=int, metavar="N", help="restore in tiles of N x N pixels")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from k3dn_plugin.data.image_metadata import ImageMetadata, can_hold_metadata, encode_tiff, with_metadata
 from k3dn_plugin.data.tiff import SIGNATURES as TIFF_SIGNATURES
 from k3dn_plugin.data.tiff import decode_tiff
 from k3dn_plugin.errors import DataError
@@ -162,10 +163,11 @@ def _short(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
-def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+def write_image(path: str | os.PathLike, image: np.ndarray, metadata: ImageMetadata | None = None) -> None:
     """Write (H, W, 3) RGB or (H, W) gray, uint8 or uint16, in the format of the path's suffix.
 
-    The file is whole or not there. A uint16 array makes a 16-bit PNG or TIFF.
+    The file is whole or not there. A uint16 array makes a 16-bit PNG or TIFF. Color profile and orientation go with it
+    where the format can hold them (`can_hold_metadata`).
 
     Raises:
         DataError: another dtype or shape, or a format that cannot hold it.
@@ -173,6 +175,10 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """
     path = Path(path)
     data = encode_image(image, path.suffix, path)
+    if metadata and path.suffix.lower() in (".tif", ".tiff"):
+        data = encode_tiff(image, metadata)
+    elif metadata and can_hold_metadata(path.suffix):
+        data = with_metadata(data, metadata)
     with atomic_write(path) as file:
         file.write(data)
 
@@ -197,16 +203,21 @@ def encode_image(image: np.ndarray, suffix: str, name: object = "image", options
     return data.tobytes()
 
 
-def to_float(image: np.ndarray, *, black_level: float = 0, full_scale: float | None = None) -> np.ndarray:
+def to_float(image: np.ndarray, *, black_level: float = 0, full_scale: float | None = None,
+             out: np.ndarray | None = None) -> np.ndarray:
     """Return stored numbers as float32 in [0, 1]: `(value - black_level) / full_scale`, clipped at 0.
 
-    `full_scale` None is the largest number of the dtype (255, 65535; 1 for floats).
+    Args:
+        image: integers, or floats.
+        black_level: subtracted first; what lies below is 0.
+        full_scale: the number that stands for 1; None is the largest of the dtype (255, 65535; 1 for floats).
+        out: float32 of the image's shape, to be filled instead of a new array.
     """
+    out = np.empty(image.shape, np.float32) if out is None else out
     scale = FULL_SCALE[image.dtype.name] if full_scale is None else full_scale
-    values = image.astype(np.float32)
     if black_level:
-        values = np.maximum(values - np.float32(black_level), 0)
-    return values / np.float32(scale) if scale != 1 else values
+        image = np.maximum(np.subtract(image, black_level, dtype=np.float32), 0, out=out)
+    return np.divide(image, np.float32(scale), out=out, dtype=np.float32)
 
 
 def has_8_bit_content(image: np.ndarray) -> bool:

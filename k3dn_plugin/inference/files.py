@@ -1,18 +1,20 @@
-"""Restores one's own pairs from image files: what `tools/restore.py` does."""
+"""Restoring one's own pairs from image files: what `k3dn restore` does."""
 import os
-import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from k3dn_plugin.data.images import IMAGE_SUFFIXES, read_image, write_image
+from k3dn_plugin.data.image_metadata import ImageMetadata, read_metadata
+from k3dn_plugin.data.images import IMAGE_SUFFIXES, apparent_full_scale, read_image, to_float, write_image
+from k3dn_plugin.data.listing import list_files, scenes_by_name, stem, view_ending
 from k3dn_plugin.errors import DataError, OptionError
-from k3dn_plugin.files import storage_error
-
-VIEW_ENDING = re.compile(r"[_-](l|r|c|left|right|center|b)$", re.IGNORECASE)
+from k3dn_plugin.files import storage_error, user_path
+from k3dn_plugin.inference.frames import FrameRestorer, RestoredFrame
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Pair:
         disparity_axis: along which the views are shifted, where the files say so ("x" or "y").
         quarter_turns: counter-clockwise, that put the result upright; the views lie as on the sensor.
         name: of the scene, by which a restorer may find a map of it.
+        full_scale: the number of the files that stands for white.
+        metadata: how the files are to be shown; the result is to be shown alike.
+        notes: what looks wrong about the files and may be meant.
     """
 
     lq: torch.Tensor
@@ -44,88 +49,99 @@ class Pair:
     disparity_axis: str | None = None
     quarter_turns: int = 0
     name: str = ""
+    full_scale: int | None = None
+    metadata: ImageMetadata = ImageMetadata()
+    notes: tuple[str, ...] = ()
 
 
-def find_pairs(left, right, out, center=None) -> list[PairFiles]:
-    """The pairs that two files, or two folders, hold.
+class FoundPairs(NamedTuple):
+    """The pairs of two folders, and an error for each file that has no partner."""
 
-    In folders, files belong together if their names are equal up to the ending `_L`, `_R`, `_left`, ...
+    pairs: list[PairFiles]
+    faults: list[DataError]
+
+
+def find_pairs(left: str | Path, right: str | Path, out: str | Path, center: str | Path | None = None) -> FoundPairs:
+    """Return the pairs that two files, or two folders, hold.
+
+    In folders, files belong together if their names are equal, or equal up to the ending `_L`, `_R`, `_left`, ...
 
     Raises:
-        DataError: a file or folder is missing or empty, a file has no partner, or left and right are one.
+        DataError: a file or folder is missing or empty, no file has a partner, or left and right are one.
         OptionError: a file stands where a folder is needed, or the result would overwrite an input.
     """
-    left, right, out = Path(left), Path(right), Path(out)
-    center = None if center is None else Path(center)
-    given = {"left": left, "right": right, **({"center": center} if center else {})}
-    for view, path in given.items():
-        if not path.exists():
-            raise DataError(f"--{view} {path}: no such file or folder")
-    kinds = {view: path.is_dir() for view, path in given.items()}
+    given = {view: user_path(path) for view, path in (("left", left), ("right", right), ("center", center)) if path}
+    out = user_path(out)
+    try:
+        for view, path in given.items():
+            if not path.exists():
+                raise DataError(f"--{view} {path}: no such file or folder")
+        kinds = {view: path.is_dir() for view, path in given.items()}
+        same = os.path.samefile(given["left"], given["right"])
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from None
     if len(set(kinds.values())) > 1:
         raise OptionError("give files for all views, or folders for all: "
                           + ", ".join(f"--{v} is a {'folder' if d else 'file'}" for v, d in kinds.items()))
-    if os.path.samefile(left, right):
-        raise DataError(f"--left and --right are one and the same: {left}. A dual-pixel pair has two views; "
+    if same:
+        raise DataError(f"--left and --right are one and the same: {given['left']}. A dual-pixel pair has two views; "
                         "give the right view's own")
     if not kinds["left"]:
-        target = out if out.suffix and not out.is_dir() else out / f"{bare_name(left)}.png"
-        pairs = [PairFiles(left, right, center, target)]
+        target = out if out.suffix and not out.is_dir() else out / f"{bare_name(given['left'])}.png"
+        found = FoundPairs([PairFiles(given["left"], given["right"], given.get("center"), target)], [])
     else:
-        if out.suffix:
+        if out.suffix and not out.is_dir():
             raise OptionError(f"-o {out}: --left and --right are folders, so give a folder for the results")
-        pairs = _folder_pairs(given, out)
-    inputs = {path.resolve() for pair in pairs for path in (pair.left, pair.right, pair.center) if path}
-    for pair in pairs:
+        found = _folder_pairs(given, out)
+    inputs = {path.resolve() for pair in found.pairs for path in (pair.left, pair.right, pair.center) if path}
+    for pair in found.pairs:
         if pair.out.resolve() in inputs:
             raise OptionError(f"-o {pair.out} is one of the inputs; choose another name")
-    return pairs
+    return found
 
 
-def _folder_pairs(given, out):
-    found = {view: _images_by_name(folder) for view, folder in given.items()}
+def _folder_pairs(given: Mapping[str, Path], out: Path) -> FoundPairs:
+    listed = {view: list_files(folder) for view, folder in given.items()}
+    for view, files in listed.items():
+        if not files:
+            raise DataError(f"{given[view]} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    names = [{stem(path) for path in files} for files in listed.values()]
+    # Where all folders have the same names, an ending is a part of them.
+    found = ({view: {stem(path): path for path in files} for view, files in listed.items()}
+             if names.count(names[0]) == len(names) and all(len(n) == len(f) for n, f in zip(names, listed.values(), strict=True))
+             else {view: scenes_by_name(files, view) for view, files in listed.items()})
+    faults: dict[str, DataError] = {}
     for view, files in found.items():
         for other, others in found.items():
-            without = sorted(set(files) - set(others))
-            if without:
-                more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
-                raise DataError(f"{files[without[0]]} has no {other} view in {given[other]}{more}: expected "
-                                f"a file named {without[0]} there, with or without an ending (_L, _R)")
-    return [PairFiles(found["left"][n], found["right"][n], found.get("center", {}).get(n), out / f"{n}.png")
-            for n in sorted(found["left"])]
+            for name in sorted(set(files) - set(others)):
+                faults.setdefault(name, DataError(
+                    f"{files[name]} has no {other} view in {given[other]}: expected a file named {name} there, with or "
+                    "without an ending (_L, _R)"))
+    pairs = [PairFiles(found["left"][n], found["right"][n], found.get("center", {}).get(n), out / f"{n}.png")
+             for n in sorted(found["left"]) if n not in faults]
+    if not pairs:
+        raise next(iter(faults.values()))
+    return FoundPairs(pairs, [faults[name] for name in sorted(faults)])
 
 
-def _images_by_name(folder):
-    files = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
-        name = bare_name(path)
-        if name in files:
-            raise DataError(f"{folder} holds two files for {name!r}: {files[name].name} and {path.name}; "
-                            "which is meant? Move one away")
-        files[name] = path
-    if not files:
-        raise DataError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    return files
+def bare_name(path: str | Path) -> str:
+    """Return the file's name without suffix and without the ending that says which view it is."""
+    return view_ending(stem(path))[0]
 
 
-def bare_name(path) -> str:
-    """The file's name without suffix and without the ending that says which view it is."""
-    return VIEW_ENDING.sub("", path.stem) or path.stem
-
-
-def check_writable(path):
+def check_writable(path: Path) -> None:
     """Raise `StorageError` where `path` cannot be written: better known before restoring than after."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise storage_error(path, error) from error
     if path.is_dir():
         raise OptionError(f"-o {path}: a folder of that name lies there; name a file")
 
 
-def check_format(path, bits):
+def check_format(path: Path, bits: int) -> None:
     """Raise `OptionError` where the file format of `path` cannot hold the result."""
     lossless = (".png", ".tif", ".tiff")
     if path.suffix.lower() not in (lossless if bits == 16 else IMAGE_SUFFIXES):
@@ -133,11 +149,15 @@ def check_format(path, bits):
                           + (", or ask for --bits 8" if bits == 16 else ""))
 
 
-def read_pair(files: PairFiles) -> Pair:
+def read_pair(files: PairFiles, *, full_scale: int | None = None) -> Pair:
     """Read a pair.
 
+    Args:
+        full_scale: the number that stands for white, where 16-bit files hold fewer bits (4095 for 12).
+
     Raises:
-        DataError: a file is damaged, or the views differ in size, bit depth or number of channels.
+        DataError: a file is damaged, holds numbers above `full_scale`, or the views differ in size, bit depth or number
+            of channels.
     """
     paths = {"left": files.left, "right": files.right, **({"center": files.center} if files.center else {})}
     images = {view: read_image(path, gray=True) for view, path in paths.items()}
@@ -147,14 +167,23 @@ def read_pair(files: PairFiles) -> Pair:
         if what:
             raise DataError(f"the views differ in {what[0]}: {files.left} has {what[1]}, {paths[view]} has "
                             f"{what[2]}. Both must come from one shot, converted alike")
-    scale = np.iinfo(first.dtype).max
+    scale = full_scale or np.iinfo(first.dtype).max
+    largest = max(int(image.max()) for image in images.values())
+    if largest > scale:
+        raise DataError(f"{files.left}: the views hold the number {largest}, above --full-scale {scale}. Give the true one, "
+                        "or leave it out")
+    seeming = apparent_full_scale(largest) if full_scale is None and first.dtype == np.uint16 and largest else None
+    notes = () if seeming is None else (
+        f"no number of {files.left} and its other views exceeds {seeming}: are they numbers of {seeming.bit_length()} bits? "
+        f"If so, give --full-scale {seeming}",)
     tensors = {view: as_tensor(image, scale) for view, image in images.items()}
     return Pair(lq=torch.cat([tensors["left"], tensors["right"]], 1), center=tensors.get("center"),
-                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3, name=bare_name(Path(files.left)))
+                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3, name=bare_name(files.left), full_scale=full_scale,
+                metadata=read_metadata(files.left), notes=notes)
 
 
-def _difference(one, other):
-    """(what, of one, of the other) for the first way in which two images differ, or None."""
+def _difference(one: np.ndarray, other: np.ndarray) -> tuple[str, str, str] | None:
+    """Return (what, of one, of the other) for the first way in which two images differ, or None."""
     for what, describe in (("size", lambda i: f"{i.shape[1]} x {i.shape[0]} pixels"),
                            ("bit depth", lambda i: f"{i.dtype.itemsize * 8} bit"),
                            ("channels", lambda i: f"{i.shape[2]} channel{'s' * (i.shape[2] > 1)}")):
@@ -163,14 +192,14 @@ def _difference(one, other):
     return None
 
 
-def as_tensor(image, scale):
-    """(H, W, 3) or (H, W, 1) integers to (1, 3, H, W) float32 in [0, 1]; one channel serves as all three."""
-    planes = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / scale)
+def as_tensor(image: np.ndarray, scale: float) -> torch.Tensor:
+    """Return (H, W, 3) or (H, W, 1) integers as (1, 3, H, W) float32 in [0, 1]; one channel serves as all three."""
+    planes = torch.from_numpy(np.ascontiguousarray(to_float(image, full_scale=scale).transpose(2, 0, 1)))
     return planes.expand(3, -1, -1)[None]
 
 
-def restore_pair(run, pair: Pair, *, disparity_axis="x"):
-    """The restored frame of a pair: a `RestoredFrame` with an image (1, 3, H, W).
+def restore_pair(run: FrameRestorer, pair: Pair, *, disparity_axis: str | None = "x") -> RestoredFrame:
+    """Return the restored frame of a pair: a `RestoredFrame` with an image (1, 3, H, W).
 
     Args:
         run: a `FrameRestorer`.
@@ -186,10 +215,16 @@ def restore_pair(run, pair: Pair, *, disparity_axis="x"):
     return type(frame)(frame.image.rot90(-1, (-2, -1)), frame.tiling, frame.same_as_whole, frame.peak_bytes)
 
 
-def write_restored(path, image, *, bits, colour=True):
-    """Write (1, 3, H, W) in [0, 1], clamped and rounded to 8 or 16 bits."""
-    scale = 2 ** bits - 1
+def write_restored(path: Path, image: torch.Tensor, *, bits: int, colour: bool = True, full_scale: int | None = None,
+                   metadata: ImageMetadata | None = None) -> None:
+    """Write (1, 3, H, W) in [0, 1], clamped and rounded to 8 or 16 bits.
+
+    Args:
+        full_scale: the number that stands for 1 in a file of 16 bits.
+        metadata: color profile and orientation of the file.
+    """
+    scale = full_scale if full_scale and bits == 16 else 2 ** bits - 1
     array = (image[0].double().clamp(0, 1) * scale).round().permute(1, 2, 0).numpy()
     if not colour:
         array = np.round(array.mean(-1))
-    write_image(path, array.astype(np.uint16 if bits == 16 else np.uint8))
+    write_image(path, array.astype(np.uint16 if bits == 16 else np.uint8), metadata)

@@ -124,9 +124,68 @@ def test_restore_folders(call, tmp_path, weights):
     assert call(*arguments, "-o", tmp_path / "out")[0] == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["one.png", "two.png"]
     (tmp_path / "r" / "two_R.png").unlink()
+    write_image(tmp_path / "l" / "three_L.png", image())
+    (tmp_path / "r" / "three_R.png").write_bytes(b"damaged")
     status, _, err = call(*arguments, "-o", tmp_path / "out2")
-    assert status == 2 and "two_L.png has no right view in" in err
-    assert not (tmp_path / "out2").exists()
+    assert status == 2 and "two_L.png has no right view in" in err and "three_R.png: not an image" in err
+    assert "2 of 3 pairs could not be restored" in err
+    assert [p.name for p in (tmp_path / "out2").iterdir()] == ["one.png"]
+    (tmp_path / "r" / "one_R.png").unlink()
+    (tmp_path / "r" / "three_R.png").unlink()
+    write_image(tmp_path / "r" / "four_R.png", image())
+    status, _, err = call(*arguments, "-o", tmp_path / "out3")
+    assert status == 2 and "four_R.png has no left view" in err or "has no right view" in err
+    assert not (tmp_path / "out3").exists()
+
+
+def test_restore_names_that_look_like_endings(call, tmp_path, weights):
+    names = ["shot_a.png", "shot_b.png", "shot_c.png", "shot_l.png"]
+    for view, seed in (("l", 0), ("r", 1)):
+        for name in names:
+            write_image(tmp_path / view / name, image(seed=seed))
+        (tmp_path / view / "._shot_a.png").write_bytes(b"left behind")
+    arguments = ("restore", "--left", tmp_path / "l", "--right", tmp_path / "r", "--weights", weights)
+    assert call(*arguments, "-o", tmp_path / "out")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
+
+
+def test_restore_numbers_of_fewer_bits(call, tmp_path, weights):
+    for view, seed in (("l", 0), ("r", 1)):
+        write_image(tmp_path / f"{view}16.png", image(seed=seed) >> 4 << 4)
+        write_image(tmp_path / f"{view}12.png", image(seed=seed) >> 4)
+
+    def restored(bits, *more):
+        status, _, err = call("restore", "--left", tmp_path / f"l{bits}.png", "--right", tmp_path / f"r{bits}.png",
+                              "--weights", weights, "-o", tmp_path / "o.png", *more)
+        return status, err, read_image(tmp_path / "o.png").astype(int) if status == 0 else None
+    status, err, _ = restored(12)
+    assert status == 0 and "--full-scale 4095" in err
+    status, err, twelve = restored(12, "--full-scale", 4095)
+    assert status == 0 and "full-scale" not in err and 255 < twelve.max() <= 4095
+    assert abs(twelve / 4095 - restored(16)[2] / 65535).max() < 3e-3
+    assert restored(16, "--full-scale", 4095)[0] == 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_restored_pictures_are_shown_as_their_inputs(call, tmp_path, weights, suffix):
+    from PIL import Image, ImageCms
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(100_000)
+    profile = len(profile).to_bytes(4, "big") + profile[4:]  # more than one segment of a JPEG file holds
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for view, seed in (("left", 0), ("right", 1)):
+        picture = Image.fromarray((image(seed=seed) >> 8).astype(np.uint8))
+        picture.save(tmp_path / f"{view}{suffix}", exif=exif, icc_profile=profile)
+    arguments = ("restore", "--left", tmp_path / f"left{suffix}", "--right", tmp_path / f"right{suffix}",
+                 "--weights", weights)
+    for out in (".png", ".jpg", ".tif"):
+        assert call(*arguments, "-o", tmp_path / f"out{out}")[0] == 0
+        with Image.open(tmp_path / f"out{out}") as shown:
+            assert shown.info["icc_profile"] == profile and shown.getexif()[0x112] == 6
+            shown.load()
+        assert read_image(tmp_path / f"out{out}").shape[:2] == picture.size[::-1]
+    status, _, err = call(*arguments, "-o", tmp_path / "out.bmp")
+    assert status == 0 and "hold no color profile" in err
 
 
 def broken(tmp_path, pair):

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from k3dn_plugin.data.augmentation import AUGMENTATIONS
 from k3dn_plugin.data.card import DatasetCard
-from k3dn_plugin.data.images import FULL_SCALE
+from k3dn_plugin.data.images import to_float
 from k3dn_plugin.data.sample import SampleIndex, random_source
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.data.store.manifest import MAPS, nearest
@@ -111,14 +111,9 @@ class DualPixelDataset(Dataset):
 
     def _fill(self, image, frame, view):
         """Write a stored frame (H, W, channels) into `image` (3, H, W) as floats in [0, 1]."""
-        black, scale = self._level("black_level", view), self._level("full_scale", view)
-        target = image.numpy()
         # A single channel (the sensor's green) is broadcast to three.
-        source = np.broadcast_to(frame.transpose(2, 0, 1), target.shape)
-        if black:
-            np.maximum(np.subtract(source, black, dtype=np.float32), 0, out=target)
-            source = target
-        np.divide(source, np.float32(scale or FULL_SCALE[frame.dtype.name]), out=target, dtype=np.float32)
+        to_float(np.broadcast_to(frame.transpose(2, 0, 1), image.shape), black_level=self._level("black_level", view) or 0,
+                 full_scale=self._level("full_scale", view), out=image.numpy())
         return image
 
     def _level(self, fact, view):
