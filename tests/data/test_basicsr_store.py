@@ -110,3 +110,24 @@ def test_names_that_say_no_view_or_one_twice(exported):
 def test_an_export_is_not_overwritten(tiny_store, exported):
     with pytest.raises(DataError, match="exists already"):
         export_basicsr(LmdbStore(tiny_store), exported)
+
+
+@pytest.mark.parametrize("text, message", [
+    (b"\xff\xfe\n", "expected text in UTF-8"),
+    ("a.png (٦٤,96,3) 1\n".encode(), "line 1: expected `name.png"),
+    (b"a.png (99999999999,96,3) 1\n", "line 1: expected `name.png"), (b"a.png (0,96,3) 1\n", "line 1.*at least one pixel"),
+    (b"../../x.png (96,112,3) 1\n", "line 1.*none of them empty"), (b"a\0b.png (96,112,3) 1\n", "line 1"),
+    (b"x" * 600 + b".png (96,112,3) 1\n", "line 1.*480 bytes"), (b"", "lists no image")])
+def test_malformed_lists_are_one_error(exported, text, message):
+    (exported / "left.lmdb" / "meta_info.txt").write_bytes(text)
+    with pytest.raises(DataError, match=message):
+        open_store(exported)
+
+
+@pytest.mark.parametrize("value", [b"", b"text", b"\x89PNG\r\n\x1a\n\0\0", b"\x89PNG\r\n\x1a\n" + b"\x10" * 16])
+def test_values_that_are_no_pictures_are_one_error(exported, value):
+    with lmdb.open(str(exported / "left.lmdb"), map_size=2**28) as environment:
+        with environment.begin(write=True) as transaction:
+            transaction.put(b"scene_000", value)
+    with pytest.raises(DataError, match="scene_000"):
+        open_store(exported).read("scene_000", "left")

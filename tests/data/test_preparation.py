@@ -385,7 +385,7 @@ def test_many_bad_scenes_do_not_stop_the_others(tmp_path):
             write_image(source / view / f"{number:02d}.png", np.full((20, 30, 3), number + (view == "left"), np.uint8))
     for number in range(7):
         (source / "left" / f"{number:02d}.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"00.png.*(.|\n)*7 scenes of all cannot be used .the first 5 are shown.. 5 are stored"):
+    with pytest.raises(DataError, match=r"00.png(.|\n)*7 scenes of all cannot be used .the first 5 are shown.. 5 are"):
         prepare("pairs", source, tmp_path / "out")
 
 
@@ -410,3 +410,11 @@ def test_places_that_cannot_be_read_or_written_are_one_error(tmp_path):
     for place in ("a\0b", tmp_path / ("x" * 300), tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises((DataError, StorageError)):
             prepare("pairs", source, place)
+
+
+@pytest.mark.parametrize("text", [b"one\n", b"one two three\n", b"\xff\xfe\n", b"<html> is not a list\n"])
+def test_a_damaged_official_list_is_one_error(tmp_path, monkeypatch, text):
+    monkeypatch.setattr("k3dn_plugin.data.preparation.dpdd.LISTS", tmp_path)
+    (tmp_path / "train_pairs.txt").write_bytes(text)
+    with pytest.raises(DataError, match="train_pairs.txt: expected a list of two words a line"):
+        official_pairs("train")

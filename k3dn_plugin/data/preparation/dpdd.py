@@ -6,6 +6,7 @@ Blurred and sharp image of a scene are two shots with different file numbers, so
 official lists (`datasets/dpdd/*_pairs.txt`); names that no list has (a miniature, Restormer's or one's own
 copy) are paired by equal names, else by sorted order, as the official code does.
 """
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from k3dn_plugin.data.preparation import dpdd_shards
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
 from k3dn_plugin.data.preparation.files import list_view, match_views
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.files import shared_folder
+from k3dn_plugin.files import read_file, shared_folder
 from k3dn_plugin.registry import PREPARERS
 
 SPLITS = ("train", "val", "test")
@@ -112,8 +113,18 @@ def _split_of_shards(split, root, pictures, truths, notes):
 
 def official_pairs(split: str) -> dict[str, str]:
     """`{name: target}` of the official list; empty where the lists are not at hand."""
-    path = LISTS / f"{split}_pairs.txt"
-    return dict(line.split() for line in path.read_text().splitlines()) if path.is_file() else {}
+    return _two_columns(LISTS / f"{split}_pairs.txt")
+
+
+def _two_columns(path: Path) -> dict[str, str]:
+    """Return a list's lines of two words; empty where there is no such list."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(line.split() for line in read_file(path).decode("utf-8-sig").splitlines() if line.strip())
+    except ValueError:  # bytes that are no text, too
+        raise DataError(f"{path}: expected a list of two words a line; it is damaged. Install k3dn_plugin again, or get "
+                        "the list from its repository") from None
 
 
 def _locate(source, split, enough):
@@ -186,9 +197,12 @@ def _places(split, names, folder, source):
         files = {label: place / f"{label}_labels.npy" for label in ("indoor", "outdoor")}
         if split == "test" and all(file.is_file() for file in files.values()):
             # One-based positions among the sorted names.
-            labels = {int(i) - 1: label for label, file in files.items()
-                      for i in np.load(file, allow_pickle=False).ravel()}
+            try:
+                labels = {int(i) - 1: label for label, file in files.items()
+                          for i in np.load(io.BytesIO(read_file(file)), allow_pickle=False).ravel()}
+            except Exception as error:  # NumPy raises whatever its parser of the header runs into
+                raise DataError(f"{place}: indoor_labels.npy and outdoor_labels.npy should hold the positions of scenes, "
+                                f"and one cannot be read ({str(error)[:150]}). Copy them again, or remove them") from None
             if sorted(labels) == list(range(len(names))):
                 return {name: labels[i] for i, name in enumerate(names)}
-    path = LISTS / f"{split}_location.txt"
-    return dict(line.split() for line in path.read_text().splitlines()) if path.is_file() else {}
+    return _two_columns(LISTS / f"{split}_location.txt")

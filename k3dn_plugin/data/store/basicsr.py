@@ -15,12 +15,15 @@ import lmdb
 import numpy as np
 
 from k3dn_plugin.data.images import decode_image, encode_image
+from k3dn_plugin.data.store.checks import wrong_name
 from k3dn_plugin.data.store.manifest import DEFAULT_FACTS, VIEWS, FrameRecord, Manifest, SceneRecord, nearest
-from k3dn_plugin.data.store.reader import LmdbStore, partial_path, shared_environment
+from k3dn_plugin.data.store.reader import LmdbStore, damage_named, partial_path, shared_environment
 from k3dn_plugin.data.store.writer import storage_errors
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import read_file
 
 META_FILE = "meta_info.txt"
+_MOST_META = 2**28  # bytes
 ALIASES = {
     "left": ("left", "l", "inputl", "lq_left", "lq_l"),
     "right": ("right", "r", "inputr", "lq_right", "lq_r"),
@@ -28,7 +31,8 @@ ALIASES = {
     "sharp": ("sharp", "gt", "target", "all_in_focus"),
 }
 
-_META_LINE = re.compile(r"^(?P<key>.+)\.\w+ \((?P<shape>\d+,\d+(,\d+)?)\) \d+$")
+_META_LINE = re.compile(r"^(?P<key>.+)\.\w+ \((?P<shape>[0-9]{1,6},[0-9]{1,6}(,[0-9]{1,2})?)\) [0-9]{1,3}$")
+_PNG_HEADER = 25
 
 
 class BasicSRStore(LmdbStore):
@@ -58,10 +62,11 @@ class BasicSRStore(LmdbStore):
         for key in sorted(shapes[first]):
             frames = {}
             for view, keys in shapes.items():
-                with self._environments[view].begin() as transaction:
-                    header = bytes(self._value(transaction, key, view)[:25])
-                # A PNG's bit depth stands at byte 24; other formats that BasicSR uses have 8 bits.
-                deep = header.startswith(b"\x89PNG") and header[24] == 16
+                folder = self._folders[view]
+                with damage_named(folder), self._environments[view].begin() as transaction:
+                    header = bytes(self._value(transaction, key, view)[:_PNG_HEADER])
+                # A PNG's bit depth stands in the last byte; other formats that BasicSR uses have 8 bits.
+                deep = header.startswith(b"\x89PNG") and len(header) == _PNG_HEADER and header[-1] == 16
                 frames[view] = FrameRecord(keys[key], "uint16" if deep else "uint8", sha256="")
             scenes[key] = SceneRecord(key, frames)
         depths = {frame.dtype for scene in scenes.values() for frame in scene.views.values()}
@@ -90,7 +95,7 @@ class BasicSRStore(LmdbStore):
         if record is None:
             raise DataError(f"{self.path}: scene {name!r} has no view {view!r}, only "
                             f"{', '.join(self.scene(name).views)}")
-        with self._environments[view].begin() as transaction:
+        with damage_named(self._folders[view]), self._environments[view].begin() as transaction:
             frame = decode_image(bytes(self._value(transaction, name, view)),
                                  f"{self._folders[view]}: {name}")
         if frame.shape != record.shape:
@@ -146,7 +151,12 @@ def _view_folders(path):
 def _read_meta(path):
     """`{key: shape}` of a meta file."""
     shapes = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = read_file(path, most=_MOST_META).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected text in UTF-8, found other bytes ({error.reason}). Write it again with BasicSR's "
+                        "own tool") from None
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         match = _META_LINE.match(line.strip())
@@ -154,7 +164,12 @@ def _read_meta(path):
             raise DataError(f"{path}, line {number}: expected `name.png (rows,columns,channels) "
                             f"compression`, found {line!r}")
         shape = tuple(int(n) for n in match["shape"].split(","))
-        shapes[match["key"]] = shape if len(shape) == 3 else (*shape, 1)
+        shape = shape if len(shape) == 3 else (*shape, 1)
+        wrong = wrong_name(match["key"])
+        if wrong or min(shape) < 1 or shape[2] not in (1, 3, 4):
+            raise DataError(f"{path}, line {number}: {line[:100]!r} cannot be an image: "
+                            + (wrong or "expected at least one pixel of 1 or 3 channels"))
+        shapes[match["key"]] = shape[:2] + (min(shape[2], 3),)  # alpha is dropped
     if not shapes:
         raise DataError(f"{path}: it lists no image")
     return shapes

@@ -157,8 +157,8 @@ def partial_path(path: str | os.PathLike) -> Path:
 
 def ways_on(path: Path) -> str:
     """Return the two ways to come to data where the store `path` cannot be used."""
-    return (f"prepare it: python tools/prepare_data.py NAME --source DIR --out {path.parent} (--help lists the NAMEs of "
-            "layouts); or start without it: make demo")
+    return (f"prepare it: python tools/prepare_data.py NAME --source DIR --out {path.parent} (--help lists the NAMEs "
+            "of layouts); or start without it: make demo")
 
 
 def unfinished(path: Path) -> str:
