@@ -29,6 +29,7 @@ import fnmatch
 import functools
 import inspect
 import json
+import os
 import pkgutil
 import threading
 import typing
@@ -55,7 +56,7 @@ class ComponentRegistry:
     def __init__(self, name: str, *, packages: Iterable[str], named_by: str | None = None):
         self.name = name
         self.packages = tuple(packages)
-        self.listeners: list[Callable[["ComponentRegistry", str, Any], None]] = []
+        self.listeners: list[Callable[[ComponentRegistry, str, Any], None]] = []
         self._named_by = named_by
         self._components: dict[str, Any] = {}
         self._loaded = False
@@ -137,8 +138,7 @@ class ComponentRegistry:
 
     def _unknown(self, name: object) -> str:
         known = sorted(self._components)
-        lower = {n.lower(): n for n in known}
-        close = [lower[m] for m in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)]
+        close = closest(name, known)
         hint = f"Did you mean {' or '.join(repr(n) for n in close)}?" if close else (
             f"Registered: {', '.join(known) or 'nothing'}.")
         broken = "".join(f"\n  entry point {k}: {v}" for k, v in broken_entry_points().items())
@@ -147,6 +147,7 @@ class ComponentRegistry:
                 f"{ENTRY_POINT_GROUP!r}; `custom_imports` of the option file.{broken}")
 
 
+_MANY = 2000
 _broken_entry_points: dict[str, str] = {}
 _entry_points_loaded = False
 
@@ -185,8 +186,30 @@ def broken_entry_points() -> dict[str, str]:
 
 def near(name: object, choices: Iterable[object]) -> str:
     """Return ` Did you mean 'x'?` for the closest of `choices`, or the empty string."""
-    found = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.5)
+    found = closest(name, choices, most=1)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def nearest(name: object, choices: Iterable[object]) -> str:
+    """Return `Nearest: 'a', 'b'.`, what a message about a missing key ends with; some choices where none is near."""
+    choices = list(choices)
+    found = closest(name, choices, cutoff=0.3) or [str(c) for c in choices[:3]]
+    return f"Nearest: {', '.join(map(repr, found))}." if found else "It holds nothing."
+
+
+def closest(name: object, choices: Iterable[object], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
+    """Return those of `choices` that are like `name`, upper and lower case alike, the closest first.
+
+    Args:
+        most: how many at most.
+        cutoff: likeness that is needed, from 0 to 1.
+    """
+    lower = {str(c).lower(): str(c) for c in choices}
+    text, names = str(name).lower(), list(lower)
+    if len(names) > _MANY:
+        # difflib takes seconds on long lists of long names; those that share a beginning come first anyway.
+        names = sorted(names, key=lambda n: -len(os.path.commonprefix((n, text))))[:_MANY]
+    return [lower[n] for n in difflib.get_close_matches(text, names, n=most, cutoff=cutoff)]
 
 
 def check_arguments(registry: ComponentRegistry, spec: Mapping[str, Any], *, given: Collection[str] = (),

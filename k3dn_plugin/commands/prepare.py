@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, choices=(8, 16),
                         help="bit depth of the files, where it differs from the published one")
     parser.add_argument("--full-scale", type=int, metavar="N",
-                        help="the number that stands for white in 16-bit files of fewer bits: 1023, 4095 or 16383 for 10, "
-                             "12 or 14")
+                        help="the number that stands for white in 16-bit files of fewer bits: 1023, 4095 or 16383 "
+                             "for 10, 12 or 14")
     parser.add_argument("--keep-portrait", action="store_true",
                         help="do not turn frames that are higher than wide (their views must be shifted "
                              "along the columns all the same)")

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _restore_one(files: "PairFiles | CameraShot", restorer: "LoadedRestorer", arguments: argparse.Namespace) -> None:
-    from k3dn_plugin.inference import camera_files
+    from k3dn_plugin.inference import camera_files  # as in `run`
     from k3dn_plugin.inference import files as restore
     is_pair = isinstance(files, restore.PairFiles)
     pair = restore.read_pair(files, full_scale=arguments.full_scale) if is_pair else camera_files.read_shot(
@@ -80,20 +80,20 @@ def check_inputs(arguments: argparse.Namespace) -> None:
     """Raise `OptionError` unless there are either camera files or both views."""
     views = [name for name in ("left", "right", "center") if getattr(arguments, name)]
     if arguments.files and views:
-        raise OptionError(f"--{views[0]} and camera files ({arguments.files[0]}) exclude each other: a camera file holds "
-                          "both views")
+        raise OptionError(f"--{views[0]} and camera files ({arguments.files[0]}) exclude each other: a camera file "
+                          "holds both views")
     if not arguments.files and not {"left", "right"} <= set(views):
         raise OptionError("nothing to restore: give a camera file (.CR2, .CR3, .DNG, ...), or both --left and --right")
     if arguments.swap and not arguments.files:
         raise OptionError("--swap is for camera files; exchange what --left and --right name instead")
     if arguments.full_scale is not None and (arguments.files or not 255 < arguments.full_scale <= 65535):
-        raise OptionError(f"--full-scale {arguments.full_scale}: expected, with --left and --right, the largest number of "
-                          "16-bit files of fewer bits, 256 to 65535 (4095 for 12 bits)")
+        raise OptionError(f"--full-scale {arguments.full_scale}: expected, with --left and --right, the largest number "
+                          "of 16-bit files of fewer bits, 256 to 65535 (4095 for 12 bits)")
 
 
 def notes(files: "PairFiles", pair: "Pair", arguments: argparse.Namespace) -> list[str]:
     """Return what looks wrong about a pair but may be meant."""
-    from k3dn_plugin.data.image_metadata import can_hold_metadata
+    from k3dn_plugin.data.image_metadata import can_hold_metadata  # as in `run`
     found = list(pair.notes)
     height, width = pair.lq.shape[-2:]
     if height > width and arguments.disparity_axis is None:
@@ -102,8 +102,8 @@ def notes(files: "PairFiles", pair: "Pair", arguments: argparse.Namespace) -> li
     if (pair.lq[:, :3] == pair.lq[:, 3:]).all():
         found.append(f"{files.left} and {files.right} hold the same pixels, so there is no disparity to deblur by")
     if pair.metadata and not can_hold_metadata(files.out.suffix):
-        found.append(f"{files.out.suffix} files hold no color profile and no orientation, as {files.left} has: the result "
-                     "may look other than it")
+        found.append(f"{files.out.suffix} files hold no color profile and no orientation, as {files.left} has: the "
+                     "result may look other than it")
     return found
 
 
@@ -120,8 +120,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="result (.png or .tif), or a folder")
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights (.safetensors)")
     parser.add_argument("--bits", type=int, choices=(8, 16), help="of the result; default: as the inputs")
-    parser.add_argument("--full-scale", type=int, metavar="N", help="the number that stands for white in 16-bit files of "
-                                                                    "fewer bits, e.g. 4095; the result has it too")
+    parser.add_argument("--full-scale", type=int, metavar="N",
+                        help="the number that stands for white in 16-bit files of fewer bits, e.g. 4095; the result "
+                             "has it too")
     parser.add_argument("--disparity-axis", choices=("x", "y"),
                         help="along which the views are shifted: x (default), or y for a turned camera")
     parser.add_argument("--tile", type=int, metavar="N", help="restore in tiles of N x N pixels")

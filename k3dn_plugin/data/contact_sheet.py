@@ -1,11 +1,14 @@
 """A picture of some scenes of a store: what was prepared, at a glance."""
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from k3dn_plugin.data.disparity_check import TILE, tile_shifts
 from k3dn_plugin.data.images import FULL_SCALE, to_float, write_image
+from k3dn_plugin.data.store.reader import LmdbStore
 
 SCENES = 4
 WIDTH = 320          # of a panel, in pixels
@@ -14,7 +17,7 @@ POSITIVE, NEGATIVE = np.array([0.9, 0.25, 0.2]), np.array([0.2, 0.4, 0.95])
 TITLES = {"left": "left", "right": "right", "sharp": "truth"}
 
 
-def write_contact_sheet(store, path) -> Path:
+def write_contact_sheet(store: LmdbStore, path: str | Path) -> Path:
     """Write `contact_sheet(store)` as a PNG file.
 
     Raises:
@@ -24,8 +27,8 @@ def write_contact_sheet(store, path) -> Path:
     return Path(path)
 
 
-def contact_sheet(store, scenes: int = SCENES) -> np.ndarray:
-    """(H, W, 3) uint8: a row a scene with left view, right view, truth where there is one, and the shift.
+def contact_sheet(store: LmdbStore, scenes: int = SCENES) -> np.ndarray:
+    """Return (H, W, 3) uint8: a row a scene with left view, right view, truth where there is one, and the shift.
 
     The last panel colours the tiles whose shift could be measured: red where the right view's content lies
     further right, blue where it lies further left, grey where it cannot be told.
@@ -37,7 +40,7 @@ def contact_sheet(store, scenes: int = SCENES) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def _row(store, name):
+def _row(store: LmdbStore, name: str) -> np.ndarray:
     facts, scene = store.manifest.facts, store.scene(name)
     frames = {view: store.read(name, view) for view in TITLES if view in scene.views}
     panels = [_titled(_displayed(frame, view, facts), f"{name}  {TITLES[view]}") for view, frame in frames.items()]
@@ -46,8 +49,8 @@ def _row(store, name):
     return np.concatenate(panels, axis=1)
 
 
-def _displayed(frame, view, facts):
-    """A small picture in [0, 1] of a stored frame."""
+def _displayed(frame: np.ndarray, view: str, facts: Mapping[str, Any]) -> np.ndarray:
+    """Return a small picture in [0, 1] of a stored frame."""
     black, scale = (value.get(view) if isinstance(value, dict) else value
                     for value in (facts["black_level"], facts["full_scale"]))
     small = cv2.resize(frame, _small(frame), interpolation=cv2.INTER_AREA)
@@ -59,7 +62,7 @@ def _displayed(frame, view, facts):
     return np.broadcast_to(np.clip(image, 0, 1), (*image.shape[:2], 3))
 
 
-def _coloured(frame, shifts, facts):
+def _coloured(frame: np.ndarray, shifts: list[tuple], facts: Mapping[str, Any]) -> np.ndarray:
     grey = 0.3 + 0.4 * _displayed(frame, "left", facts).mean(-1, keepdims=True).repeat(3, -1)
     scale = grey.shape[0] / frame.shape[0]
     side = min(TILE, *frame.shape[:2])
@@ -70,21 +73,21 @@ def _coloured(frame, shifts, facts):
     return grey
 
 
-def _shift_title(shifts):
+def _shift_title(shifts: list[tuple]) -> str:
     if not shifts:
-        return "shift: not to be told"
+        return "shift: not measurable"
     low, high = np.percentile([shift for _, _, shift, _ in shifts], (5, 95))
     return f"right against left {low:+.1f} to {high:+.1f} px"
 
 
-def _titled(image, title):
-    """The panel with its title in a strip above, and a white margin."""
+def _titled(image: np.ndarray, title: str) -> np.ndarray:
+    """Return the panel with its title in a strip above, and a white margin."""
     picture = np.ascontiguousarray((255 * image + 0.5).astype(np.uint8))
     strip = np.full((22, picture.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, title[:48], (2, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return np.pad(np.concatenate([strip, picture]), ((2, 2), (2, 2), (0, 0)), constant_values=255)
 
 
-def _small(frame):
+def _small(frame: np.ndarray) -> tuple[int, int]:
     height, width = frame.shape[:2]
     return WIDTH, max(round(height * WIDTH / width), 1)

@@ -27,11 +27,11 @@ class PatchFilter:
     drop: float = 0.0
 
     def facts(self) -> dict:
-        """For the manifest."""
+        """Return what the manifest says of the filter."""
         return {"size": [self.size, self.size], "stride": self.stride, "drop": self.drop}
 
     def origins(self, sharp: np.ndarray) -> list[list[int]]:
-        """`[row, column]` of the patches of a frame (H, W, channels) that stay, row by row; none if it is smaller."""
+        """Return `[row, column]` of the patches of a frame (H, W, channels) that stay; none if it is smaller."""
         height, width = sharp.shape[:2]
         if min(height, width) < self.size:
             return []
@@ -49,8 +49,8 @@ PUBLISHED = {
 }
 
 
-def drop_least_sharp(sharp, places, size, share):
-    """The places without the floor(share n) of the least sharpness, in their order."""
+def drop_least_sharp(sharp: np.ndarray, places: list[list[int]], size: int, share: float) -> list[list[int]]:
+    """Return the places without the floor(share n) of the least sharpness, in their order."""
     count = int(share * len(places))
     if not count:
         return places
@@ -59,10 +59,10 @@ def drop_least_sharp(sharp, places, size, share):
     return [place for number, place in enumerate(places) if number not in dropped]
 
 
-def sharpness(sharp: np.ndarray, places, size: int) -> np.ndarray:
-    """The published score of each patch: the product over Sobel sizes of gradient energies, each scaled to [0, 1].
+def sharpness(sharp: np.ndarray, places: list[list[int]], size: int) -> np.ndarray:
+    """Return the published score of each patch: the product over Sobel sizes of its gradient energies.
 
-    Energies are sums of gradient magnitudes of the grey patch alone, at its own bit depth.
+    Energies, each scaled to [0, 1], are sums of gradient magnitudes of the grey patch alone, at its own bit depth.
     """
     grey = sharp[..., 0] if sharp.shape[2] == 1 else cv2.cvtColor(np.ascontiguousarray(sharp), cv2.COLOR_RGB2GRAY)
     product = np.ones(len(places))
@@ -79,6 +79,6 @@ def sharpness(sharp: np.ndarray, places, size: int) -> np.ndarray:
     return product
 
 
-def _starts(length, size, stride):
+def _starts(length: int, size: int, stride: int) -> list[int]:
     starts = list(range(0, length - size + 1, stride))
     return starts if starts[-1] == length - size else [*starts, length - size]

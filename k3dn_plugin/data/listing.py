@@ -1,8 +1,8 @@
-"""Which pictures a folder holds, which scene each shows and which view it is by its name.
+r"""Which pictures a folder holds, which scene each shows and which view it is by its name.
 
 All commands list folders by these functions, so that they agree on what counts: hidden files do not (systems leave
 `._NAME.png` behind), letters composed of two characters are the letters of one (macOS writes the former), and bytes
-that are no UTF-8 are shown as `\\xe9`.
+that are no UTF-8 are shown as `\xe9`.
 """
 import os
 import re

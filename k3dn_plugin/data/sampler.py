@@ -113,8 +113,8 @@ class ResumableSampler(Sampler[list[SampleIndex]]):
         first = samples_before(self._phases, number) + self.rank * phase.batch_size
         return [SampleIndex(*self._at(first + i), phase.crop_size) for i in range(phase.batch_size)]
 
-    def _at(self, position):
-        """`(epoch, index)` at a position of the endless sequence."""
+    def _at(self, position: int) -> tuple[int, int]:
+        """Return `(epoch, index)` at a position of the endless sequence."""
         epoch, place = divmod(position, self.length)
         if not self.shuffle:
             return epoch, place

@@ -9,7 +9,7 @@ class Finding:
     what: str
     state: str
     detail: str
-    mend: str = ""
+    fix: str = ""
 
     @property
     def harmful(self) -> bool:

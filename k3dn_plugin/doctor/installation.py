@@ -1,10 +1,11 @@
-"""What is installed, missing or broken, each with its mend."""
+"""What is installed, missing or broken, each with its fix."""
 import importlib
 import importlib.util
 import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -19,7 +20,7 @@ OPTIONAL = {"rawpy": "rawpy (views out of camera raw files: the extra [raw])",
             "pyarrow": "pyarrow (data sets as Parquet files: the extra [parquet])",
             "tensorboard": "tensorboard (curves while training)", "pytest": "pytest (make test)",
             "lpips": "lpips (the metrics lpips_*)"}
-MEND_CV2 = ("OpenCV needs libGL, which bare machines lack: apt install libgl1 libglib2.0-0, or "
+FIX_CV2 = ("OpenCV needs libGL, which bare machines lack: apt install libgl1 libglib2.0-0, or "
             "pip install opencv-python-headless in its place")
 
 
@@ -30,34 +31,34 @@ def examine() -> list[Finding]:
     return [*findings, _device(), _basicsr(), *_registries(), *_room()]
 
 
-def report(findings, well="all that is needed works") -> str:
-    """The findings as lines, the mends below those that need one; at the end `well`, if there is none."""
+def report(findings: Sequence[Finding], well: str = "all that is needed works") -> str:
+    """Return the findings as lines, the fixes below those that need one; at the end `well`, if there is none."""
     marks = {"ok": "ok     ", "note": "note   ", "missing": "MISSING", "broken": "BROKEN "}
     lines = []
     for finding in findings:
         lines.append(f"{marks[finding.state]}  {finding.what:22} {finding.detail}")
-        if finding.mend:
-            lines.append(f"{'':33}mend: {finding.mend}")
+        if finding.fix:
+            lines.append(f"{'':33}fix: {finding.fix}")
     harmful = [f.what for f in findings if f.harmful]
-    lines.append(f"{len(harmful)} to mend: {', '.join(harmful)}" if harmful else well)
+    lines.append(f"{len(harmful)} to fix: {', '.join(harmful)}" if harmful else well)
     return "\n".join(lines)
 
 
-def _python():
+def _python() -> Finding:
     version = platform.python_version()
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - a checkout runs with any Python
         return Finding("python", "broken", f"{version}, needed: 3.10 or later", "install a newer Python")
     return Finding("python", "ok", f"{version} at {sys.executable}")
 
 
-def _version(name):
+def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "unknown version"
 
 
-def _package(module, name):
+def _package(module: str, name: str) -> Finding:
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -65,18 +66,18 @@ def _package(module, name):
             return Finding(name, "missing", "not installed", f"pip install {name}, or make setup")
         return Finding(name, "broken", str(error), f"pip install {error.name}")
     except Exception as error:  # a broken binary fails in any way it likes
-        mend = MEND_CV2 if module == "cv2" else f"pip install --force-reinstall {name}"
-        return Finding(name, "broken", f"{type(error).__name__}: {error}", mend)
+        fix = FIX_CV2 if module == "cv2" else f"pip install --force-reinstall {name}"
+        return Finding(name, "broken", f"{type(error).__name__}: {error}", fix)
     return Finding(name, "ok", _version(name))
 
 
-def _optional(module, name):
+def _optional(module: str, name: str) -> Finding:
     found = importlib.util.find_spec(module) is not None
     return Finding(name.split()[0], "ok" if found else "note",
                    "installed" if found else f"not installed; optional: {name}")
 
 
-def _device():
+def _device() -> Finding:
     try:
         import torch  # a torch that is broken is a finding
     except Exception:
@@ -88,7 +89,7 @@ def _device():
     return Finding("device", "note", f"no GPU; training uses {torch.get_num_threads()} CPU threads")
 
 
-def _basicsr():
+def _basicsr() -> Finding:
     if sys.version_info >= (3, 13):
         return Finding("basicsr bridge", "note", "basicsr does not build on Python 3.13 and later; all else works")
     try:
@@ -104,7 +105,7 @@ def _basicsr():
     return Finding("basicsr bridge", "ok", f"basicsr {_version('basicsr')}, torchvision {_version('torchvision')}")
 
 
-def _registries():
+def _registries() -> Iterator[Finding]:
     for name, one in registry.REGISTRIES.items():
         try:
             names = one.names()
@@ -113,10 +114,10 @@ def _registries():
             yield Finding(name, "broken", f"{type(error).__name__}: {error}",
                           "a component's file does not import; see the error")
     for entry, error in registry.broken_entry_points().items():
-        yield Finding(f"entry point {entry}", "broken", error, "mend or remove the package that declares it")
+        yield Finding(f"entry point {entry}", "broken", error, "repair or remove the package that declares it")
 
 
-def _room():
+def _room() -> Iterator[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     yield Finding("disk", "ok" if free > 2 else "note", f"{free:.1f} GiB free here",
                   "" if free > 2 else "a DPDD store takes about 16 GiB, a run some GiB")

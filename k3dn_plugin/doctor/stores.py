@@ -1,5 +1,5 @@
-"""Is a prepared store still what it says it is, and are its views what they should be?"""
-from collections.abc import Iterator
+"""Whether a prepared store is still what it says it is, and its views are what they should be."""
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ MOST = 0.75         # share of scenes that must agree before a set is called swa
 PREPARE_AGAIN = "delete the folder and prepare it again (python tools/prepare_data.py --help)"
 
 
-def verify(path, progress=False) -> list[Finding]:
-    """What is wrong, or well, with the store at `path`, or with every store below it.
+def verify(path: str | Path, progress: bool = False) -> list[Finding]:
+    """Return what is wrong, or well, with the store at `path`, or with every store below it.
 
     Raises:
         DataError: there is no store.
@@ -31,7 +31,7 @@ def verify(path, progress=False) -> list[Finding]:
     return [finding for store in stores for finding in _verify_store(store, progress)]
 
 
-def _verify_store(path, progress) -> Iterator[Finding]:
+def _verify_store(path: Path, progress: bool) -> Iterator[Finding]:
     try:
         store = LmdbStore(path)
     except DataError as error:
@@ -49,7 +49,7 @@ def _verify_store(path, progress) -> Iterator[Finding]:
         yield from _disparity(path.name, store)
 
 
-def _incomplete(name, store, views):
+def _incomplete(name: str, store: LmdbStore, views: list[str]) -> Iterator[Finding]:
     for scene in store.manifest.scenes.values():
         missing = [view for view in views if view not in scene.views]
         if missing:
@@ -58,7 +58,7 @@ def _incomplete(name, store, views):
             return
 
 
-def _damaged(name, store, progress):
+def _damaged(name: str, store: LmdbStore, progress: bool) -> Iterator[Finding]:
     total = sum(len(scene.views) for scene in store.manifest.scenes.values())
     damaged = list(_shown(store.damaged_frames(), progress, name))
     if damaged:
@@ -69,7 +69,7 @@ def _damaged(name, store, progress):
         yield Finding(f"{name} frames", "ok", f"all {total} have the hashes in the manifest")
 
 
-def _shown(iterator, progress, name):
+def _shown(iterator: Iterator, progress: bool, name: str) -> Iterable:
     if not progress:
         return iterator
     return tqdm(iterator, desc=f"{name}: damaged frames", unit="frame")
@@ -96,13 +96,14 @@ def _content(name: str, store: LmdbStore) -> Iterator[Finding]:
             return
     scale = apparent_full_scale(largest) if largest and facts["full_scale"] is None else None
     if scale is not None:
-        yield Finding(f"{name} content", "broken" if scale < 16383 else "note", f"no number of the 16-bit frames looked at "
-                      f"exceeds {scale}: are they numbers of {scale.bit_length()} bits? Taken as 16 bits the pictures are "
-                      "nearly black and scores wrong", f"if so, prepare the set again with --full-scale {scale}")
+        yield Finding(f"{name} content", "broken" if scale < 16383 else "note",
+                      f"no number of the 16-bit frames looked at exceeds {scale}: are they numbers of "
+                      f"{scale.bit_length()} bits? Taken as 16 bits the pictures are nearly black and scores wrong",
+                      f"if so, prepare the set again with --full-scale {scale}")
 
 
-def _disparity(name, store):
-    """The shift between the views: its axis, and its sign where something tells what it should be."""
+def _disparity(name: str, store: LmdbStore) -> Iterator[Finding]:
+    """Yield the axis of the shift between the views, and its sign where something tells what it should be."""
     measured, agreeing = {}, []
     for scene in store.names[::max(len(store) // MEASURED, 1)][:MEASURED]:
         try:

@@ -105,13 +105,14 @@ def _folder_pairs(given: Mapping[str, Path], out: Path) -> FoundPairs:
     for view, files in listed.items():
         if not files:
             raise DataError(f"{given[view]} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    names = [{stem(path) for path in files} for files in listed.values()]
-    # Where all folders have the same names, an ending is a part of them.
-    found = ({view: {stem(path): path for path in files} for view, files in listed.items()}
-             if names.count(names[0]) == len(names) and all(len(n) == len(f) for n, f in zip(names, listed.values(), strict=True))
-             else {view: scenes_by_name(files, view) for view, files in listed.items()})
+    names = [sorted(map(stem, files)) for files in listed.values()]
+    if names.count(names[0]) == len(names) and len(set(names[0])) == len(names[0]):
+        # Where all folders have the same names, an ending is a part of them.
+        found = {view: {stem(path): path for path in files} for view, files in listed.items()}
+    else:
+        found = {view: scenes_by_name(files, view) for view, files in listed.items()}
     faults: dict[str, DataError] = {}
-    for view, files in found.items():
+    for files in found.values():
         for other, others in found.items():
             for name in sorted(set(files) - set(others)):
                 faults.setdefault(name, DataError(
@@ -167,19 +168,21 @@ def read_pair(files: PairFiles, *, full_scale: int | None = None) -> Pair:
         if what:
             raise DataError(f"the views differ in {what[0]}: {files.left} has {what[1]}, {paths[view]} has "
                             f"{what[2]}. Both must come from one shot, converted alike")
+    if full_scale is not None and first.dtype != np.uint16:
+        raise DataError(f"{files.left}: --full-scale is for files of 16 bits, these have 8; leave it out")
     scale = full_scale or np.iinfo(first.dtype).max
     largest = max(int(image.max()) for image in images.values())
     if largest > scale:
-        raise DataError(f"{files.left}: the views hold the number {largest}, above --full-scale {scale}. Give the true one, "
-                        "or leave it out")
+        raise DataError(f"{files.left}: the views hold the number {largest}, above --full-scale {scale}. Give the true "
+                        "one, or leave it out")
     seeming = apparent_full_scale(largest) if full_scale is None and first.dtype == np.uint16 and largest else None
     notes = () if seeming is None else (
-        f"no number of {files.left} and its other views exceeds {seeming}: are they numbers of {seeming.bit_length()} bits? "
-        f"If so, give --full-scale {seeming}",)
+        f"no number of {files.left} and its other views exceeds {seeming}: are they numbers of {seeming.bit_length()} "
+        f"bits? If so, give --full-scale {seeming}",)
     tensors = {view: as_tensor(image, scale) for view, image in images.items()}
     return Pair(lq=torch.cat([tensors["left"], tensors["right"]], 1), center=tensors.get("center"),
-                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3, name=bare_name(files.left), full_scale=full_scale,
-                metadata=read_metadata(files.left), notes=notes)
+                bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3, name=bare_name(files.left),
+                full_scale=full_scale, metadata=read_metadata(files.left), notes=notes)
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> tuple[str, str, str] | None:

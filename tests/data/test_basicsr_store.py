@@ -115,7 +115,8 @@ def test_an_export_is_not_overwritten(tiny_store, exported):
 @pytest.mark.parametrize("text, message", [
     (b"\xff\xfe\n", "expected text in UTF-8"),
     ("a.png (٦٤,96,3) 1\n".encode(), "line 1: expected `name.png"),
-    (b"a.png (99999999999,96,3) 1\n", "line 1: expected `name.png"), (b"a.png (0,96,3) 1\n", "line 1.*at least one pixel"),
+    (b"a.png (99999999999,96,3) 1\n", "line 1: expected `name.png"), 
+    (b"a.png (0,96,3) 1\n", "line 1.*at least one pixel"),
     (b"../../x.png (96,112,3) 1\n", "line 1.*none of them empty"), (b"a\0b.png (96,112,3) 1\n", "line 1"),
     (b"x" * 600 + b".png (96,112,3) 1\n", "line 1.*480 bytes"), (b"", "lists no image")])
 def test_malformed_lists_are_one_error(exported, text, message):

@@ -40,7 +40,7 @@ def test_sharpness_against_the_formula_written_out():
         energies = []
         for row, column in places:
             patch = np.ascontiguousarray(grey[row:row + 64, column:column + 64])
-            across, down = cv2.Sobel(patch, cv2.CV_64F, 1, 0, ksize=size), cv2.Sobel(patch, cv2.CV_64F, 0, 1, ksize=size)
+            across, down = (cv2.Sobel(patch, cv2.CV_64F, *order, ksize=size) for order in ((1, 0), (0, 1)))
             energies.append(float(np.sqrt(across ** 2 + down ** 2).sum()))
         low, high = min(energies), max(energies)
         scores *= [(e - low) / (high - low) for e in energies]

@@ -156,7 +156,8 @@ def write_tiff(path, image, **tags):
     return path
 
 
-KINDS = {"strips": {}, "tiles": {"tile": (16, 16)}, "deflated": {"compression": "deflate"}, "big-endian": {"byteorder": ">"}}
+KINDS = {"strips": {}, "tiles": {"tile": (16, 16)}, "deflated": {"compression": "deflate"},
+         "big-endian": {"byteorder": ">"}}
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

@@ -146,7 +146,7 @@ def test_pixel4_by_independent_arithmetic(tmp_path):
     sums = [np.pad(sheet, ((1, 0), (1, 0))).cumsum(0).cumsum(1) for sheet in padded]
     boxes = [(s[101:, 101:] - s[:-101, 101:] - s[101:, :-101] + s[:-101, :-101]) / 101 ** 2 for s in sums]
     crop = np.s_[12:60, 16:80]
-    for number, (name, (left, right, truth)) in enumerate(sorted(written.items())):
+    for number, (_, (left, right, truth)) in enumerate(sorted(written.items())):
         left, right = (np.maximum(view.astype(float) - 1024, 0)[crop] / 16383 for view in (left, right))
         right = right * (boxes[0] / boxes[1])[crop]
         sample = dataset[number]

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong, says how to mend it, and does not fall ill itself."""
+"""The doctor finds what is wrong, says how to fix it, and does not fall ill itself."""
 import sys
 
 from k3dn_plugin.doctor import installation as doctor
@@ -23,7 +23,7 @@ def test_a_missing_and_a_broken_package_are_told_apart(monkeypatch):
         return sys.modules[name]
     monkeypatch.setattr(doctor.importlib, "import_module", broken)
     lost, ill = doctor._package("lmdb", "lmdb"), doctor._package("cv2", "opencv-python")
-    assert lost.state == "missing" and "pip install lmdb" in lost.mend
-    assert ill.state == "broken" and "libgl1" in ill.mend
+    assert lost.state == "missing" and "pip install lmdb" in lost.fix
+    assert ill.state == "broken" and "libgl1" in ill.fix
     text = doctor.report([lost, ill])
-    assert "2 to mend: lmdb, opencv-python" in text
+    assert "2 to fix: lmdb, opencv-python" in text

@@ -67,7 +67,7 @@ def test_damage_is_found_and_the_tool_says_so(tmp_path):
     (tmp_path / "b.lmdb/data.mdb").write_bytes(data)
     done = subprocess.run([sys.executable, str(TOOL), "data", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "BROKEN   b.lmdb frames" in done.stdout and "scene_1" in done.stdout and "1 to mend" in done.stdout
+    assert "BROKEN   b.lmdb frames" in done.stdout and "scene_1" in done.stdout and "1 to fix" in done.stdout
 
 
 def test_no_store_is_one_error(tmp_path):
@@ -99,4 +99,4 @@ def test_numbers_of_fewer_bits_than_their_frames(tmp_path):
         found = states(verify(tmp_path / f"{name}.lmdb"))
         assert ("content" in found) == (state is not None)
         if state:
-            assert found["content"].state == state and "--full-scale 4095" in found["content"].mend
+            assert found["content"].state == state and "--full-scale 4095" in found["content"].fix

@@ -1,6 +1,7 @@
 """`DualPixelDataset`: a store of dual-pixel scenes as training crops or whole frames."""
 import functools
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.data.images import to_float
 from k3dn_plugin.data.sample import SampleIndex, random_source
 from k3dn_plugin.data.store import open_store
-from k3dn_plugin.data.store.manifest import MAPS, nearest
+from k3dn_plugin.data.store.manifest import MAPS, SceneRecord
 from k3dn_plugin.errors import DataError, OptionError
-from k3dn_plugin.registry import DATASETS
+from k3dn_plugin.registry import DATASETS, nearest
+
+Size = tuple[int, int]
+Patch = tuple[tuple[int, int], Size]  # origin and size
 
 
 @DATASETS.register_module()
@@ -48,7 +52,7 @@ class DualPixelDataset(Dataset):
     def __init__(self, *, store: str, crop_size: int | tuple[int, int] | None = None,
                  augment: Literal["none", "dp_safe", "legacy8"] = "none", crops: str = "random",
                  seed: int = 0, repeat: int = 1, center: Literal["captured", "mean"] = "captured",
-                 truth: bool = True):
+                 truth: bool = True) -> None:
         self.store = open_store(store)
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.augment, self.crops, self.seed, self.repeat = augment, crops, seed, repeat
@@ -63,7 +67,7 @@ class DualPixelDataset(Dataset):
 
     @functools.cached_property
     def card(self) -> DatasetCard:
-        """What this data set says of itself."""
+        """Return what this data set says of itself."""
         facts = self.store.manifest.facts
         depth = facts["bit_depth"] or 8 * np.dtype(self._records()[0].views["left"].dtype).itemsize
         return DatasetCard(
@@ -73,13 +77,13 @@ class DualPixelDataset(Dataset):
             licence=facts["licence"], source=facts["source"], facts=facts)
 
     def tags(self, name: str) -> dict:
-        """What the manifest knows of a scene, e.g. `{"place": "indoor"}`; by the sample's `name`."""
+        """Return what the manifest knows of a scene, e.g. `{"place": "indoor"}`; by the sample's `name`."""
         return self.store.scene(name.partition("#")[0]).tags
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._items) * self.repeat
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: SampleIndex | int) -> dict[str, Any]:
         if not isinstance(index, SampleIndex):
             index = SampleIndex(self._drawn_epoch(), int(index))
         place = index.index + len(self) if index.index < 0 else index.index
@@ -93,7 +97,7 @@ class DualPixelDataset(Dataset):
         frames = {view: self.store.read(scene, view, rows, columns) for view in self._wanted_views()}
         return self._sample(symmetry.apply(frames), label)
 
-    def _sample(self, frames, name):
+    def _sample(self, frames: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
         height, width = frames["left"].shape[:2]
         lq = torch.empty(6, height, width)
         self._fill(lq[:3], frames["left"], "left")
@@ -109,19 +113,19 @@ class DualPixelDataset(Dataset):
             sample[key] = torch.from_numpy(np.ascontiguousarray(frames[key]))[None]
         return sample
 
-    def _fill(self, image, frame, view):
+    def _fill(self, image: torch.Tensor, frame: np.ndarray, view: str) -> torch.Tensor:
         """Write a stored frame (H, W, channels) into `image` (3, H, W) as floats in [0, 1]."""
         # A single channel (the sensor's green) is broadcast to three.
-        to_float(np.broadcast_to(frame.transpose(2, 0, 1), image.shape), black_level=self._level("black_level", view) or 0,
-                 full_scale=self._level("full_scale", view), out=image.numpy())
+        to_float(np.broadcast_to(frame.transpose(2, 0, 1), image.shape), out=image.numpy(),
+                 black_level=self._level("black_level", view) or 0, full_scale=self._level("full_scale", view))
         return image
 
-    def _level(self, fact, view):
+    def _level(self, fact: str, view: str) -> float | None:
         value = self.store.manifest.facts[fact]
         return value.get(view) if isinstance(value, dict) else value
 
-    def _crop(self, scene, patch, size, draw):
-        """The rows and columns to read: the patch, or a crop of `size` drawn inside it."""
+    def _crop(self, scene: str, patch: Patch, size: Size | None, draw: np.random.Generator) -> tuple[slice, slice]:
+        """Return the rows and columns to read: the patch, or a crop of `size` drawn inside it."""
         (top, left), (height, width) = patch
         if size is None:
             return slice(top, top + height), slice(left, left + width)
@@ -132,22 +136,22 @@ class DualPixelDataset(Dataset):
         row, column = draw.integers(0, [height - size[0] + 1, width - size[1] + 1])
         return slice(top + row, top + row + size[0]), slice(left + column, left + column + size[1])
 
-    def _drawn_epoch(self):
+    def _drawn_epoch(self) -> int:
         is_random = self.augment != "none" or self.crop_size is not None
         return int(torch.randint(2**31, ())) if is_random else 0
 
-    def _wanted_views(self):
+    def _wanted_views(self) -> list[str]:
         views = ["left", "right", *self._maps]
         views += ["center"] if self._center == "captured" else []
         return [*views, "sharp"] if self._truth else views
 
-    def _records(self):
+    def _records(self) -> list[SceneRecord]:
         return list(self.store.manifest.scenes.values())
 
-    def _all_have(self, view):
+    def _all_have(self, view: str) -> bool:
         return all(view in scene.views for scene in self._records())
 
-    def _check_views(self, truth):
+    def _check_views(self, truth: bool) -> None:
         facts = self.store.manifest.facts
         if facts["disparity_axis"] != "x":
             raise DataError(f"{self.store.path}: its views are shifted along {facts['disparity_axis']!r}, "
@@ -167,8 +171,8 @@ class DualPixelDataset(Dataset):
                 raise DataError(f"{self.store.path}: the views of scene {scene.name!r} differ in size (rows, "
                                 f"columns): {', '.join(f'{v} {s}' for v, s in sizes.items())}")
 
-    def _list_items(self):
-        """`(scene, (origin, size), sample name)` of every item of an epoch."""
+    def _list_items(self) -> list[tuple[str, Patch, str]]:
+        """Return `(scene, (origin, size), sample name)` of every item of an epoch."""
         if self.crops == "random":
             return [(scene.name, ((0, 0), scene.size), scene.name) for scene in self._records()]
         sets = self.store.manifest.facts["crop_sets"]
@@ -179,7 +183,7 @@ class DualPixelDataset(Dataset):
         return [(scene.name, (tuple(origin), size), f"{scene.name}#{number:02d}") for scene in self._records()
                 for number, origin in enumerate(scene.crops.get(self.crops, ()))]
 
-    def _check_crop(self, size):
+    def _check_crop(self, size: Size | None) -> None:
         if self.augment == "legacy8":
             for height, width in {size} if size else {patch[1] for _, patch, _ in self._items}:
                 if height != width:
@@ -188,12 +192,12 @@ class DualPixelDataset(Dataset):
             if size[0] > have[0] or size[1] > have[1]:
                 raise DataError(self._too_large(scene, have, size))
 
-    def _too_large(self, scene, have, size):
+    def _too_large(self, scene: str, have: Size, size: Size) -> str:
         what = "frame" if self.crops == "random" else f"patch of crop set {self.crops!r}"
         return (f"{self.store.path}: scene {scene!r}: a crop of {size[0]} x {size[1]} (rows x columns) does "
                 f"not fit in its {what} of {have[0]} x {have[1]}. Set a smaller crop_size")
 
 
-def _not_square(size):
+def _not_square(size: Size) -> str:
     return (f"augment: legacy8 turns pictures by 90 degrees, so crops must be square; found {size[0]} x "
             f"{size[1]} (rows x columns). Set a square crop_size, or use augment: dp_safe")

@@ -8,9 +8,8 @@ import numpy as np
 
 from k3dn_plugin.data.crop_sets import PatchFilter
 from k3dn_plugin.data.images import read_image
-from k3dn_plugin.data.store.manifest import nearest
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.registry import PREPARERS
+from k3dn_plugin.registry import PREPARERS, nearest
 
 
 @dataclass
@@ -26,7 +25,7 @@ class SceneFiles:
 class Split:
     """The scenes that become one store, `<out>/<name>.lmdb`.
 
-    `facts` go to the manifest; `notes` are told to the user (what is incomplete or assumed).
+    `facts` go to the manifest; `notes` are shown to the user (what is incomplete or assumed).
     """
 
     name: str
@@ -43,7 +42,7 @@ class Preparer(ABC):
         title: one line for the tool's help.
         tree: the folders that it expects, for messages.
         bits: the depth that the files must have unless the user says otherwise; None takes that of the first.
-        size: (rows, columns) of the published frames; others are told, not refused. None where they vary.
+        size: (rows, columns) of the published frames; others are reported, not refused. None where they vary.
         facts: of the manifest, what holds for every split.
         miniature: the files of a small copy, path below the source -> (scene, view). The tests write it and
             ask it the questions of every layout (`tests/data/test_preparers.py`).
@@ -58,12 +57,12 @@ class Preparer(ABC):
     miniature: ClassVar[dict[str, tuple[str, str]]] = {}
 
     def crop_sets(self, split: str) -> dict[str, PatchFilter]:
-        """The published patch filters of a split, by name; their origins are stored with each scene."""
+        """Return the published patch filters of a split, by name; their origins are stored with each scene."""
         return {}
 
     @abstractmethod
     def find(self, source: Path) -> list[Split]:
-        """The splits below `source`, every scene with its files; reads names only.
+        """Return the splits below `source`, every scene with its files; reads names only.
 
         Raises:
             DataError: the layout is not there, or views are missing, doubled or swapped.
@@ -81,14 +80,14 @@ class Preparer(ABC):
         return frames if keep_portrait else turned(scene, frames)
 
     def missing(self, source: Path) -> DataError:
-        """The error for a source without this layout."""
+        """Return the error for a source without this layout."""
         there = "no such folder" if not source.is_dir() else "it holds " + (
             ", ".join(sorted(p.name for p in source.iterdir())[:12]) or "nothing")
         return DataError(f"{source}: expected {self.title} here; {there}.\nThe layout is:\n{self.tree}")
 
 
 def turned(scene: SceneFiles, frames: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Frames with their disparity along the columns: portrait ones by 90 degrees counter-clockwise, and tagged."""
+    """Return frames with their disparity along the columns: portrait ones turned counter-clockwise and tagged."""
     height, width = frames["left"].shape[:2]
     if height <= width:
         return frames
@@ -96,7 +95,7 @@ def turned(scene: SceneFiles, frames: dict[str, np.ndarray]) -> dict[str, np.nda
     return {view: np.rot90(frame) for view, frame in frames.items()}
 
 
-def check_frames(scene: SceneFiles, frames: dict[str, np.ndarray]):
+def check_frames(scene: SceneFiles, frames: dict[str, np.ndarray]) -> None:
     """Raise `DataError` where the views of a scene cannot belong together."""
     reference = frames["left"].shape
     for view, frame in frames.items():
@@ -111,7 +110,7 @@ def check_frames(scene: SceneFiles, frames: dict[str, np.ndarray]):
                         "the original")
 
 
-def _size(shape):
+def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} x {shape[1]} pixels (rows x columns) of {shape[2]} channel{'s' * (shape[2] > 1)}"
 
 

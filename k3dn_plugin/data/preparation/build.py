@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from k3dn_plugin.data.contact_sheet import write_contact_sheet
-from k3dn_plugin.data.disparity_check import measure_disparity
 from k3dn_plugin.data.crop_sets import PatchFilter
+from k3dn_plugin.data.disparity_check import measure_disparity
 from k3dn_plugin.data.images import apparent_full_scale, has_8_bit_content, read_image
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split, get_preparer
 from k3dn_plugin.data.store.reader import LmdbStore
@@ -93,15 +93,15 @@ def prepare(name: str, source: str | Path, out: str | Path, *, bits: int | None 
     preparer = get_preparer(name)
     source, out = user_path(source), user_path(out)
     if full_scale is not None and (not 255 < full_scale <= 65535 or (bits or 16) != 16):
-        raise OptionError(f"--full-scale {full_scale}: expected the largest number of 16-bit files that hold fewer bits, "
-                          "256 to 65535 (1023, 4095 or 16383 for 10, 12 or 14 bits)")
+        raise OptionError(f"--full-scale {full_scale}: expected the largest number of 16-bit files that hold fewer "
+                          "bits, 256 to 65535 (1023, 4095 or 16383 for 10, 12 or 14 bits)")
     try:
         if not source.is_dir():
             raise preparer.missing(source)
         splits = preparer.find(source)
     except OSError as error:
-        raise DataError(f"{error.filename or source}: cannot be read ({error.strerror or error}). Check the path and its "
-                        "permissions") from None
+        raise DataError(f"{error.filename or source}: cannot be read ({error.strerror or error}). Check the path and "
+                        "its permissions") from None
     # All names are checked before the first picture is read.
     settings = _Settings(preparer, source, bits, full_scale, keep_portrait, progress)
     with FolderLock(out, f"preparing {name}"):
@@ -151,8 +151,8 @@ def _prepare_split(settings: _Settings, split: Split, path: Path) -> PreparedSpl
             raise DataError(f"{writer.partial}: an interrupted build holds scene {strange[0]!r}, which is "
                             f"not in {source}. Delete that folder to start anew")
         if writer.damaged:
-            split.notes.append(f"{len(writer.damaged)} scenes that an interrupted build had stored were damaged and were "
-                               f"stored anew (the first: {writer.damaged[0]}); check the disk")
+            split.notes.append(f"{len(writer.damaged)} scenes that an interrupted build had stored were damaged and "
+                               f"were stored anew (the first: {writer.damaged[0]}); check the disk")
         check = TruthCheck()
         for scene in split.scenes:
             if scene.name in writer:
@@ -213,9 +213,9 @@ class _Content:
                  for path in self.eight_bit]
         scale = apparent_full_scale(self.largest) if self.full_scale is None and self.largest else None
         if scale is not None:
-            notes.append(f"no number of these 16-bit files exceeds {scale}: are they numbers of {scale.bit_length()} bits? "
-                         "Taken as 16 bits the pictures are nearly black and scores wrong. If so, delete the store and "
-                         f"prepare it again with --full-scale {scale}")
+            notes.append(f"no number of these 16-bit files exceeds {scale}: are they numbers of {scale.bit_length()} "
+                         "bits? Taken as 16 bits the pictures are nearly black and scores wrong. If so, delete the "
+                         f"store and prepare it again with --full-scale {scale}")
         return notes
 
 

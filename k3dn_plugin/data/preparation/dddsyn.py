@@ -34,6 +34,7 @@ class DDDsyn(Preparer):
                                "shifted by about half of it, the left view's content to the right"}
 
     def find(self, source: Path) -> list[Split]:
+        """Return the training and the test pairs."""
         root = next((r for r in (source, source / "NYU") if any(
             (r / folder).is_dir() for folders in FOLDERS.values() for folder in folders)), None)
         if root is None:
@@ -46,7 +47,8 @@ class DDDsyn(Preparer):
                 splits.append(Split(name, scenes, notes=how_many(len(scenes), sum(folders.values()), "pairs")))
         return splits
 
-    def load(self, scene, bits, keep_portrait=False):
+    def load(self, scene: SceneFiles, bits: int, keep_portrait: bool = False) -> dict[str, np.ndarray]:
+        """Read the views, the sharp image and the disparity."""
         frames = {view: read_image(scene.files[view], bits=bits) for view in ("left", "right", "sharp")}
         check_frames(scene, frames)
         disparity = read_pfm(scene.files["disparity"])
@@ -59,7 +61,7 @@ class DDDsyn(Preparer):
         return {**frames, "disparity": disparity}
 
 
-def _scenes(folder):
+def _scenes(folder: Path) -> list[SceneFiles]:
     files = {}
     for view, (place, ending) in FILES.items():
         end, suffix = ending.split(".")

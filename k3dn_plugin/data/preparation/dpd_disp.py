@@ -32,6 +32,7 @@ class DPDDisp(Preparer):
                            "known"}
 
     def find(self, source: Path) -> list[Split]:
+        """Return one split, the test."""
         files = {view: files_with_ending(source, ending, SUFFIXES) for view, ending in ENDINGS.items()}
         if not any(files.values()):
             raise self.missing(source)
@@ -45,7 +46,8 @@ class DPDDisp(Preparer):
             "no sharp images: this set judges disparity, and scores that need no truth",
             *how_many(len(names), 100, "scenes")], facts={"official_scenes": 100})]
 
-    def load(self, scene, bits, keep_portrait=False):
+    def load(self, scene: SceneFiles, bits: int, keep_portrait: bool = False) -> dict[str, np.ndarray]:
+        """Read the views and the depth, unknown values of which become NaN."""
         frames = {view: read_image(scene.files[view], bits=bits, gray=True) for view in ("left", "right", "center")}
         depth = read_image(scene.files["depth"], gray=True)
         if depth.dtype != np.uint8:
@@ -59,8 +61,8 @@ class DPDDisp(Preparer):
         return frames if keep_portrait else turned(scene, frames)
 
 
-def _check_twins(files):
-    """Refuse one depth map for two scenes; a map that merely lies at the wrong scene cannot be told."""
+def _check_twins(files: dict[str, Path]) -> None:
+    """Refuse one depth map for two scenes; a map that merely lies at the wrong scene cannot be noticed."""
     seen = {}
     sizes = [path.stat().st_size for path in files.values()]
     for scene, path in files.items():

@@ -7,11 +7,12 @@ official lists (`datasets/dpdd/*_pairs.txt`); names that no list has (a miniatur
 copy) are paired by equal names, else by sorted order, as the official code does.
 """
 import io
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from k3dn_plugin.data.crop_sets import PUBLISHED
+from k3dn_plugin.data.crop_sets import PUBLISHED, PatchFilter
 from k3dn_plugin.data.preparation import dpdd_shards
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
 from k3dn_plugin.data.preparation.files import list_view, match_views
@@ -60,10 +61,12 @@ class DPDD(Preparer):
              "licence": "not stated by the authors", "linear": False, "disparity_axis": "x", "usual_shift": "negative",
              "orientation": "landscape; portrait frames turned 90 degrees counter-clockwise, as DPDNet does"}
 
-    def crop_sets(self, split):
+    def crop_sets(self, split: str) -> dict[str, PatchFilter]:
+        """Return the filters of DPDNet and Restormer."""
         return PUBLISHED.get(split, {})
 
     def find(self, source: Path) -> list[Split]:
+        """Return the splits that are there, in whichever layout."""
         found = []
         shards = dpdd_shards.find_root(source)
         for split in SPLITS:
@@ -81,7 +84,7 @@ class DPDD(Preparer):
             found[-1].notes.append(f"no {' and no '.join(absent)} split in {source}")
         return found
 
-    def _split(self, split, source, layout, folders):
+    def _split(self, split: str, source: Path, layout: str, folders: dict[str, Path]) -> Split:
         files = {view: list_view(folders[view], view) for view in ("left", "right", "center")}
         names = match_views(files)
         targets = list_view(folders["sharp"], "sharp")
@@ -93,8 +96,9 @@ class DPDD(Preparer):
         return Split(split, scenes, facts={"layout": layout}, notes=notes)
 
 
-def _split_of_shards(split, root, pictures, truths, notes):
-    """A split out of Parquet shards, where a row pairs a scene with its truth; official names are checked."""
+def _split_of_shards(split: str, root: Path, pictures: dict[str, dict], truths: dict[str, str],
+                     notes: list[str]) -> Split:
+    """Return a split out of Parquet shards, where a row pairs a scene with its truth; official names are checked."""
     names = sorted(pictures["left"])
     official = official_pairs(split)
     if truths:
@@ -112,7 +116,7 @@ def _split_of_shards(split, root, pictures, truths, notes):
 
 
 def official_pairs(split: str) -> dict[str, str]:
-    """`{name: target}` of the official list; empty where the lists are not at hand."""
+    """Return `{name: target}` of the official list; empty where the lists are not at hand."""
     return _two_columns(LISTS / f"{split}_pairs.txt")
 
 
@@ -123,12 +127,13 @@ def _two_columns(path: Path) -> dict[str, str]:
     try:
         return dict(line.split() for line in read_file(path).decode("utf-8-sig").splitlines() if line.strip())
     except ValueError:  # bytes that are no text, too
-        raise DataError(f"{path}: expected a list of two words a line; it is damaged. Install k3dn_plugin again, or get "
-                        "the list from its repository") from None
+        raise DataError(f"{path}: expected a list of two words a line; it is damaged. Install k3dn_plugin again, or "
+                        "get the list from its repository") from None
 
 
-def _locate(source, split, enough):
-    """`(layout, folder by view)` of a split of which `enough` (all or any) folders exist, else None."""
+def _locate(source: Path, split: str,
+            enough: Callable[[Iterable[bool]], bool]) -> tuple[str, dict[str, Path]] | None:
+    """Return `(layout, folder by view)` of a split of which `enough` (all or any) folders exist, else None."""
     for root in ROOTS:
         for layout, views in LAYOUTS.items():
             folders = {view: (source / root / path.format(split=split)) for view, path in views.items()}
@@ -137,8 +142,9 @@ def _locate(source, split, enough):
     return None
 
 
-def _pair(split, names, targets, folders, notes):
-    """`{name: sharp file}`; what is assumed goes to `notes`."""
+def _pair(split: str, names: list[str], targets: dict[str, Path], folders: dict[str, Path],
+          notes: list[str]) -> dict[str, Path]:
+    """Return `{name: sharp file}`; what is assumed goes to `notes`."""
     official = official_pairs(split)
     strangers = [name for name in names if name not in official]
     if official and not strangers:
@@ -157,7 +163,7 @@ def _pair(split, names, targets, folders, notes):
     return dict(zip(names, (targets[target] for target in sorted(targets))))
 
 
-def _check_membership(split, names, official, place):
+def _check_membership(split: str, names: list[str], official: dict[str, str], place: Path) -> None:
     """Raise where scenes are another split's, or strangers among official ones."""
     for other in SPLITS:
         belonging = [name for name in names if other != split and name in official_pairs(other)]
@@ -172,7 +178,8 @@ def _check_membership(split, names, official, place):
                         f"are ({len(strangers)} strangers among {len(names)}); remove or rename it")
 
 
-def _pair_by_list(split, names, targets, official, folders):
+def _pair_by_list(split: str, names: list[str], targets: dict[str, Path], official: dict[str, str],
+                  folders: dict[str, Path]) -> dict[str, Path]:
     missing = [name for name in names if official[name] not in targets]
     if missing:
         strange = sorted(set(targets) - {official[name] for name in names})
@@ -185,14 +192,14 @@ def _pair_by_list(split, names, targets, official, folders):
     return {name: targets[official[name]] for name in names}
 
 
-def _odd_one(names, targets):
+def _odd_one(names: list[str], targets: dict[str, Path]) -> str:
     same = set(names) & set(targets)
     odd = sorted(set(names) ^ set(targets))
     return f"; {odd[0]} is in one of them only" if same and odd else ""
 
 
-def _places(split, names, folder, source):
-    """Indoor or outdoor by scene: from Restormer's index files where the user has them, else our list."""
+def _places(split: str, names: list[str], folder: Path, source: Path) -> dict[str, str]:
+    """Return indoor or outdoor by scene: from Restormer's index files where the user has them, else our list."""
     for place in (folder.parent, folder.parent.parent, source):
         files = {label: place / f"{label}_labels.npy" for label in ("indoor", "outdoor")}
         if split == "test" and all(file.is_file() for file in files.values()):
@@ -201,8 +208,9 @@ def _places(split, names, folder, source):
                 labels = {int(i) - 1: label for label, file in files.items()
                           for i in np.load(io.BytesIO(read_file(file)), allow_pickle=False).ravel()}
             except Exception as error:  # NumPy raises whatever its parser of the header runs into
-                raise DataError(f"{place}: indoor_labels.npy and outdoor_labels.npy should hold the positions of scenes, "
-                                f"and one cannot be read ({str(error)[:150]}). Copy them again, or remove them") from None
+                raise DataError(f"{place}: indoor_labels.npy and outdoor_labels.npy should hold the positions of "
+                                f"scenes, and one cannot be read ({str(error)[:150]}). Copy them again, or remove "
+                                "them") from None
             if sorted(labels) == list(range(len(names))):
                 return {name: labels[i] for i, name in enumerate(names)}
     return _two_columns(LISTS / f"{split}_location.txt")

@@ -22,6 +22,7 @@ class Pairs(Preparer):
     facts = {"source": "your own"}
 
     def find(self, source: Path) -> list[Split]:
+        """Return one split, "all", or those of the folders train, val and test."""
         folders = {name: source / name for name in SPLITS if (source / name).is_dir()}
         if (source / "left").is_dir() or (source / "right").is_dir():
             folders = {"all": source}
@@ -29,7 +30,7 @@ class Pairs(Preparer):
             raise self.missing(source)
         return [self._split(name, folder) for name, folder in folders.items()]
 
-    def _split(self, name, folder):
+    def _split(self, name: str, folder: Path) -> Split:
         views = ["left", "right", *(v for v in ("center", "sharp") if (folder / v).is_dir())]
         files = {view: list_view(folder / view, view) for view in views}
         scenes = [SceneFiles(scene, {view: files[view][scene] for view in views})

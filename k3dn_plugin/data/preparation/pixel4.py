@@ -46,6 +46,7 @@ class Pixel4(Preparer):
         "defocus_unit": "arbitrary scale and offset"}
 
     def find(self, source: Path) -> list[Split]:
+        """Return one split, the test."""
         root = next((r for r in (source, source / "DP_data_pixel_4") if any(r.glob("*_left.png"))
                      or any(r.glob("*_right.png"))), None)
         if root is None:
@@ -68,7 +69,8 @@ class Pixel4(Preparer):
                              "count (protocol pixel4_linear)",
                              *which(names, [f"{number:03d}" for number in range(1, 18)])])]
 
-    def load(self, scene, bits, keep_portrait=False):
+    def load(self, scene: SceneFiles, bits: int, keep_portrait: bool = False) -> dict[str, np.ndarray]:
+        """Read the frames, the right view with the vignetting of the left one."""
         if bits != 16:
             raise DataError(f"--bits {bits}: raw frames with black level {BLACK} need 16 bits; leave --bits out and "
                             "copy the original files")
@@ -92,8 +94,8 @@ class Pixel4(Preparer):
         return frames
 
     @functools.cached_property
-    def _frame(self):
-        """(rows, columns) of the raw frames: those of the white sheets."""
+    def _frame(self) -> tuple[int, int]:
+        """Return (rows, columns) of the raw frames: those of the white sheets."""
         left, right = (_read(path).shape for path in self._sheets.values())
         if left != right or left[2] != 1 or left[0] % 6 or left[1] % 6:
             raise DataError(f"{self._sheets['left']} is {left}, {self._sheets['right']} {right} (rows, columns, "
@@ -101,8 +103,8 @@ class Pixel4(Preparer):
         return left[:2]
 
     @functools.cached_property
-    def _vignetting(self):
-        """Left over right vignetting over the central two thirds (1008, 1344) float32, and where these are."""
+    def _vignetting(self) -> tuple[np.ndarray, tuple[slice, slice]]:
+        """Return left over right vignetting over the central two thirds (1008, 1344) float32, and where these are."""
         rows, columns = self._frame
         crop = np.s_[rows // 6:rows - rows // 6, columns // 6:columns - columns // 6]
         smooth = []
@@ -115,8 +117,8 @@ class Pixel4(Preparer):
         return (smooth[0] / smooth[1]).astype(np.float32), crop
 
 
-def _read(path):
-    """A raw file as (H, W, channels) uint16."""
+def _read(path: Path) -> np.ndarray:
+    """Return a raw file as (H, W, channels) uint16."""
     image = read_image(path, gray=True)
     if image.dtype != np.uint16:
         raise DataError(f"{path}: expected 16 bits a channel, the file has 8, into which raw values above the black "
@@ -124,8 +126,8 @@ def _read(path):
     return image
 
 
-def _views(root, view):
-    """The raw files of a view by scene."""
+def _views(root: Path, view: str) -> dict[str, Path]:
+    """Return the raw files of a view by scene."""
     found = files_with_ending(root, f"_{view}")
     if not found:
         raise DataError(f"{root}: expected the {view} views (NNN_{view}.png), found none")

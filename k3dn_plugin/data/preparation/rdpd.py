@@ -26,6 +26,7 @@ class RDPDSequences(Preparer):
              "sequences": True}
 
     def find(self, source: Path) -> list[Split]:
+        """Return the splits whose folders are there."""
         root = next((r for r in (source, source / "dd_dp_dataset_synth_vid")
                      if any((r / f"{split}_{v}").is_dir() for split in OFFICIAL for v in "lrc")), None)
         if root is None:
@@ -33,7 +34,7 @@ class RDPDSequences(Preparer):
         return [self._split(split, root) for split in OFFICIAL
                 if any((root / f"{split}_{v}").is_dir() for v in "lrc")]
 
-    def _split(self, split, root):
+    def _split(self, split: str, root: Path) -> Split:
         folders = {view: root / place.format(split=split) for view, place in VIEWS.items()}
         sequences = {}
         for view, folder in folders.items():

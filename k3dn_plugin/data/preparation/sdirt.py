@@ -31,6 +31,7 @@ class Sdirt(Preparer):
              "truth": "mean of the F/20 views", "full_scale": {"left": 255, "right": 255, "sharp": 510}}
 
     def find(self, source: Path) -> list[Split]:
+        """Return one split, the test, a scene for each distance."""
         roots = sorted({path.parent for aperture in ("f4", "f20") for path in source.rglob(aperture)
                         if path.is_dir()}) if source.is_dir() else []
         if not roots:
@@ -43,7 +44,8 @@ class Sdirt(Preparer):
         return [Split("test", scenes, notes=["the truth is the mean of the F/20 views; its exposure is not fitted to "
                                              "that of the F/4 views"])]
 
-    def load(self, scene, bits, keep_portrait=False):
+    def load(self, scene: SceneFiles, bits: int, keep_portrait: bool = False) -> dict[str, np.ndarray]:
+        """Read the views, and the sum of the F/20 views as the sharp image."""
         if bits != 8:
             raise DataError(f"--bits {bits}: the truth of this set is the sum of two 8-bit views; leave --bits out")
         read = {view: read_image(path, bits=bits) for view, path in scene.files.items()}
@@ -60,8 +62,8 @@ class Sdirt(Preparer):
         return {**read, "sharp": sharp}
 
 
-def _view(folder, name):
-    """The file of one view, `l.png` or `r.png`."""
+def _view(folder: Path, name: str) -> Path:
+    """Return the file of one view, `l.png` or `r.png`."""
     files = list_files(folder, (".png", ".tif", ".tiff")) if folder.is_dir() else []
     found = [path for path in files if path.stem == name]
     if len(found) != 1:

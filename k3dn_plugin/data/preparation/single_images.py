@@ -1,6 +1,9 @@
 """Defocus sets of single images: RealDOF, LFDOF and CUHK. One image stands for both views and the center."""
 import re
+from collections.abc import Collection
 from pathlib import Path
+
+import numpy as np
 
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
 from k3dn_plugin.data.preparation.files import list_view, match_views
@@ -10,14 +13,14 @@ from k3dn_plugin.registry import PREPARERS
 NOTE = "single images: left, right and center view are one picture, without disparity"
 
 
-def one_image(name, path, sharp=None, tags=None):
-    """A scene whose views are all the file `path`."""
+def one_image(name: str, path: Path, sharp: Path | None = None, tags: dict | None = None) -> SceneFiles:
+    """Return a scene whose views are all the file `path`."""
     files = {"left": path, "right": path, "center": path}
     return SceneFiles(name, files if sharp is None else {**files, "sharp": sharp}, dict(tags or {}))
 
 
-def which(names, official):
-    """What to say of a copy whose scenes should be the `official` ones."""
+def which(names: Collection[str], official: Collection[str]) -> list[str]:
+    """Return notes on a copy whose scenes should be the `official` ones."""
     absent = [name for name in official if name not in names]
     strange = [name for name in names if name not in official]
     notes = [f"incomplete: {len(names) - len(strange)} of the {len(official)} official scenes; missing: "
@@ -25,12 +28,12 @@ def which(names, official):
     return notes + ([f"not among the {len(official)} official scenes: {_some(strange)}"] if strange else [])
 
 
-def _some(names):
+def _some(names: list[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def how_many(found, official, what):
-    """What to say of a copy that is not the published one's size."""
+def how_many(found: int, official: int, what: str) -> list[str]:
+    """Return notes on a copy that is not the published one's size."""
     if found == official:
         return []
     return [f"{'incomplete' if found < official else 'more than published'}: {found} of the {official} official "
@@ -43,7 +46,8 @@ class SingleImages(Preparer):
     facts = {"single_image": True, "linear": False,
              "orientation": "as published; without disparity there is no axis to turn to"}
 
-    def load(self, scene, bits, keep_portrait=False):
+    def load(self, scene: SceneFiles, bits: int, keep_portrait: bool = False) -> dict[str, np.ndarray]:
+        """Read the images as they are."""
         return super().load(scene, bits, True)
 
 
@@ -59,6 +63,7 @@ class RealDOF(SingleImages):
              "official_scenes": 50}
 
     def find(self, source: Path) -> list[Split]:
+        """Return one split, the test."""
         root = next((r for r in (source, source / "RealDOF") if (r / "source").is_dir()), None)
         if root is None:
             raise self.missing(source)
@@ -83,6 +88,7 @@ class LFDOF(SingleImages):
     official = {"train": (11261, 790), "test": (725, 50)}
 
     def find(self, source: Path) -> list[Split]:
+        """Return the splits whose folders are there."""
         root = next((r for r in (source, source / "LFDOF")
                      if any((r / f"{split}_data").is_dir() for split in self.official)), None)
         if root is None:
@@ -98,7 +104,7 @@ class LFDOF(SingleImages):
                             "share one truth, so scores would be of training data. Move it to one of them")
         return splits
 
-    def _split(self, name, folder):
+    def _split(self, name: str, folder: Path) -> Split:
         truths = list_view(folder / "ground_truth", "sharp")
         inputs = folder / "input"
         places = sorted(p for p in inputs.iterdir() if p.is_dir()) if inputs.is_dir() else []
@@ -124,8 +130,8 @@ class LFDOF(SingleImages):
                             *how_many(len(places), count, "scenes")])
 
 
-def _setting(stem):
-    """Aperture and focus index of an image called `SCENE_apA_NN`, as tags."""
+def _setting(stem: str) -> dict[str, int]:
+    """Return aperture and focus index of an image called `SCENE_apA_NN`, as tags."""
     found = re.fullmatch(r".*_ap(\d+)_(\d+)", stem)
     return {"aperture": int(found[1]), "focus": int(found[2])} if found else {}
 
@@ -141,6 +147,7 @@ class CUHK(SingleImages):
              "licence": "see its project page"}
 
     def find(self, source: Path) -> list[Split]:
+        """Return one split, the test."""
         if not any(p.is_file() for p in source.iterdir()):
             raise self.missing(source)
         files = list_view(source, "center")

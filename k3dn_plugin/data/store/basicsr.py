@@ -9,6 +9,7 @@ import functools
 import hashlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
@@ -16,11 +17,12 @@ import numpy as np
 
 from k3dn_plugin.data.images import decode_image, encode_image
 from k3dn_plugin.data.store.checks import wrong_name
-from k3dn_plugin.data.store.manifest import DEFAULT_FACTS, VIEWS, FrameRecord, Manifest, SceneRecord, nearest
+from k3dn_plugin.data.store.manifest import DEFAULT_FACTS, VIEWS, FrameRecord, Manifest, SceneRecord
 from k3dn_plugin.data.store.reader import LmdbStore, damage_named, partial_path, shared_environment
 from k3dn_plugin.data.store.writer import storage_errors
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.files import read_file
+from k3dn_plugin.registry import nearest
 
 META_FILE = "meta_info.txt"
 _MOST_META = 2**28  # bytes
@@ -46,7 +48,7 @@ class BasicSRStore(LmdbStore):
             cannot be understood or its database misses keys.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._folders = _view_folders(self.path)
         self._environments = {view: shared_environment(f) for view, f in self._folders.items()}
@@ -74,8 +76,8 @@ class BasicSRStore(LmdbStore):
         self.manifest = Manifest(self.path.name, facts, scenes, complete=True)
 
     @functools.cached_property
-    def hash(self):
-        """Fingerprint of the content.
+    def hash(self) -> str:
+        """Return a fingerprint of the content.
 
         Of each file its length and end: a PNG ends with checksums of all its pixels, so the gigabytes before
         them need not be read.
@@ -89,8 +91,8 @@ class BasicSRStore(LmdbStore):
                     digest.update(value[-64:])
         return digest.hexdigest()
 
-    def read(self, name, view, rows=None, columns=None):
-        """As `LmdbStore.read`, though the whole frame has to be decoded for any crop."""
+    def read(self, name: str, view: str, rows: slice | None = None, columns: slice | None = None) -> np.ndarray:
+        """Read as `LmdbStore.read`, though the whole frame has to be decoded for any crop."""
         record = self.scene(name).views.get(view)
         if record is None:
             raise DataError(f"{self.path}: scene {name!r} has no view {view!r}, only "
@@ -103,7 +105,7 @@ class BasicSRStore(LmdbStore):
                             f"{record.shape}; one of them belongs to other data")
         return frame[rows or slice(None), columns or slice(None)].copy()
 
-    def damaged_frames(self):
+    def damaged_frames(self) -> Iterator[tuple[str, str]]:
         """Yield `(scene, view)` of every frame that cannot be decoded as its meta file says."""
         for name in self.names:
             for view in self._folders:
@@ -112,7 +114,7 @@ class BasicSRStore(LmdbStore):
                 except DataError:
                     yield name, view
 
-    def _value(self, transaction, key, view):
+    def _value(self, transaction: lmdb.Transaction, key: str, view: str) -> bytes | memoryview:
         value = transaction.get(key.encode())
         if value is None:
             with transaction.cursor() as cursor:
@@ -123,11 +125,11 @@ class BasicSRStore(LmdbStore):
 
 
 def is_basicsr(path: Path) -> bool:
-    """Whether `path` is a BasicSR database or a folder of them."""
+    """Return whether `path` is a BasicSR database or a folder of them."""
     return (path / META_FILE).is_file() or any(path.glob(f"*/{META_FILE}"))
 
 
-def _view_folders(path):
+def _view_folders(path: Path) -> dict[str, Path]:
     single = (path / META_FILE).is_file()
     folders = [path] if single else sorted(file.parent for file in path.glob(f"*/{META_FILE}"))
     found = {}
@@ -148,14 +150,14 @@ def _view_folders(path):
     return found
 
 
-def _read_meta(path):
-    """`{key: shape}` of a meta file."""
+def _read_meta(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return `{key: shape}` of a meta file."""
     shapes = {}
     try:
         text = read_file(path, most=_MOST_META).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected text in UTF-8, found other bytes ({error.reason}). Write it again with BasicSR's "
-                        "own tool") from None
+        raise DataError(f"{path}: expected text in UTF-8, found other bytes ({error.reason}). Write it again with "
+                        "BasicSR's own tool") from None
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -175,7 +177,7 @@ def _read_meta(path):
     return shapes
 
 
-def export_basicsr(store: LmdbStore, folder, *, views: tuple[str, ...] | None = None,
+def export_basicsr(store: LmdbStore, folder: str | Path, *, views: tuple[str, ...] | None = None,
                    compression: int = 1) -> list[Path]:
     """Write a store as BasicSR databases `<folder>/<view>.lmdb` and return their paths.
 
@@ -197,7 +199,7 @@ def export_basicsr(store: LmdbStore, folder, *, views: tuple[str, ...] | None = 
     return [_export_view(store, keys, view, Path(folder) / f"{view}.lmdb", compression) for view in views]
 
 
-def _export_view(store, keys, view, path, compression):
+def _export_view(store: LmdbStore, keys: dict[str, str], view: str, path: Path, compression: int) -> Path:
     if path.exists():
         raise DataError(f"{path} exists already; delete it to export anew, or choose another folder")
     partial = partial_path(path)

@@ -1,6 +1,6 @@
-"""What a manifest may say: impossible facts are refused when a store is opened or written, not met as odd numbers later."""
+"""What a manifest may say: impossible facts are refused when a store is opened or written, not met later."""
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 VIEWS = ("left", "right", "center", "sharp")
@@ -52,7 +52,8 @@ def check_scene(scene: object, crop_sets: Mapping[str, Any]) -> None:
         _expect(view in VIEWS + MAPS, f"scene {name!r} has an unknown view {view!r}")
         _check_frame(f"{view} of scene {name!r}", view, record)
     tags, crops = scene.get("tags"), scene.get("crops")
-    _expect(isinstance(tags, Mapping) and isinstance(tags.get("place", ""), str), f"the tags of scene {name!r} are {tags!r}")
+    _expect(isinstance(tags, Mapping) and isinstance(tags.get("place", ""), str),
+            f"the tags of scene {name!r} are {tags!r}")
     _expect(isinstance(crops, Mapping), f"the crops of scene {name!r} are {crops!r}")
     height, width = next(iter(views.values()))["shape"][:2]
     for key, origins in crops.items():
@@ -60,8 +61,8 @@ def check_scene(scene: object, crop_sets: Mapping[str, Any]) -> None:
         _expect(isinstance(origins, list) and all(_pair(origin) for origin in origins),
                 f"the origins of crop set {key!r} of scene {name!r} are not [row, column] each")
         outside = [o for o in origins if min(o) < 0 or o[0] + size[0] > height or o[1] + size[1] > width]
-        _expect(not outside, f"crop set {key!r} of scene {name!r} has an origin {outside[:1]} outside its {height} x {width} "
-                "frame")
+        _expect(not outside, f"crop set {key!r} of scene {name!r} has an origin {outside[:1]} outside its {height} x "
+                f"{width} frame")
 
 
 def wrong_name(name: str) -> str:
@@ -87,7 +88,7 @@ def _check_frame(what: str, view: str, record: object) -> None:
                 f"{what} is stored as {stored_as!r}")
 
 
-def _check_level(key: str, value: object, fits: Any, expected: str) -> None:  # noqa: ANN401 - a predicate of numbers
+def _check_level(key: str, value: object, fits: Callable[[float], bool], expected: str) -> None:
     for one in value.values() if isinstance(value, Mapping) else [value]:
         number = isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one)
         _expect(number and fits(one), f"{key} is {value!r}; expected {expected}, or one for each view")

@@ -3,7 +3,6 @@
 The manifest is JSON inside the database, so it cannot part from the frames it describes. While a store is
 being built, each scene's record is committed together with its frames; finishing joins the records.
 """
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from k3dn_plugin.data.store.checks import DTYPES, MAPS, VIEWS, check_facts, chec
 from k3dn_plugin.errors import DataError
 
 __all__ = ["DEFAULT_FACTS", "DTYPES", "HASH_KEY", "MANIFEST_KEY", "MAPS", "SCENE_PREFIX", "VIEWS", "FrameRecord",
-           "Manifest", "SceneRecord", "frame_key", "nearest"]
+           "Manifest", "SceneRecord", "frame_key"]
 
 FORMAT = "k3dn_plugin store"
 VERSION = 1
@@ -162,19 +161,5 @@ class Manifest:
 
 
 def _damaged(path: object, what: str) -> DataError:
-    return DataError(f"{path}: its manifest is damaged: {what}. Copy the folder again, or delete it and prepare it again "
-                     "(python tools/prepare_data.py --help)")
-
-
-def nearest(name: str, names) -> str:
-    """`Nearest: 'a', 'b'.` - what a message about a missing key ends with."""
-    names = list(names)
-    # difflib takes seconds on long lists of long names; those that share a beginning come first anyway.
-    if len(names) > 2000:
-        names = sorted(names, key=lambda n: -_common(n, name))[:2000]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-    return f"Nearest: {', '.join(map(repr, near))}." if near else "It holds nothing."
-
-
-def _common(one, other):
-    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+    return DataError(f"{path}: its manifest is damaged: {what}. Copy the folder again, or delete it and prepare it "
+                     "again (python tools/prepare_data.py --help)")

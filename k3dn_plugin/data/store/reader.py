@@ -18,9 +18,10 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from k3dn_plugin.data.store.manifest import HASH_KEY, MANIFEST_KEY, Manifest, SceneRecord, frame_key, nearest
+from k3dn_plugin.data.store.manifest import HASH_KEY, MANIFEST_KEY, Manifest, SceneRecord, frame_key
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.files import user_path
+from k3dn_plugin.registry import nearest
 
 
 class LmdbStore:
