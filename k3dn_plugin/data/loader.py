@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from k3dn_plugin.data.sample import collate
+from k3dn_plugin.data.sample import SampleIndex, collate
 from k3dn_plugin.data.sampler import Phase, ResumableSampler
 from k3dn_plugin.errors import DataError, K3DNError, OptionError
 
@@ -77,8 +77,8 @@ def worker_error(error: BaseException) -> DataError | None:
                          "datasets.train.num_worker_per_gpu=0. What was saved is whole; go on with --resume auto")
     if "DataLoader worker" in text:
         return DataError(f"a process that reads samples (num_worker_per_gpu) was ended from outside "
-                         f"({text.split('. ')[0]}). The system does so where memory runs out: set a smaller datasets.train.num_worker_per_gpu "
-                         "(0 reads in the training process) or prefetch_factor. What was saved is whole; go on with "
+                         f"({text.split('. ')[0]}). The system does so where memory runs out: set a smaller "
+                         "datasets.train.num_worker_per_gpu (0 reads in the training process) or prefetch_factor. What was saved is whole; go on with "
                          "--resume auto")
     return None
 
@@ -108,20 +108,20 @@ def single_threaded(worker_id: int = 0) -> None:
 class _ErrorsAsSamples(Dataset):
     """Gives a data set's errors instead of raising them, so that they pass through a worker unchanged."""
 
-    def __init__(self, dataset):
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: SampleIndex | int) -> dict | K3DNError:
         try:
             return self.dataset[index]
         except K3DNError as error:
             return error
 
 
-def _collate_with_errors(samples):
+def _collate_with_errors(samples: Sequence[dict | K3DNError]) -> dict | K3DNError:
     errors = [sample for sample in samples if isinstance(sample, K3DNError)]
     if errors:
         return errors[0]
