@@ -48,17 +48,16 @@ def _inside(loaded: Mapping, depth: int) -> tuple[dict[str, torch.Tensor], tuple
     return (state, ()) if state else None
 
 
-def readings(file: OfficialFile) -> Iterator[OfficialFile]:
-    """Yield a file as it is, and without the prefixes that programs put before a network's keys.
+def readings(file: OfficialFile, depth: int = DEPTH) -> Iterator[OfficialFile]:
+    """Yield a file as it is, and without the prefixes that programs put before a network's keys, averages first.
 
     What does not have a prefix belongs to the program around the network (a loss, a counter), and is left out. Some
     networks' own keys begin with one of the prefixes, so whoever recognises the network tries one reading after another.
     """
-    waiting, depth = [file], 0
-    while waiting and depth <= DEPTH:
-        yield from waiting
-        waiting = [one for reading in waiting for one in _without_prefix(reading)]
-        depth += 1
+    yield file
+    if depth:
+        for without in _without_prefix(file):
+            yield from readings(without, depth - 1)
 
 
 def _without_prefix(file: OfficialFile) -> Iterator[OfficialFile]:

@@ -9,13 +9,14 @@ The header's metadata holds `format` ("k3dn_plugin"), `network_g` (the option ma
 checked when the file is read (older files have none). Nothing in such a file is ever executed. Published files of other
 formats are read as well, wherever weights are asked for (`published.py`).
 """
+import contextlib
 import hashlib
 import inspect
 import json
 import os
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import CheckpointError, K3DNError
@@ -35,6 +40,7 @@ from k3dn_plugin.zoo.published import read_official
 from k3dn_plugin.zoo.sources import TRAINED, find_weights
 
 FORMAT = "k3dn_plugin"
+PARTS_PER_TENSOR, FREE_PARTS = 50, 5000   # modules and parameters that a network may have for the tensors in its file
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class WeightsFile:
         source = f"{self.path}: weights of {self.network_g['type']}"
         try:
             # First without memory: settings of a damaged file may ask for any amount of it.
-            with torch.device("meta"):
+            with torch.device("meta"), _bounded_construction(self):
                 check_state(ARCHS.build(self.network_g), self.state, source=source)
             model = ARCHS.build(self.network_g)
         except CheckpointError:
@@ -87,6 +93,26 @@ class WeightsFile:
         return (f"{self.path.name}: {self.kind}{how}, {len(self.state)} tensors\n"
                 f"network: {type(restorer).__name__}, {card.title} ({card.venue} {card.year})\n"
                 f"views: {', '.join(card.views)}\nsettings: {settings or 'the defaults'}")
+
+
+@contextlib.contextmanager
+def _bounded_construction(file: WeightsFile) -> Iterator[None]:
+    """Stop building a network that has far more parts than the file has tensors: its settings are damaged or made up."""
+    left = PARTS_PER_TENSOR * len(file.state) + FREE_PARTS
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise CheckpointError(f"{file.path}: its settings ask for a network far larger than its {len(file.state)} tensors; "
+                                  f"it is damaged, or was made to fill the memory\nstored: {_shown(file.network_g)}")
+    hooks = [register(count) for register in (register_module_parameter_registration_hook,
+                                              register_module_module_registration_hook)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def save_weights(path: str | os.PathLike, model: torch.nn.Module | Mapping[str, torch.Tensor], *,

@@ -1,5 +1,6 @@
 """Weights files: what they hold, and one clear error for each way in which a file can be wrong."""
 import json
+import random
 
 import pytest
 import torch
@@ -164,3 +165,71 @@ def test_header_is_readable_json(saved):
     data = saved[0].read_bytes()
     header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
     assert header["__metadata__"]["format"] == "k3dn_plugin"
+
+
+def changed_header(path, *, keep_hash=False, **metadata):
+    """The bytes of a weights file whose header's metadata says something else."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + length])
+    if not keep_hash:
+        del header["__metadata__"]["content_sha256"]
+    header["__metadata__"].update(metadata)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length:]
+
+
+def test_changed_content_is_noticed(saved):
+    path, model = saved
+    data = path.read_bytes()
+    length = 8 + int.from_bytes(data[:8], "little")
+    for at in (length, length + 5, len(data) - 1):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+        with pytest.raises(CheckpointError, match="damaged.*its content is not what was written"):
+            read_weights(path)
+    for words in ({"network_g": '{"type": "WeightsTestNet", "width": 5, "residual": true}'}, {"provenance": '{"iteration": 8}'}):
+        path.write_bytes(data)
+        path.write_bytes(changed_header(path, keep_hash=True, **words))
+        with pytest.raises(CheckpointError, match="its content is not what was written"):
+            read_weights(path)
+    # Any single bit of the file: an error, or the very same content.
+    draw = random.Random(0)
+    for _ in range(60):
+        at = draw.randrange(len(data))
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1:])
+        try:
+            file = read_weights(path)
+        except CheckpointError:
+            continue
+        assert same(file.state, model.state_dict()) and file.network_g["width"] == 5 and file.provenance == {"iteration": 7}
+
+
+def test_older_files_have_no_hash(saved):
+    path, model = saved
+    path.write_bytes(changed_header(path, provenance='{"iteration": 9}'))
+    file = read_weights(path)
+    assert same(file.state, model.state_dict()) and file.provenance == {"iteration": 9}
+
+
+@pytest.mark.parametrize("network_g, words", [
+    ('{"type": "WeightsTestNet", "width": 1000000000}', "shapes differ"),
+    ('{"type": "WeightsTestNet", "width": -3}', "its settings build no network"),
+    ('{"type": "WeightsTestNet", "width": "5"}', "its settings build no network.*expected int"),
+    ('{"type": "WeightsTestNet", "depth": 5}', "is not an argument"),
+    ('{"type": "Restormer", "blocks": [10000000, 1, 1, 1]}', "a network far larger than its 5 tensors"),
+    ('{"type": "Nothing"}', "no restorer is registered as 'Nothing'"),
+    ('{"type": 5}', "expected mappings `network_g`"), ("[]", "expected mappings"), ("{", "damaged"), ("[" * 20000, "damaged"),
+    ('{"type": "WeightsTestNet", "width": ' + "9" * 5000 + "}", "damaged"),
+])
+def test_settings_that_build_nothing(saved, network_g, words):
+    path = saved[0]
+    path.write_bytes(changed_header(path, network_g=network_g))
+    with pytest.raises(CheckpointError, match=words):
+        restorer_from_weights(path)
+
+
+@pytest.mark.parametrize("provenance", ["[]", "null", "5", '"x"', "{"])
+def test_provenance_that_is_none(saved, provenance):
+    saved[0].write_bytes(changed_header(saved[0], provenance=provenance))
+    with pytest.raises(CheckpointError, match="best.safetensors is damaged"):
+        read_weights(saved[0])
