@@ -132,8 +132,9 @@ def _modules(floor: str) -> list[str]:
 def _api_index() -> str:
     lines = ["# API", "",
              "Generated from the docstrings, a page for each floor of [the tree](../architecture.md), from top to "
-             "bottom. `k3dn_plugin.load_restorer` is the one way in to a restorer; everything that an option file can name is "
-             "listed under [components](../reference/components.md).", "", "| page | what is there |", "|---|---|"]
+             "bottom. `k3dn_plugin.load_restorer` is the one way in to a restorer; everything that an option "
+             "file can name is listed under [components](../reference/components.md).", "",
+             "| page | what is there |", "|---|---|"]
     return "\n".join([*lines, *(f"| [`{floor}`]({floor}.md) | {words} |" for floor, words in FLOORS.items()), ""])
 
 

@@ -11,7 +11,8 @@ from k3dn_plugin.zoo.weights import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"type": "K3DN", "base_channels": 4, "encoder_blocks": 1, "window": [6, 6], "vector_size": 8, "residual": True,
-         "disparity": {"type": "CostVolumeDisparity", "pools": [12, 6]}, "deblur": {"type": "KernelSetDeblur", "blocks": 1}}
+         "disparity": {"type": "CostVolumeDisparity", "pools": [12, 6]},
+         "deblur": {"type": "KernelSetDeblur", "blocks": 1}}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])

@@ -3,6 +3,7 @@ import inspect
 
 import torch
 
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.evaluation.cost import FULL_FRAME, count_macs, count_parameters
 from k3dn_plugin.registry import ARCHS
 
@@ -38,13 +39,13 @@ def restorer_names() -> list[str]:
             if ARCHS.get(name).__module__.startswith("k3dn_plugin.") and _has_defaults(name)]
 
 
-def _has_defaults(name):
+def _has_defaults(name: str) -> bool:
     """Whether the restorer is one by itself; a wrapper must be told what it wraps."""
     arguments = list(inspect.signature(ARCHS.get(name).__init__).parameters.values())[1:]
     return all(argument.default is not inspect.Parameter.empty for argument in arguments)
 
 
-def _row(name, model):
+def _row(name: str, model: Restorer) -> tuple[str, ...]:
     card, rule = model.card, model.size_rule
     bare, padded = count_macs(model, padded=False), count_macs(model)
     macs = f"{bare / 1e12:.3f}" + (f" ({padded / 1e12:.3f})" if padded != bare else "")

@@ -1,4 +1,4 @@
-"""Check one of our networks against a published one: python tools/check_parity.py MANIFEST GOLDEN"""
+"""Check one of our networks against a published one: k3dn check-parity MANIFEST GOLDEN."""
 import argparse
 import json
 

@@ -1,8 +1,8 @@
-"""Compare restorers: scores, cost, statistics and an HTML report, from one command that can be interrupted.
+r"""Compare restorers: scores, cost, statistics and an HTML report, from one command that can be interrupted.
 
-    python tools/compare.py center a.safetensors b.pth --data datasets/dpdd/test.lmdb        # existing weights
-    python tools/compare.py options/k3dn_demo.yml options/drbnet_demo.yml --train --budget samples=2400 --seeds 1 2
-    python tools/compare.py options/k3dn_demo.yml --matrix --choices deblur=KernelSetDeblur,WienerDeblur \
+    k3dn compare center a.safetensors b.pth --data datasets/dpdd/test.lmdb        # existing weights
+    k3dn compare options/k3dn_demo.yml options/drbnet_demo.yml --train --budget samples=2400 --seeds 1 2
+    k3dn compare options/k3dn_demo.yml --matrix --choices deblur=KernelSetDeblur,WienerDeblur \
         preservation=ConcatSkip,SharpRegionPreservation --budget samples=2400
 
 Without --train, an option file stands for the weights of its run. Run the same command again to go on.

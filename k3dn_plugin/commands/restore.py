@@ -1,7 +1,7 @@
 """Restore your own dual-pixel pair:
 
-    python tools/restore.py --left L.png --right R.png -o sharp.png --weights FILE.safetensors
-    python tools/restore.py photo.CR2 -o sharp.png --weights FILE.safetensors
+    k3dn restore --left L.png --right R.png -o sharp.png --weights FILE.safetensors
+    k3dn restore photo.CR2 -o sharp.png --weights FILE.safetensors
 
 Camera files hold both views (docs/views.md): raw files, .pgm pairs, quad-pixel sets, and folders of them.
 16-bit files give a 16-bit result. --left and --right may be folders (then -o too); files belong together if

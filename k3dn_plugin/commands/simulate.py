@@ -1,8 +1,8 @@
 """Make dual-pixel pairs, from photographs with made-up depth or from pictures with depth of their own.
 
-python tools/simulate.py --photos DIR --out datasets/mine/train.lmdb --count 500
-python tools/simulate.py --rgbd DIR --out datasets/nyu/train.lmdb            # DIR/rgb and DIR/depth
-python tools/simulate.py --rgbd DIR --out datasets/sf.lmdb --mode rdpd       # as RDPD's generator does
+k3dn simulate --photos DIR --out datasets/mine/train.lmdb --count 500
+k3dn simulate --rgbd DIR --out datasets/nyu/train.lmdb            # DIR/rgb and DIR/depth
+k3dn simulate --rgbd DIR --out datasets/sf.lmdb --mode rdpd       # as RDPD's generator does
 """
 import argparse
 from dataclasses import fields

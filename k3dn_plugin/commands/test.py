@@ -1,4 +1,6 @@
-"""Score a trained network:  python tools/test.py -opt options/k3dn_demo.yml
+"""Score a trained network.
+
+    k3dn test -opt k3dn_demo
 
 Takes the best weights of the recipe's run (or --weights FILE), restores every frame of the validation set
 (or --data STORE) and scores it by a named protocol. The results folder gets per_image.csv, summary.json

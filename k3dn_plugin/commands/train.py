@@ -1,10 +1,12 @@
-"""Train a recipe:  python tools/train.py -opt options/k3dn_demo.yml
+"""Train a recipe.
+
+    k3dn train -opt k3dn_demo
 
 The experiment's folder (experiments/<name>) gets options, log, metrics.csv, TensorBoard, weights, states
 to resume from, and pictures. Several processes:
-    torchrun --nproc_per_node 4 tools/train.py -opt FILE --launcher pytorch
+    torchrun --nproc_per_node 4 --no-python k3dn train -opt FILE --launcher pytorch
 What a recipe will do on so many devices, without starting it:
-    python tools/train.py -opt FILE --plan --devices 2
+    k3dn train -opt FILE --plan --devices 2
 """
 import argparse
 
