@@ -8,13 +8,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +28,7 @@ except ImportError:  # Windows: there are no locks, and what a killed process le
 from k3dn_plugin.errors import DataError, K3DNError, StorageError
 
 MOST_BYTES = 2**32    # of a file that is read into memory as a whole
+MOST_NAME = 100       # characters of a label's file name
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 PACKAGE = Path(__file__).resolve().parent
@@ -173,6 +176,34 @@ def sync_folder(folder: str | os.PathLike) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def file_name(name: object) -> str:
+    """Return a name (a label, a scene) as the name of a file or folder, one for each name.
+
+    A name of ASCII letters, digits and `._+-` is its own; any other has the rest replaced by `_` and
+    ends in a short hash of the name, so that two names never share a file. See `file_names` for disks that do not
+    tell upper from lower case.
+    """
+    text = str(name)
+    plain = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII)
+    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", plain, re.IGNORECASE)  # no files on Windows
+    if plain == text and len(text) <= MOST_NAME and not device and not text.startswith((".", "-")) and text[-1:] != ".":
+        # What looks like a name with a hash gets one too: it might be another name's.
+        if not re.fullmatch(r".*-[0-9a-f]{8}", text):
+            return text or _hashed("empty", text)
+    return _hashed(plain.strip(".-")[:MOST_NAME] or "name", text)
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Return `file_name` of each, with the hash also where two names differ in upper and lower case alone."""
+    found = {name: file_name(name) for name in dict.fromkeys(names)}
+    count = Counter(short.lower() for short in found.values())
+    return {name: short if count[short.lower()] == 1 else _hashed(short, name) for name, short in found.items()}
+
+
+def _hashed(short: str, name: str) -> str:
+    return f"{short}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def user_path(path: str | os.PathLike) -> Path:

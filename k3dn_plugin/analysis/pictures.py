@@ -1,30 +1,28 @@
 """Pictures of what K3DN's modules do: the disparity response, the kernel sets, the preservation gates."""
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from k3dn_plugin.evaluation.run import scored_dataset
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.modules.preservation.sharp_region import SharpRegionPreservation
 from k3dn_plugin.modules.preservation.skips import GatedSkip
-from k3dn_plugin.zoo.load import load_restorer
 
 LARGEST = 768   # side of the part of a frame that is looked at
 KERNELS = 48    # of a set that are shown
 
 
-def internal_pictures(entry, comparison) -> dict[str, bytes]:
-    """PNG files by title for a contestant with K3DN's modules; empty for others."""
-    weights = entry.contestant.weights or next(iter(entry.runs.values()))["weights"]
-    restorer = load_restorer(weights, device="cpu").restorer
+def internal_pictures(restorer: nn.Module, sample: Mapping) -> dict[str, bytes]:
+    """Return PNG files by title of what a restorer's modules do with a sample; empty where it has no such modules."""
     restorer = getattr(restorer, "restorer", restorer)  # inside of a preserved one
-    if type(restorer).__name__ != "K3DN" or restorer.disparity is None:
+    # What can be looked at is what a restorer declares to have: a disparity module is one of its slots.
+    if "disparity" not in getattr(restorer, "slots", ()) or restorer.disparity is None:
         return {}
-    sample = scored_dataset(None, comparison.settings.data)[0]
     found = {f"disparity response of the windows of {sample['name']}": disparity_picture(restorer, sample)}
-    if hasattr(restorer.deblur, "blocks") and len(kernel_sets(restorer)):
+    if kernel_sets(restorer):
         found["kernels of the first set, and of the last"] = kernel_picture(restorer)
     gates = gate_picture(restorer, sample)
     if gates is not None:

@@ -18,10 +18,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.comparison.budget import Budget
-    from k3dn_plugin.comparison.compare import Settings, compare
+    from k3dn_plugin.comparison.compare import compare
     from k3dn_plugin.comparison.contestants import contestants_of
     from k3dn_plugin.comparison.matrix import matrix_of, parse_choices
+    from k3dn_plugin.comparison.settings import Settings
     from k3dn_plugin.errors import OptionError
+    from k3dn_plugin.evaluation.run import names_in
     from k3dn_plugin.options import load_options
 
     if arguments.matrix:
@@ -35,15 +37,15 @@ def run(arguments: argparse.Namespace) -> int:
     if data is None:
         raise OptionError("what shall be scored on? Give --data STORE")
     # At once, also into a pipe or a file: a comparison takes long.
-    say = functools.partial(print, flush=True)
-    report = compare(contestants, say=say, settings=Settings(
+    log = functools.partial(print, flush=True)
+    report = compare(contestants, log=log, settings=Settings(
         out=arguments.out, data=data, protocol=arguments.protocol,
         budget=Budget.parse(arguments.budget) if arguments.budget else None, seeds=tuple(arguments.seeds),
         jobs=arguments.jobs, devices=tuple(arguments.devices), reference=arguments.reference,
         size=tuple(arguments.size), latency_size=tuple(arguments.latency_size), scenes=arguments.scenes,
         max_memory_gb=arguments.max_memory_gb, published=arguments.published,
-        metrics=tuple(name for name in arguments.metrics.split(",") if name),
-        diagnostics=tuple(name for name in arguments.diagnostics.split(",") if name)))
+        metrics=names_in(arguments.metrics),
+        diagnostics=names_in(arguments.diagnostics)))
     print((arguments.out / "table.md").read_text(encoding="utf-8"))
     print(f"report: {report}")
     return 0

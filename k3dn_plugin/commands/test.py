@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.errors import OptionError
-    from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset, trained_weights, usual_protocol
+    from k3dn_plugin.evaluation.run import evaluate_weights, names_in, scored_dataset, trained_weights, usual_protocol
     from k3dn_plugin.options import load_options
     from k3dn_plugin.registry import PROTOCOLS
     from k3dn_plugin.zoo.load import load_restorer
@@ -33,14 +33,14 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = scored_dataset(options, arguments.data)
     spec = {"type": arguments.protocol or (options.val.protocol if options else usual_protocol(dataset))}
     if arguments.metrics:
-        spec["extra_metrics"] = arguments.metrics.split(",")
+        spec["extra_metrics"] = names_in(arguments.metrics)
     protocol = PROTOCOLS.build(spec)
     name = options.name if options else loaded.name
     out_dir = Path(arguments.out) if arguments.out else Path("results") / name / protocol.name
     print(f"scoring {weights} on {len(dataset)} images by {protocol.name}; results in {out_dir}", flush=True)
     result = evaluate_weights(
         loaded, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
-        diagnostics=[name for name in arguments.diagnostics.split(",") if name],
+        diagnostics=names_in(arguments.diagnostics),
         save_pictures=arguments.save_pictures)
     report(result, out_dir)
     return 0
@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def report(result, out_dir):
     """Print the means, and what a reader should know about them."""
+    if result.damaged:
+        print(f"{result.damaged} rows had been changed since they were written, and were computed again")
     if result.kept:
         print(f"{result.kept} of {len(result.rows)} images had been scored before with the same weights, "
               "data and protocol, and were not computed again (--fresh does)")

@@ -1,11 +1,60 @@
 """All scores of a comparison in one place: per image, means, differences; the numbers behind every table."""
-import csv
+import functools
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from k3dn_plugin.comparison.statistics import PairedDifference, paired_difference, spread
-from k3dn_plugin.errors import OptionError
+import numpy as np
+from torch.utils.data import Dataset
+
+from k3dn_plugin.comparison.contestants import Contestant
+from k3dn_plugin.comparison.settings import Settings
+from k3dn_plugin.comparison.statistics import (
+    Interval,
+    PairedDifference,
+    holm,
+    paired_difference,
+    spread,
+    table_of,
+    two_level_interval,
+)
+from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.evaluation.results import RowFile
 from k3dn_plugin.registry import METRICS
+
+# What the mean of a PSNR takes for identical images: their infinity would hide all other images.
+IDENTICAL = 100.0
+
+
+@dataclass
+class Entry:
+    """A contestant and all that is known of it, by seed where it was trained here.
+
+    Attributes:
+        contestant, origin: who it is and where its weights come from, in words.
+        file: its label as a file name.
+        runs: seed -> result of training.
+        scores: seed -> summary of scoring.
+        folders: seed -> where its scores lie.
+        cost: as `measure_restorers` gives it.
+        chosen_on: hash of the data by whose scores the weights were chosen, where that is known.
+    """
+
+    contestant: Contestant
+    origin: str
+    file: str
+    runs: dict = field(default_factory=dict)
+    scores: dict = field(default_factory=dict)
+    folders: dict = field(default_factory=dict)
+    cost: dict = field(default_factory=dict)
+    chosen_on: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        return self.contestant.label
 
 
 @dataclass
@@ -16,12 +65,13 @@ class Comparison:
         entries: the contestants with all that is known of each.
         settings, protocol, data: what held for all.
         metrics: names in the protocol's order; the first one ranks.
-        rows: one an image, contestant and seed: `label`, `seed`, `name`, `group` and the metrics.
+        rows: one an image, contestant and seed: `label`, `seed`, `name`, `group`, the metrics and, as `input_...`,
+            those of the blurred input.
         reference: label of the contestant that the others are compared with.
     """
 
-    entries: list
-    settings: object
+    entries: list[Entry]
+    settings: Settings
     protocol: dict
     data: dict
     metrics: list[str]
@@ -29,11 +79,12 @@ class Comparison:
     reference: str
 
     @classmethod
-    def of(cls, entries, settings, protocol, dataset) -> "Comparison":
+    def of(cls, entries: Sequence[Entry], settings: Settings, protocol: str, dataset: Dataset) -> "Comparison":
         """Gather the scored entries.
 
         Raises:
             OptionError: they were scored by different protocols or on different data.
+            DataError: scores were changed since they were written, or images are missing.
         """
         summaries = [summary for entry in entries for summary in entry.scores.values()]
         for what in ("protocol", "data_hash"):
@@ -43,13 +94,12 @@ class Comparison:
                 raise OptionError(f"the scores come from different {what.replace('_hash', '')}s and do not belong in "
                                   "one table; score all anew under another --out")
         rows = [row for entry in entries for seed, folder in entry.folders.items()
-                for row in _rows(entry.label, seed, folder / "per_image.csv")]
-        known = ("label", "seed", "name", "group", "seconds", "tiling")
-        metrics = list(dict.fromkeys(key for row in rows for key in row if key not in known))
+                for row in _rows(entry.label, seed, folder / "per_image.csv", len(dataset))]
+        metrics = list(dict.fromkeys(key for row in rows for key in row if key not in FACTS and not _of_input(key)))
         names = list(summaries[0]["protocol"]["metrics"])
         metrics = names + [key for key in metrics if key not in names]
-        return cls(entries, settings, summaries[0]["protocol"],
-                   {"name": dataset.card.name, "hash": dataset.card.hash, "images": len(dataset),
+        return cls(list(entries), settings, summaries[0]["protocol"],
+                   {"name": dataset.card.name, "hash": summaries[0]["provenance"]["data_hash"], "images": len(dataset),
                     "path": str(settings.data)}, metrics, rows, settings.reference or entries[0].label)
 
     @property
@@ -57,56 +107,119 @@ class Comparison:
         """The metric that ranks."""
         return self.metrics[0]
 
-    def scores(self, label: str, metric: str, group: str | None = None) -> dict[str, float]:
-        """A contestant's metric by image, the mean over its seeds."""
-        found = {}
+    def entry(self, label: str) -> Entry:
+        """Return the contestant with a label."""
+        return next(one for one in self.entries if one.label == label)
+
+    @functools.cached_property
+    def _table(self) -> dict[str, dict[str, dict[object, dict]]]:
+        """Label -> image -> seed -> row."""
+        found: dict = {}
         for row in self.rows:
-            if row["label"] == label and row.get(metric) is not None and group in (None, row["group"]):
-                found.setdefault(row["name"], []).append(row[metric])
-        return {name: sum(values) / len(values) for name, values in found.items()}
+            found.setdefault(row["label"], {}).setdefault(row["name"], {})[row["seed"]] = row
+        return found
+
+    def by_seed(self, label: str, metric: str, group: str | None = None) -> dict[str, list[float]]:
+        """Return a contestant's metric by image: one value a seed, in the seeds' order."""
+        found = {}
+        for name, rows in self._table[label].items():
+            values = [row.get(metric) for row in rows.values() if group in (None, row["group"])]
+            if values and all(value is not None for value in values):
+                found[name] = [_finite(value) for value in values]
+        return found
+
+    def scores(self, label: str, metric: str, group: str | None = None) -> dict[str, float]:
+        """Return a contestant's metric by image, the mean over its seeds."""
+        return {name: sum(values) / len(values) for name, values in self.by_seed(label, metric, group).items()}
 
     def mean(self, label: str, metric: str, group: str | None = None) -> float | None:
-        """Over the images, of the means over seeds."""
+        """Return the mean over the images, of the means over seeds."""
         values = list(self.scores(label, metric, group).values())
         return sum(values) / len(values) if values else None
 
+    @functools.cache  # noqa: B019 - a comparison lives as long as the process
+    def interval(self, label: str, metric: str) -> Interval | None:
+        """Return the mean over images and seeds with its interval."""
+        found = self.by_seed(label, metric)
+        return two_level_interval(table_of(found, list(found))) if found else None
+
     def over_seeds(self, label: str, metric: str) -> tuple[float, float | None] | None:
-        """Mean and standard deviation, over seeds, of the mean over images."""
-        by_seed = {}
-        for row in self.rows:
-            if row["label"] == label and row.get(metric) is not None:
-                by_seed.setdefault(row["seed"], []).append(row[metric])
-        return spread(sum(v) / len(v) for v in by_seed.values()) if by_seed else None
+        """Return mean and standard deviation, over seeds, of the mean over images."""
+        found = self.by_seed(label, metric)
+        return spread(table_of(found, list(found)).mean(1)) if found else None
+
+    def gain(self, label: str, metric: str) -> float | None:
+        """Return the mean over images of what a contestant gains over the blurred input; positive is better."""
+        ours, blurred = self.scores(label, metric), self.scores(label, f"input_{metric}")
+        both = [ours[name] - blurred[name] for name in ours if name in blurred]
+        return (1 if higher_is_better(metric) else -1) * float(np.mean(both)) if both else None
+
+    @functools.cache  # noqa: B019
+    def differences(self, metric: str) -> Mapping[str, PairedDifference]:
+        """Return the difference of every other contestant from the reference, corrected for their number (Holm)."""
+        theirs, found = self.by_seed(self.reference, metric), {}
+        for entry in self.entries:
+            ours = self.by_seed(entry.label, metric)
+            if entry.label != self.reference and set(ours) & set(theirs):
+                found[entry.label] = paired_difference(
+                    ours, theirs, higher_is_better=higher_is_better(metric), identical=self._identical(entry))
+        return holm(found)
+
+    def _identical(self, entry: Entry) -> bool:
+        """Whether a contestant has the reference's weights and settings."""
+        def content(one: Entry) -> list:
+            return sorted([summary["provenance"][key] for key in ("restorer", "weights_hash", "settings_hash")]
+                          for summary in one.scores.values())
+        return content(entry) == content(self.entry(self.reference))
 
     def difference(self, label: str, metric: str) -> PairedDifference | None:
-        """From the reference, paired by image; None for the reference itself."""
-        ours, theirs = self.scores(label, metric), self.scores(self.reference, metric)
-        if label == self.reference or not set(ours) & set(theirs):
-            return None
-        return paired_difference(ours, theirs, higher_is_better=higher_is_better(metric))
+        """Return the difference from the reference; None for the reference itself."""
+        return self.differences(metric).get(label)
 
     def groups(self) -> list[str]:
-        """Labels of the images (indoor, outdoor), sorted."""
+        """Return the labels of the images (indoor, outdoor), sorted."""
         return sorted({row["group"] for row in self.rows} - {""})
 
-    def ranked(self) -> list:
-        """The entries, best first."""
+    def ranked(self) -> list[Entry]:
+        """Return the entries, best first."""
         sign = -1 if higher_is_better(self.first) else 1
         return sorted(self.entries, key=lambda entry: sign * (self.mean(entry.label, self.first) or 0))
 
+    def __hash__(self) -> int:
+        return id(self)
+
 
 def higher_is_better(metric: str) -> bool:
-    """Whether more of a metric is better; scores that are no registered metric are in dB."""
+    """Return whether more of a metric is better; scores that are no registered metric are in dB."""
     if metric in METRICS.names():
         return bool(getattr(METRICS.get(metric), "higher_is_better", True))
-    return True
+    return not metric.startswith(("map_", "harm_"))
 
 
-def _rows(label, seed, path):
-    known = ("index", "name", "group", "seconds", "tiling", "same_as_whole")
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            scores = {k: float(v) if v else None for k, v in row.items()
-                      if k not in known and not k.startswith("input_")}
-            yield {"label": label, "seed": "" if seed is None else seed, "name": row["name"], "group": row["group"],
-                   **scores, "seconds": float(row["seconds"]), "tiling": row["tiling"]}
+def unit(metric: str) -> str:
+    """Return a metric's unit, or the empty string."""
+    if metric in METRICS.names():
+        return str(getattr(METRICS.get(metric), "unit", ""))
+    return "" if metric.startswith("map_") else "dB"
+
+
+FACTS = ("label", "seed", "name", "group", "seconds", "tiling")
+
+
+def _of_input(key: str) -> bool:
+    return key.startswith("input_")
+
+
+def _finite(value: float) -> float:
+    return math.copysign(IDENTICAL, value) if math.isinf(value) else value
+
+
+def _rows(label: str, seed: int | None, path: Path, count: int) -> Iterator[dict]:
+    rows = RowFile.at(path).rows()
+    if len(rows) != count:
+        raise DataError(f"{path}: {len(rows)} whole and unchanged rows, expected {count}. Run the same command again: "
+                        "what is missing is scored anew")
+    for row in rows:
+        yield {"label": label, "seed": "" if seed is None else seed, "name": row.name, "group": row.group,
+               **row.scores, **{f"input_{name}": value for name, value in row.input_scores.items()},
+               "seconds": row.seconds, "tiling": row.tiling}

@@ -1,123 +1,107 @@
-"""The comparison itself: train where asked, score, measure, and write the report's folder."""
+"""The comparison itself: train where asked, score, measure, and write the report's folder.
+
+OUT/plan.json                  what is compared; another plan is refused in the same folder
+OUT/runs/LABEL_seedN/          a training: recipe, states, weights, trained.json
+OUT/scores/LABEL[_seedN]/      its scores: per_image.csv, scenes/, scored.json
+OUT/report.html, table.*, results.csv, figures
+"""
 import json
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
+from torch import nn
+from torch.utils.data import Dataset
 
-from k3dn_plugin.comparison.budget import Budget, iterations_of, shortened
-from k3dn_plugin.comparison.collect import Comparison
-from k3dn_plugin.comparison.contestants import ORIGINS, Contestant, file_name
-from k3dn_plugin.comparison.measure import measure_restorers
+from k3dn_plugin.comparison.backends.local import LocalBackend
+from k3dn_plugin.comparison.budget import iterations_of, seconds_of_steps, shortened
+from k3dn_plugin.comparison.collect import Comparison, Entry
+from k3dn_plugin.comparison.contestants import ORIGINS, Contestant
+from k3dn_plugin.comparison.jobs import Backend, Job, Needs, read_json, run_jobs
 from k3dn_plugin.comparison.pictures import chosen_scenes
 from k3dn_plugin.comparison.report import write_report
-from k3dn_plugin.comparison.runner import Piece, run_pieces
+from k3dn_plugin.comparison.settings import Settings
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.evaluation.cost import FULL_FRAME
+from k3dn_plugin.evaluation.measure import measure_restorers
+from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
+from k3dn_plugin.evaluation.provenance import (
+    code_hash,
+    data_hash,
+    describe_data,
+    foreign_code,
+    settings_hash,
+    text_hash,
+    versions,
+)
+from k3dn_plugin.evaluation.results import plain, write_json
 from k3dn_plugin.evaluation.run import scored_dataset, usual_protocol
-from k3dn_plugin.files import atomic_write
-from k3dn_plugin.options import load_options
-from k3dn_plugin.registry import PROTOCOLS
+from k3dn_plugin.files import FolderLock, atomic_write, file_hash, file_names
+from k3dn_plugin.options import Options, load_options
+from k3dn_plugin.registry import DATASETS, PROTOCOLS
+from k3dn_plugin.training.stages import plan_stages
 from k3dn_plugin.zoo.baseline import DO_NOTHING
 from k3dn_plugin.zoo.load import load_restorer
 from k3dn_plugin.zoo.weights import read_weights
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What holds for all contestants.
-
-    Attributes:
-        out: the folder of the comparison.
-        data: the store that is scored on.
-        protocol: its name; None takes the data's usual one.
-        budget: of training; None trains each recipe for its own length.
-        seeds: one training run each.
-        jobs, devices: processes at a time, and what they run on.
-        reference: label of the contestant that the others are compared with; None takes the first.
-        size: (rows, columns) at which MACs are counted. latency_size: at which restorers are timed.
-        scenes: how many scenes are shown.
-        metrics, diagnostics: beside those of the protocol.
-        published: overlay quoted figures.
-    """
-
-    out: Path
-    data: str
-    protocol: str | None = None
-    budget: Budget | None = None
-    seeds: tuple[int, ...] = (1,)
-    jobs: int = 1
-    devices: tuple[str, ...] = ("cpu",)
-    reference: str | None = None
-    size: tuple[int, int] = FULL_FRAME
-    latency_size: tuple[int, int] = (256, 256)
-    scenes: int = 3
-    max_memory_gb: float | None = None
-    metrics: tuple[str, ...] = ()
-    diagnostics: tuple[str, ...] = ()
-    published: bool = False
-
-
-@dataclass
-class Entry:
-    """A contestant and all that is known of it, by seed where it was trained here."""
-
-    contestant: Contestant
-    origin: str
-    runs: dict = field(default_factory=dict)      # seed -> result of training
-    scores: dict = field(default_factory=dict)    # seed -> result of scoring
-    folders: dict = field(default_factory=dict)   # seed -> where its scores lie
-    cost: dict = field(default_factory=dict)
-
-    @property
-    def label(self):
-        return self.contestant.label
-
-
-def compare(contestants, settings: Settings, *, say=print) -> Path:
+def compare(contestants: Sequence[Contestant], settings: Settings, *, log: Callable[[str], object] = print,
+            backend: Backend | None = None) -> Path:
     """Run the comparison and write its folder; returns the path of report.html.
 
     Interrupted at any moment, the same call goes on: training from its last state, scoring from its last image.
 
+    Args:
+        backend: where jobs run; None takes processes of this machine.
+
     Raises:
         OptionError: the folder holds another comparison, or the reference is not a contestant.
+        StorageError: another process is at this folder.
     """
     labels = [one.label for one in contestants]
     if settings.reference is not None and settings.reference not in labels:
         raise OptionError(f"--reference {settings.reference!r}: not one of {', '.join(labels)}")
+    if len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds, default=-1) < 0:
+        raise OptionError(f"--seeds {' '.join(map(str, settings.seeds))}: expected different whole numbers from 0 on")
     dataset = scored_dataset(None, settings.data)
-    protocol = settings.protocol or usual_protocol(dataset)
-    PROTOCOLS.build({"type": protocol, "extra_metrics": settings.metrics}).check(dataset.card)
-    _keep_plan(contestants, settings, protocol, dataset)
-    entries = [Entry(one, _origin(one)) for one in contestants]
-    _train(entries, settings, say)
-    _score(entries, settings, protocol, chosen_scenes(dataset, settings.scenes), say)
-    say("measuring parameters, MACs, latency and memory")
-    _measure(entries, settings)
-    comparison = Comparison.of(entries, settings, protocol, dataset)
-    return write_report(comparison)
+    name = settings.protocol or usual_protocol(dataset)
+    protocol = PROTOCOLS.build({"type": name, "extra_metrics": settings.metrics})
+    protocol.check(dataset.card)
+    backend = backend or LocalBackend(jobs=settings.jobs, devices=settings.devices)
+    with FolderLock(settings.out, "comparing"):
+        _keep_plan(contestants, settings, name, dataset)
+        files = file_names(labels)
+        entries = [Entry(one, _origin(one), files[one.label], chosen_on=_chosen_on(one)) for one in contestants]
+        _train(entries, settings, backend, log)
+        _score(entries, settings, protocol, dataset, backend, log)
+        log("measuring parameters, MACs, latency and memory")
+        _measure(entries, settings)
+        return write_report(Comparison.of(entries, settings, name, dataset))
 
 
-def _keep_plan(contestants, settings, protocol, dataset):
+def _keep_plan(contestants: Sequence[Contestant], settings: Settings, protocol: str, dataset: Dataset) -> None:
     """Write plan.json, or refuse a folder that holds another plan."""
-    plan = {"contestants": [{"label": c.label, "recipe": str(c.recipe or ""), "weights": str(c.weights or ""),
-                             "overrides": list(c.overrides)} for c in contestants],
-            "data": str(settings.data), "data_hash": dataset.card.hash, "protocol": protocol,
-            "budget": settings.budget.words() if settings.budget else None, "seeds": list(settings.seeds),
-            "metrics": list(settings.metrics), "diagnostics": list(settings.diagnostics)}
+    plan = plain({
+        "contestants": [{"label": c.label, "recipe": str(c.recipe or ""), "weights": str(c.weights or ""),
+                         "overrides": list(c.overrides)} for c in contestants],
+        "data": str(settings.data), "data_hash": data_hash(dataset), "protocol": protocol,
+        "budget": settings.budget.words() if settings.budget else None, "seeds": list(settings.seeds),
+        "metrics": list(settings.metrics), "diagnostics": list(settings.diagnostics)})
     path = settings.out / "plan.json"
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if there != json.loads(json.dumps(plan)):
-            changed = [key for key in plan if there.get(key) != json.loads(json.dumps(plan))[key]]
-            raise OptionError(f"{settings.out} holds another comparison (different: {', '.join(changed)}). Give the "
-                              "same command to go on with it, or another --out")
+    if not path.is_file():
+        write_json(path, plan)
         return
-    with atomic_write(path, "w", encoding="utf-8") as file:
-        json.dump(plan, file, indent=2)
+    there = read_json(path)
+    if there is None:
+        raise OptionError(f"{path} is damaged: expected the JSON mapping that compare wrote. Delete this file to go on "
+                          "with what lies in the folder, whose results are checked one by one")
+    if there != plan:
+        changed = [key for key in plan if there.get(key) != plan[key]]
+        raise OptionError(f"{settings.out} holds another comparison (different: {', '.join(changed)}). Give the "
+                          "same command to go on with it, or another --out")
 
 
-def _origin(contestant):
+def _origin(contestant: Contestant) -> str:
     if contestant.weights is None:
         return ORIGINS["trained"]
     if str(contestant.weights) == DO_NOTHING:
@@ -128,67 +112,149 @@ def _origin(contestant):
     return ORIGINS["trained"] if contestant.recipe else ORIGINS["given"]
 
 
-def _train(entries, settings, say):
-    pieces = {}
-    for entry in entries:
-        if entry.contestant.weights is not None:
-            continue
-        for seed in settings.seeds:
-            pieces[entry.label, seed] = _training_piece(entry.contestant, settings, seed)
-    run_pieces(list(pieces.values()), jobs=settings.jobs, devices=settings.devices, say=say)
-    for entry in entries:
-        for seed in settings.seeds:
-            if (entry.label, seed) in pieces:
-                entry.runs[seed] = pieces[entry.label, seed].result()
+def _chosen_on(contestant: Contestant) -> str | None:
+    """The hash of the validation data by whose scores a run's best weights were chosen; None for other weights."""
+    if contestant.recipe is None or Path(str(contestant.weights)).name != "best.safetensors":
+        return None
+    block = load_options(contestant.recipe, contestant.overrides).datasets.val
+    return None if block is None else data_hash(DATASETS.build(block.arguments()))
 
 
-def _training_piece(contestant, settings, seed):
-    folder = settings.out / "runs" / f"{file_name(contestant.label)}_seed{seed}"
-    options = load_options(contestant.recipe, contestant.overrides)
-    recipe = shortened(options, iterations_of(options, settings.budget)) if settings.budget else options.as_dict()
-    recipe["name"], recipe["manual_seed"] = "run", seed
-    recipe["path"]["experiments_root"] = str(folder)
-    recipe["logger"]["use_tb_logger"] = False
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "recipe.yml"
+def _train(entries: Sequence[Entry], settings: Settings, backend: Backend, log: Callable[[str], object]) -> None:
+    jobs = {}
+    for entry in entries:
+        if entry.contestant.weights is None:
+            recipe, options = _budgeted(entry, settings)
+            for seed in settings.seeds:
+                jobs[entry.label, seed] = _training_job(entry, settings, seed, recipe, options)
+    run_jobs(list(jobs.values()), backend, log=log)
+    for entry in entries:
+        for seed in settings.seeds:
+            if (entry.label, seed) in jobs:
+                job = jobs[entry.label, seed]
+                result = job.result()
+                entry.runs[seed] = {**result, "weights": str(job.folder / result["weights"])}
+
+
+def _budgeted(entry: Entry, settings: Settings) -> tuple[dict, Options]:
+    """The recipe that fits the budget, as a mapping, and the options that it was made from."""
+    options = load_options(entry.contestant.recipe, entry.contestant.overrides)
+    if settings.budget is None:
+        return options.as_dict(), options
+    seconds = None
+    if settings.budget.kind == "seconds":
+        # Measured once: other seconds at the next call would be another recipe.
+        path = settings.out / "runs" / f"{entry.file}_seconds.json"
+        found = read_json(path)
+        if found is None or found.get("options") != options.hash() or found.get("device") != settings.devices[0]:
+            found = {"options": options.hash(), "device": settings.devices[0],
+                     "seconds": seconds_of_steps(plan_stages(options), settings.devices[0], amp=options.train.amp)}
+            write_json(path, found)
+        seconds = found["seconds"]
+    return shortened(options, iterations_of(options, settings.budget, device=settings.devices[0],
+                                            seconds=seconds)), options
+
+
+def _training_job(entry: Entry, settings: Settings, seed: int, recipe: dict, options: Options) -> Job:
+    folder = settings.out / "runs" / f"{entry.file}_seed{seed}"
+    recipe = {**recipe, "name": "run", "manual_seed": seed,
+              "path": {**recipe["path"], "experiments_root": str(folder)},
+              "logger": {**recipe["logger"], "use_tb_logger": False}}
+    path, gpus = folder / "recipe.yml", _gpus(settings)
+    job = Job("train", f"train {entry.label}, seed {seed}",
+              _training_identity(recipe, options, bool(gpus)), {"recipe": str(path), "device": _device(settings)},
+              folder, folder / "trained.json", Needs(gpus=gpus))
+    if folder.is_dir() and job.stored_key() not in (None, job.key):
+        _put_aside(folder)
     text = yaml.safe_dump(json.loads(json.dumps(recipe)), sort_keys=False)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
         with atomic_write(path, "w", encoding="utf-8") as file:
             file.write(text)
-    spec = {"work": "train", "recipe": str(path), "done": str(folder / "trained.json"),
-            "device": "cpu" if settings.devices[0] == "cpu" else "cuda", "options_hash": load_options(path).hash()}
-    return Piece(f"train {contestant.label}, seed {seed}", spec, folder)
+    return job
 
 
-def _score(entries, settings, protocol, scenes, say):
-    pieces = []
+def _training_identity(recipe: dict, options: Options, on_gpu: bool) -> dict:
+    """What decides the weights that a training ends with: recipe, data, first weights, code; no paths."""
+    plainly = json.loads(json.dumps(recipe))
+    plainly["path"].pop("experiments_root")
+    blocks = [stage.dataset.arguments() for stage in plan_stages(options)]
+    blocks += [options.datasets.val.arguments()] if options.datasets.val is not None else []
+    data = []
+    for block in blocks:
+        dataset = DATASETS.build(block)
+        data.append([data_hash(dataset), describe_data(dataset), foreign_code([dataset])])
+    for block in plainly["datasets"].values():
+        (block or {}).pop("store", None)
+    first = options.path.pretrain_network_g
+    return {"recipe": text_hash(plainly), "data": data, "on_gpu": on_gpu, "code": code_hash(options.custom_imports),
+            "first_weights": file_hash(first) if first and os.path.isfile(first) else str(first),
+            "package": versions()["k3dn_plugin"]}
+
+
+def _put_aside(folder: Path) -> None:
+    """Rename the folder of a training of other content; nothing is deleted."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.older{number}")).exists():
+        number += 1
+    folder.rename(aside)
+
+
+def _score(entries: Sequence[Entry], settings: Settings, protocol: EvaluationProtocol, dataset: Dataset,
+           backend: Backend, log: Callable[[str], object]) -> None:
+    scenes = chosen_scenes(dataset, settings.scenes)
+    common = {"data": data_hash(dataset), "described": describe_data(dataset), "protocol": protocol.facts(),
+              "metrics": list(settings.metrics), "diagnostics": list(settings.diagnostics), "scenes": scenes,
+              "max_memory_gb": settings.max_memory_gb, "on_gpu": bool(_gpus(settings)),
+              "code": foreign_code([dataset, protocol, *protocol.scorers.values()]),
+              "package": versions()["k3dn_plugin"]}
+    jobs = []
     for entry in entries:
         weights = ({None: str(entry.contestant.weights)} if entry.contestant.weights is not None
                    else {seed: run["weights"] for seed, run in entry.runs.items()})
         for seed, path in weights.items():
-            folder = settings.out / "scores" / (file_name(entry.label) + (f"_seed{seed}" if seed is not None else ""))
+            name = entry.file + (f"_seed{seed}" if seed is not None else "")
+            folder = settings.out / "scores" / name
             folder.mkdir(parents=True, exist_ok=True)
-            recipe = folder.parents[1] / "runs" / folder.name / "recipe.yml"
-            spec = {"work": "score", "weights": path, "data": str(settings.data), "protocol": protocol,
+            recipe = settings.out / "runs" / name / "recipe.yml"
+            recipe = str(recipe) if recipe.is_file() else str(entry.contestant.recipe or "")
+            imports = load_options(recipe).custom_imports if recipe else ()
+            identity = {**common, **_content_of(path), "imports": code_hash(imports)}
+            spec = {"weights": path, "data": str(settings.data), "protocol": protocol.name,
                     "metrics": list(settings.metrics), "diagnostics": list(settings.diagnostics), "scenes": scenes,
-                    "folder": str(folder), "done": str(folder / "scored.json"),
-                    "recipe": str(recipe) if recipe.is_file() else str(entry.contestant.recipe or ""),
-                    "device": "cpu" if settings.devices[0] == "cpu" else "cuda",
+                    "folder": str(folder), "recipe": recipe, "device": _device(settings),
                     "max_memory_gb": settings.max_memory_gb}
-            pieces.append((entry, seed, Piece(f"score {folder.name}", spec, folder)))
-    run_pieces([piece for _, _, piece in pieces], jobs=settings.jobs, devices=settings.devices, say=say)
-    for entry, seed, piece in pieces:
-        entry.scores[seed], entry.folders[seed] = piece.result(), piece.folder
+            title = f"score {entry.label}" + (f", seed {seed}" if seed is not None else "")
+            jobs.append((entry, seed, Job("score", title, identity, spec, folder, folder / "scored.json",
+                                          Needs(gpus=_gpus(settings), memory_gb=settings.max_memory_gb))))
+    run_jobs([job for _, _, job in jobs], backend, log=log)
+    for entry, seed, job in jobs:
+        entry.scores[seed], entry.folders[seed] = job.result(), job.folder
 
 
-def _measure(entries, settings):
+def _content_of(weights: str) -> dict:
+    """What a restorer computes with: weights, settings, maps that it reads from files, code of others."""
+    loaded = load_restorer(weights, device="cpu")
+    maps = loaded.restorer.maps_hash() if getattr(loaded.restorer, "maps", ()) else ""
+    return {"weights": loaded.weights_hash, "settings": settings_hash(loaded.restorer, loaded.settings), "maps": maps,
+            "restorer_code": foreign_code([loaded.restorer])}
+
+
+def _gpus(settings: Settings) -> int:
+    return 0 if settings.devices[0] == "cpu" else 1
+
+
+def _device(settings: Settings) -> str:
+    return "cuda" if _gpus(settings) else "cpu"
+
+
+def _measure(entries: Sequence[Entry], settings: Settings) -> None:
     restorers = {entry.label: _restorer(entry) for entry in entries}
-    device = "cpu" if settings.devices[0] == "cpu" else "cuda"
-    costs = measure_restorers(restorers, size=settings.size, latency_size=settings.latency_size, device=device)
+    costs = measure_restorers(restorers, size=settings.size, latency_size=settings.latency_size,
+                              device=_device(settings))
     for entry in entries:
         entry.cost = costs[entry.label]
 
 
-def _restorer(entry):
+def _restorer(entry: Entry) -> nn.Module:
     weights = entry.contestant.weights or next(iter(entry.runs.values()))["weights"]
     return load_restorer(weights, device="cpu").restorer

@@ -1,10 +1,12 @@
 """Who is compared: trained weights, recipes to be trained, or doing nothing."""
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.run import trained_weights
+from k3dn_plugin.files import user_path
+from k3dn_plugin.option_files import find_option_file
 from k3dn_plugin.options import load_options
 from k3dn_plugin.zoo.baseline import DO_NOTHING
 
@@ -29,7 +31,7 @@ class Contestant:
     overrides: tuple[str, ...] = field(default=())
 
 
-def contestants_of(entries, *, train: bool, overrides=()) -> list[Contestant]:
+def contestants_of(entries: Sequence[str], *, train: bool, overrides: Sequence[str] = ()) -> list[Contestant]:
     """The contestants that a user named: option files, weights files, `center`, each perhaps `LABEL=...`.
 
     Args:
@@ -51,13 +53,18 @@ def contestants_of(entries, *, train: bool, overrides=()) -> list[Contestant]:
     return found
 
 
-def _contestant(entry, train, overrides):
+def _contestant(entry: str, train: bool, overrides: tuple[str, ...]) -> Contestant:
     label, equals, path = entry.partition("=")
-    if not equals or not re.fullmatch(r"[\w. -]+", label):
+    # A path may have an equals sign, and a label any character.
+    if not equals or (user_path(entry).exists() and not user_path(path).exists() and path != DO_NOTHING):
         label, path = "", entry
+    elif not label.strip():
+        raise OptionError(f"{entry}: expected LABEL=FILE, found no label before the equals sign")
     if path == DO_NOTHING:
         return Contestant(label or "blurred input", weights=DO_NOTHING)
-    path = Path(path)
+    path = user_path(path)
+    if not path.suffix and find_option_file(path).is_file():  # a shipped recipe by its name
+        path = find_option_file(path)
     if path.suffix in (".yml", ".yaml"):
         options = load_options(path, overrides)
         label = label or options.name
@@ -67,8 +74,3 @@ def _contestant(entry, train, overrides):
     if not path.exists():
         raise OptionError(f"{entry}: no such file; expected an option file (.yml), a weights file, or `center`")
     return Contestant(label or path.stem, weights=path)
-
-
-def file_name(label: str) -> str:
-    """A label as the name of a file or folder."""
-    return re.sub(r"[^\w.-]+", "_", label)

@@ -1,59 +1,98 @@
 """Pictures of the compared scenes: what each restorer made of them, in 8 bits, to be looked at."""
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch.utils.data import Dataset
 
-from k3dn_plugin.data.images import read_image, write_image
+from k3dn_plugin.data.images import read_image
 from k3dn_plugin.evaluation.evaluate import spread
 from k3dn_plugin.evaluation.pictures import detail_window
+from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
+from k3dn_plugin.files import atomic_write
 from k3dn_plugin.zoo.load import LoadedRestorer
 
 DETAIL = 320    # largest side of a detail in the report
 
 
-def chosen_scenes(dataset, count: int) -> list[int]:
+def chosen_scenes(dataset: Dataset, count: int) -> list[int]:
     """Indices of scenes spread evenly over a data set."""
     return sorted(spread(count, len(dataset)))
 
 
-def save_scene_pictures(loaded: LoadedRestorer, dataset, protocol, scenes, folder):
-    """Restore the scenes with these indices and write `restored.png`, `input.png`, `truth.png` of each, 8 bits.
+def save_scene_pictures(loaded: LoadedRestorer, dataset: Dataset, protocol: EvaluationProtocol, scenes: Sequence[int],
+                        folder: str | Path, *, key: str) -> list[Path]:
+    """Restore scenes; write `restored.png`, `input.png`, `truth.png` of each: 8 bits, as the protocol displays them.
 
-    Pictures that are there are kept. They are as the protocol displays images; scores come from floats.
+    Each file says in a text of its own to which job it belongs; those of this job are kept, others are made anew.
+
+    Args:
+        scenes: indices in the data set.
+        key: of the job (`Job.key`).
+
+    Returns:
+        all files that belong to the scenes.
     """
-    folder, todo = Path(folder), []
-    for index in scenes:
-        if not (folder / str(index) / "restored.png").is_file():
-            todo.append(index)
-    if not todo:
-        return
+    folder = Path(folder)
+    files = {index: [folder / str(index) / f"{name}.png" for name in ("restored", "input", "truth")] for index in scenes}
+    todo = [index for index, paths in files.items() if any(_key_of(path) != key for path in paths)]
     for index in todo:
         sample = dataset[index]
         prepared = protocol.prepare(sample)
         frame = loaded.restore_tensor(prepared["lq"][None], prepared["center"][None], loaded.maps_of(sample))
-        images = {"truth": prepared["gt"], "input": protocol.do_nothing(sample, prepared),
-                  "restored": protocol.finish(frame.image[0], prepared)}
-        for name, image in images.items():  # `restored` last: it says that the others are there
-            write_image(folder / str(index) / f"{name}.png", _eight_bits(protocol.display(image)))
+        images = (protocol.finish(frame.image[0], prepared), protocol.do_nothing(sample, prepared), prepared["gt"])
+        for path, image in zip(files[index], images, strict=True):
+            _write_keyed(path, _eight_bits(protocol.display(image)), key)
+    return [path for paths in files.values() for path in paths]
 
 
-def details(folders: dict[str, Path], index: int) -> dict[str, np.ndarray]:
-    """The same detail of a scene for every contestant, and of `input` and `truth`: (h, w, 3) uint8.
+KEY = "k3dn_plugin job"
 
-    It lies where input and truth differ most.
+
+def _write_keyed(path: Path, image: np.ndarray, key: str) -> None:
+    info = PngInfo()
+    info.add_text(KEY, key)
+    with atomic_write(path) as file:
+        Image.fromarray(image).save(file, "PNG", pnginfo=info)
+
+
+def _key_of(path: Path) -> str | None:
+    """The job to which a picture says that it belongs; None where there is no whole picture."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.text.get(KEY)
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+@dataclass(frozen=True)
+class Details:
+    """The same detail of a scene, (h, w, 3) uint8 each: what was put in, what is true, and each restorer's result."""
+
+    blurred: np.ndarray
+    truth: np.ndarray
+    restored: list[np.ndarray]
+
+
+def details(folders: Sequence[Path], index: int) -> Details:
+    """Return the detail of a scene in which input and truth differ most.
 
     Args:
-        folders: by label, where `save_scene_pictures` wrote.
+        folders: where `save_scene_pictures` wrote, one a restorer.
         index: of the scene.
     """
-    import torch  # its own failure is a finding
-    first = next(iter(folders.values())) / str(index)
-    shared = {name: read_image(first / f"{name}.png") for name in ("input", "truth")}
-    floats = [torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1) for image in shared.values()]
+    shared = [read_image(folders[0] / str(index) / f"{name}.png") for name in ("input", "truth")]
+    floats = [torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1) for image in shared]
     rows, columns = (_limited(window) for window in detail_window(*floats))
-    images = {**shared, **{label: read_image(folder / str(index) / "restored.png")
-                           for label, folder in folders.items()}}
-    return {label: np.ascontiguousarray(image[rows, columns]) for label, image in images.items()}
+    blurred, truth, *restored = (
+        np.ascontiguousarray(image[rows, columns])
+        for image in (*shared, *(read_image(folder / str(index) / "restored.png") for folder in folders)))
+    return Details(blurred, truth, restored)
 
 
 def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -63,12 +102,12 @@ def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (255 * colormaps["magma"](np.clip(4 * difference, 0, 1))[..., :3]).astype(np.uint8)
 
 
-def _limited(window):
+def _limited(window: slice) -> slice:
     length = min(window.stop - window.start, DETAIL)
     start = window.start + (window.stop - window.start - length) // 2
     return slice(start, start + length)
 
 
-def _eight_bits(image):
+def _eight_bits(image: torch.Tensor) -> np.ndarray:
     values = image.float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
     return np.ascontiguousarray((255 * values + 0.5).astype(np.uint8))

@@ -1,7 +1,7 @@
 """Scores a restorer on a data set by a protocol: one row an image, resumable, shared among processes."""
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from k3dn_plugin.evaluation.pictures import save_comparison
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import identity, provenance
 from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile
+from k3dn_plugin.files import file_name, file_names
 from k3dn_plugin.registry import PROTOCOLS
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
@@ -59,23 +60,26 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     if world_size > 1:
         loaded = replace(loaded, inference=loaded.inference.changed(share=world_size))
     settings = {**loaded.inference.facts(), "with_input": with_input, "diagnostics": list(diagnostics)}
-    if getattr(restorer, "maps", ()):
-        settings["maps"] = restorer.maps_hash()
-    origin = provenance(loaded.restorer, dataset, settings=settings, device=loaded.device, weights=loaded.facts)
+    if getattr(loaded.restorer, "maps", ()):
+        settings["maps"] = loaded.restorer.maps_hash()
+    origin = provenance(loaded.restorer, dataset, settings=settings, device=loaded.device, weights=loaded.facts,
+                        protocol=protocol, network_g=loaded.settings)
     result = EvaluationResult(rows=[], protocol=protocol.facts(), provenance=origin)
     file = row_file(out_dir, identity(origin, result.protocol), rank, world_size) if out_dir else None
     kept = {}
     if file is not None:
         kept = {row.index: row for row in file.rows()} if resume else {}
+        result.damaged = file.damaged
         if world_size == 1:
             file.keep_other()
         file.start(kept.values())
     mine = range(rank, len(dataset), world_size)
     pictured = spread(save_pictures, len(dataset)) if out_dir else ()
-    run, names = loaded.frames, {}
+    run = loaded.frames
+    names, files = {}, file_names(_all_names(dataset))
     try:
         for index in _with_progress(mine, progress and rank == 0, protocol.name):
-            picture = picture_path(out_dir, kept[index].name) if index in kept and index in pictured else None
+            picture = picture_path(out_dir, kept[index].name, files) if index in kept and index in pictured else None
             if index in kept and (picture is None or picture.exists()):
                 row = kept[index]
                 result.kept += 1
@@ -85,7 +89,8 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
                 if file is not None and index not in kept:
                     file.append(row)
                 if index in pictured:
-                    result.pictures.append(_save_picture(out_dir, row, images, protocol))
+                    result.pictures.append(save_comparison(
+                        picture_path(out_dir, row.name, files), images, row, protocol))
             _check_name(row, names)
             result.rows.append(row)
     finally:
@@ -104,9 +109,9 @@ def row_file(out_dir, identity, rank=0, world_size=1) -> RowFile:
     return RowFile(Path(out_dir) / f"per_image{share}.csv", identity)
 
 
-def picture_path(out_dir, name) -> Path:
-    """Where an image's comparison picture lies."""
-    return Path(out_dir) / "pictures" / f"{str(name).replace('/', '_')}.png"
+def picture_path(out_dir: str | Path, name: str, files: Mapping[str, str] | None = None) -> Path:
+    """Return where an image's comparison picture lies; `files` has the names of all files (`file_names`)."""
+    return Path(out_dir) / "pictures" / f"{(files or {}).get(name) or file_name(name)}.png"
 
 
 def spread(count, length) -> set[int]:
@@ -144,8 +149,9 @@ def group_of(dataset, sample) -> str:
     return str(sample.get("group") or tags.get("place", ""))
 
 
-def _save_picture(out_dir, row, images, protocol):
-    return save_comparison(picture_path(out_dir, row.name), images, row, protocol)
+def _all_names(dataset: object) -> list[str]:
+    """The names of all images where the data set knows them without reading its frames."""
+    return list(getattr(dataset, "names", None) or getattr(getattr(dataset, "store", None), "names", None) or ())
 
 
 def _check_name(row, names):

@@ -78,7 +78,7 @@ class SpearmanDistance(MapMetric):
 
 
 def affine_fit(x, y, weights):
-    """a x + b with the a, b that minimise the weighted squares of a x + b - y; all (N,)."""
+    """A x + b with the a, b that minimise the weighted squares of a x + b - y; all (N,)."""
     total = weights.sum()
     mean_x, mean_y = (weights * x).sum() / total, (weights * y).sum() / total
     spread = (weights * (x - mean_x) ** 2).sum()

@@ -1,8 +1,8 @@
 """Comparison pictures: input, restored and truth with their PSNR, a zoomed detail, the two views.
 
-    | input 24.1 dB | restored 26.8 dB | truth            |     whole frames
-    | detail        | detail           | detail           |     where input and truth differ most
-    | left          | right            | left - right     |     the same detail, the difference around grey
+| input 24.1 dB | restored 26.8 dB | truth            |     whole frames
+| detail        | detail           | detail           |     where input and truth differ most
+| left          | right            | left - right     |     the same detail, the difference around grey
 """
 import cv2
 import numpy as np

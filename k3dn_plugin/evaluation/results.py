@@ -1,5 +1,6 @@
 """Scores image by image, their means, and the files they are kept in."""
 import csv
+import io
 import itertools
 import json
 import math
@@ -8,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.evaluation.provenance import identity
+from k3dn_plugin.evaluation.provenance import identity, text_hash
 from k3dn_plugin.files import atomic_write, storage_error
 
 INPUT = "input_"
+CHECK = "check"      # last column of a row: a hash of all others and of what the row belongs to
+KNOWN = ("index", "name", "group", "seconds", "tiling", "same_as_whole", CHECK)
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,7 @@ class ImageRow:
     @classmethod
     def from_flat(cls, row: dict) -> "ImageRow":
         """The row that `flat` made, read back from a CSV file (all values strings)."""
-        known = ("index", "name", "group", "seconds", "tiling", "same_as_whole")
-        values = {k: float(v) if v else None for k, v in row.items() if k not in known}
+        values = {k: float(v) if v else None for k, v in row.items() if k not in KNOWN}
         return cls(index=int(row["index"]), name=row["name"], group=row["group"],
                    scores={k: v for k, v in values.items() if not k.startswith(INPUT)},
                    input_scores={k[len(INPUT):]: v for k, v in values.items() if k.startswith(INPUT)},
@@ -65,6 +67,7 @@ class EvaluationResult:
         protocol: the protocol's facts (`EvaluationProtocol.facts`).
         provenance: weights, data, settings, device and versions (`provenance.py`).
         kept: images whose rows an earlier, interrupted evaluation had left.
+        damaged: rows that were found changed since they were written, and were computed again.
         pictures: files that were written.
     """
 
@@ -72,6 +75,7 @@ class EvaluationResult:
     protocol: dict
     provenance: dict
     kept: int = 0
+    damaged: int = 0
     pictures: list[Path] = field(default_factory=list)
 
     def means(self, group: str | None = None) -> dict[str, float]:
@@ -84,7 +88,11 @@ class EvaluationResult:
                  **{INPUT + n: None for row in rows for n in row.input_scores}}
         flat = [row.flat() for row in rows]
         found = {name: [row[name] for row in flat if row.get(name) is not None] for name in names}
-        return {name: math.fsum(values) / len(values) for name, values in found.items() if values}
+        return {name: mean_of(values) for name, values in found.items() if values}
+
+    def identity(self) -> dict:
+        """What the scores belong to; see `provenance.identity`."""
+        return identity(self.provenance, self.protocol)
 
     def groups(self) -> list[str]:
         """The groups that occur, sorted; none where the data set has no labels."""
@@ -126,6 +134,7 @@ class EvaluationResult:
         rows = {row.index: row for result in results for row in result.rows}
         return cls(rows=[rows[i] for i in sorted(rows)], protocol=results[0].protocol,
                    provenance=results[0].provenance, kept=sum(r.kept for r in results),
+                   damaged=sum(r.damaged for r in results),
                    pictures=[p for r in results for p in r.pictures])
 
     def write(self, folder) -> Path:
@@ -134,11 +143,20 @@ class EvaluationResult:
         The files in which several processes kept their shares are then no longer needed, and removed.
         """
         folder = Path(folder)
-        RowFile(folder / "per_image.csv", identity(self.provenance, self.protocol)).start(self.rows)
+        RowFile(folder / "per_image.csv", self.identity()).start(self.rows)
         write_json(folder / "summary.json", self.summary())
         for share in folder.glob("per_image.*of*.*"):
             share.unlink(missing_ok=True)
         return folder / "summary.json"
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Return the mean, in which infinity stands where any value is infinite (PSNR of identical images), never NaN."""
+    values = list(values)
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) == len(values):
+        return math.fsum(values) / len(values)
+    return next(value for value in values if not math.isfinite(value))
 
 
 def check_one_protocol(results):
@@ -161,29 +179,55 @@ class RowFile:
         self.path = Path(path)
         self.sidecar = self.path.with_suffix(".identity.json")
         self.identity = plain(identity)
+        self.damaged = 0
+
+    @property
+    def _key(self) -> str:
+        return text_hash(self.identity)
+
+    @classmethod
+    def at(cls, path: Path) -> "RowFile":
+        """The file as it lies there, with the identity that is kept beside it."""
+        file = cls(path, {})
+        file.identity = file.stored_identity()
+        return file
 
     def rows(self) -> list[ImageRow]:
-        """The rows there, if they belong to the same identity; a row cut short by a kill is left out."""
-        if self.stored_identity() != self.identity:
+        """The whole and unchanged rows there, if they belong to the same identity; `damaged` counts the others.
+
+        A row cut short by a kill is left out without being counted.
+        """
+        self.damaged = 0
+        if self.identity is None or self.stored_identity() != self.identity:
             return []
         try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, ValueError):
+            text = self.path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError:
             return []
-        rows = []
-        for row in csv.DictReader(text[:text.rfind("\n") + 1].splitlines()):
+        rows = {}
+        # A name may hold a line break, so lines are the reader's matter.
+        for row in csv.DictReader(io.StringIO(text[:text.rfind("\n") + 1], newline="")):
             try:
-                rows.append(ImageRow.from_flat(row))
+                if row.get(CHECK) != self._check(row):
+                    raise ValueError(row.get("name"))
+                one = ImageRow.from_flat(row)
+                rows[one.index] = one
             except (KeyError, TypeError, ValueError):
-                break
-        return rows
+                self.damaged += 1
+        return list(rows.values())
+
+    def _check(self, row: dict) -> str:
+        """The hash of a row and of what it belongs to."""
+        values = [[str(key), "" if value is None else str(value)] for key, value in row.items() if key != CHECK]
+        return text_hash([self._key, values], 12)
 
     def stored_identity(self):
         """What the rows in the file belong to, or None where there is no file or it cannot be read."""
         try:
-            return json.loads(self.sidecar.read_text(encoding="utf-8")) if self.path.exists() else None
+            found = json.loads(self.sidecar.read_text(encoding="utf-8")) if self.path.exists() else None
         except (OSError, ValueError):
             return None
+        return found if isinstance(found, dict) else None
 
     def keep_other(self):
         """Move results that belong to something else into a folder of their own, `older_<weights>`."""
@@ -216,9 +260,9 @@ class RowFile:
         except OSError as error:
             raise storage_error(self.path, error) from error
 
-    @staticmethod
-    def _write(file, row):
+    def _write(self, file, row):
         flat = row.flat()
+        flat[CHECK] = self._check(flat)
         writer = csv.DictWriter(file, list(flat))
         if file.tell() == 0:
             writer.writeheader()

@@ -7,6 +7,7 @@ from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.evaluation.evaluate import evaluate
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.results import EvaluationResult
+from k3dn_plugin.files import FolderLock
 from k3dn_plugin.registry import DATASETS, check_arguments
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
@@ -31,9 +32,15 @@ def evaluate_weights(weights: str | os.PathLike | LoadedRestorer, dataset: Any, 
         DataError, OptionError, StorageError: as `evaluate`.
     """
     loaded = weights if isinstance(weights, LoadedRestorer) else load_restorer(weights)
-    result = evaluate(loaded, dataset, protocol, out_dir=out_dir, resume=not fresh, **settings)
-    result.write(out_dir)
+    with FolderLock(out_dir, "scoring"):
+        result = evaluate(loaded, dataset, protocol, out_dir=out_dir, resume=not fresh, **settings)
+        result.write(out_dir)
     return result
+
+
+def names_in(text: str | None) -> tuple[str, ...]:
+    """Return the names in a list with commas, blanks around them left out."""
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
 
 
 def trained_weights(options) -> Path:

@@ -1,8 +1,10 @@
 """`SimulatedDualPixelDataset`: dual-pixel pairs made while they are asked for, from photographs or RGB-D."""
 import contextlib
 import functools
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +20,7 @@ from k3dn_plugin.simulation.pairs import draw_scene, random_source
 from k3dn_plugin.simulation.psf import MEASURED
 from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd, draw_rgbd_scene
 from k3dn_plugin.simulation.settings import DEFAULTS, SimulationSettings, check_settings
-from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
+from k3dn_plugin.simulation.sources import Photographs, RgbdFolder, hash_of_files
 
 
 @DATASETS.register_module()
@@ -133,6 +135,14 @@ class SimulatedDualPixelDataset(Dataset):
             center="mean", truth=True, maps={m: facts[f"{m}_unit"] for m in ("disparity", "defocus")},
             augment="none", facts=facts)
 
+    def fingerprint(self) -> str:
+        """Return what decides the samples, in one text: all settings and the content of photographs, depth and bank."""
+        bank = "" if self.settings.bank is None else hash_of_files(_files_of(self.settings.bank))
+        facts = {**asdict(self.settings), "bank": bank, "rgbd": asdict(self._rgbd),
+                 "seed": self.seed, "length": self.length, "fixed": self.fixed,
+                 "pictures": self._photos.content_hash()}
+        return json.dumps(facts, sort_keys=True, default=str)
+
     def __len__(self) -> int:
         return self.length
 
@@ -194,6 +204,12 @@ def _floats(frame: np.ndarray) -> np.ndarray:
 def _range(values: Sequence) -> tuple:
     """A range from an option file, which is a list there."""
     return tuple(values)
+
+
+def _files_of(source: str) -> list[Path]:
+    """The file, or all files below a folder."""
+    path = Path(source)
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 def _check_device(device: str) -> None:

@@ -2,6 +2,7 @@
 
 All are read when they are needed, by the process that needs them, and the last ones stay in memory.
 """
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from k3dn_plugin.data.images import FULL_SCALE, read_image
 from k3dn_plugin.data.listing import list_files, stem
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import file_hash
 from k3dn_plugin.simulation.color import srgb_to_linear
 from k3dn_plugin.simulation.layers import fill_holes
 from k3dn_plugin.simulation.photographs import ENDINGS, bundled_photographs, photographs_in
@@ -74,6 +76,10 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.names)
 
+    def content_hash(self) -> str:
+        """Return a fingerprint of the pictures' content, the same wherever they lie."""
+        return self.store.hash if self.store is not None else hash_of_files(self.names)
+
     def __getitem__(self, index: int) -> Photograph:
         name = self.names[index]
         if self.store is None:
@@ -117,6 +123,11 @@ class RgbdFolder:
     def __len__(self) -> int:
         return len(self._files)
 
+    def content_hash(self) -> str:
+        """Return a fingerprint of pictures and depth, the same wherever they lie."""
+        files = hash_of_files([path for _, *paths in self._files for path in paths])
+        return f"{files} {self.scale} {self.encoding}"
+
     def __getitem__(self, index: int) -> RgbdPicture:
         name, rgb, depth = self._files[index]
         image, known = self._cache.load(name, lambda: self._load(rgb, depth))
@@ -138,6 +149,14 @@ class RgbdFolder:
         filled = fill_holes(torch.from_numpy(np.where(known, depth, 0).astype(np.float32))[None],
                             torch.from_numpy(known[None].astype(np.float32)))[0]
         return image, filled
+
+
+def hash_of_files(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 of the files' names and contents, in their order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{Path(path).name} {file_hash(path)}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 class _Cache(LRUCache):

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from k3dn_plugin.comparison.runner import Piece, run_pieces
+from k3dn_plugin.comparison.backends.local import LocalBackend
+from k3dn_plugin.comparison.jobs import Job, run_jobs
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.errors import TrainingError
 from k3dn_plugin.registry import ARCHS
@@ -63,7 +64,7 @@ def rows_of(path):
 
 def test_a_killed_comparison_goes_on(compared):
     _, printed, _ = compared
-    assert "done before and are kept" in printed and "report:" in printed
+    assert "were done before and are kept" in printed and "report:" in printed
 
 
 def test_numbers_are_those_of_the_pictures_and_the_rows(compared):
@@ -77,7 +78,7 @@ def test_numbers_are_those_of_the_pictures_and_the_rows(compared):
     assert {row["origin"] for row in rows} == {"trained here", "center view"}
     assert all(row["weights_hash"] and row["data_hash"] and row["protocol"] == "dpdd16" for row in rows)
     # The saved pictures have 8 bits, so their PSNR is that of the floats but for rounding.
-    scene = out / "scores" / "blurred_input" / "scenes" / "0"
+    scene = next((out / "scores").glob("blurred_input-*")) / "scenes" / "0"
     restored, truth = (read_image(scene / f"{name}.png").astype(float) / 255 for name in ("restored", "truth"))
     psnr = -10 * np.log10(np.mean((restored - truth) ** 2))
     name = sorted({row["name"] for row in rows})[0]
@@ -104,10 +105,30 @@ def test_another_plan_is_refused_and_the_same_does_nothing(compared):
     assert json.loads((out / "plan.json").read_text())["seeds"] == [1]
 
 
-def test_a_failed_piece_names_its_log(tmp_path):
-    spec = {"work": "train", "recipe": str(tmp_path / "missing.yml"), "done": str(tmp_path / "d.json"), "device": "cpu"}
+def test_a_failed_job_names_its_log(tmp_path):
+    spec = {"recipe": str(tmp_path / "missing.yml"), "device": "cpu"}
+    job = Job("train", "train x", {"recipe": "?"}, spec, tmp_path, tmp_path / "d.json")
     with pytest.raises(TrainingError, match=r"train x failed; its log .*train.log ends with:\n.*missing.yml"):
-        run_pieces([Piece("train x", spec, tmp_path)], say=lambda text: None)
+        run_jobs([job], LocalBackend(), log=lambda text: None)
+
+
+def test_one_changed_digit_is_noticed(compared):
+    """A changed score is not believed: the job is undone, and the same command scores that image anew."""
+    out, _, command = compared
+    path = next((out / "scores").glob("one_seed1/per_image.csv"))
+    before, table = path.read_text(encoding="utf-8"), (out / "table.csv").read_text(encoding="utf-8")
+    column = before.splitlines()[0].split(",").index("psnr")
+    value = before.splitlines()[1].split(",")[column]
+    path.write_text(before.replace(value, "4" + value[1:], 1), encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "score one, seed 1" in done.stdout and "score two" not in done.stdout
+    scores = [[row[key] for row in rows_of(path) for key in ("name", "psnr", "mae")], table]
+    again = (out / "table.csv").read_text(encoding="utf-8")
+    assert value in scores[0] and again.split(",one,")[0][:40] == table[:40]
+    means = {name: [float(row["psnr"]) for row in csv.DictReader(text.splitlines()) if row["restorer"] == "one"]
+             for name, text in (("before", table), ("after", again))}
+    assert means["before"] == means["after"]
 
 
 ACTIONS = """<script>

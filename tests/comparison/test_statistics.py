@@ -5,7 +5,7 @@ from scipy.stats import binomtest
 
 from k3dn_plugin.comparison.budget import Budget, iterations_of, shortened
 from k3dn_plugin.comparison.collect import higher_is_better
-from k3dn_plugin.comparison.contestants import contestants_of, file_name
+from k3dn_plugin.comparison.contestants import contestants_of
 from k3dn_plugin.comparison.matrix import matrix_of, parse_choices
 from k3dn_plugin.comparison.published import published_figures
 from k3dn_plugin.comparison.statistics import bootstrap_interval, paired_difference, sign_test, spread
@@ -108,7 +108,6 @@ def test_contestants(tmp_path):
         contestants_of([f"a={DEMO}", "a=options/drbnet_demo.yml"], train=True)
     with pytest.raises(OptionError, match="nowhere.safetensors: no such file"):
         contestants_of(["nowhere.safetensors"], train=False)
-    assert file_name("a + b (c)") == "a_b_c_"
 
 
 def test_the_matrix_is_every_combination_and_each_is_a_recipe():
