@@ -1,7 +1,7 @@
 """Convert a published checkpoint to our safetensors format, with its settings and origin inside.
 
-    k3dn convert dual_pixel_defocus_deblurring.pth -o weights/restormer.safetensors
-    k3dn convert FILE                  # only say what it holds
+k3dn convert dual_pixel_defocus_deblurring.pth -o weights/restormer.safetensors
+k3dn convert FILE                  # only say what it holds
 """
 import argparse
 

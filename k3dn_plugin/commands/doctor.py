@@ -1,7 +1,7 @@
 """Say what is installed, missing or broken, and how to fix it.
 
-    k3dn doctor                           # this installation
-    k3dn doctor data datasets/dpdd        # prepared stores: damage, depth, views swapped or turned
+k3dn doctor                           # this installation
+k3dn doctor data datasets/dpdd        # prepared stores: damage, depth, views swapped or turned
 """
 import argparse
 import sys

@@ -1,6 +1,6 @@
 """Look inside a K3DN: its kernels, their symmetry and spectra, which windows query which, disparity against blur.
 
-    k3dn inspect-kernels --weights experiments/k3dn_demo/models/best.safetensors --data datasets/demo/val.lmdb
+k3dn inspect-kernels --weights experiments/k3dn_demo/models/best.safetensors --data datasets/demo/val.lmdb
 """
 import argparse
 from pathlib import Path

@@ -1,7 +1,7 @@
 """List the papers' numbers beside those that users measured with official files, as a Markdown page.
 
-    k3dn test --weights OFFICIAL_FILE --data datasets/dpdd/test.lmdb --protocol dpdd16 --out results/mine
-    k3dn numbers --add results/mine/summary.json --by "your name" -o docs/numbers.md
+k3dn test --weights OFFICIAL_FILE --data datasets/dpdd/test.lmdb --protocol dpdd16 --out results/mine
+k3dn numbers --add results/mine/summary.json --by "your name" -o docs/numbers.md
 """
 import argparse
 import sys
