@@ -180,7 +180,7 @@ class DMENet(Restorer):
     card: ClassVar[RestorerCard] = RestorerCard(
         title="DMENet",
         paper="Lee, Lee, Cho, Lee: Deep Defocus Map Estimation Using Domain Adaptation",
-        year=2019, venue="CVPR", official_licence="GNU AGPL v3, exemptions by licence",
+        year=2019, venue="CVPR", official_licence="GNU AGPL v3, exemptions by license",
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         # The levels of blur are quantiles over the whole image.
         tiling="approximate", receptive_margin=160, recipe_source="official code", view_order_matters=False,

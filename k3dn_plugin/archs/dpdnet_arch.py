@@ -40,7 +40,7 @@ class DPDNet(Restorer):
         recipe_source="official code",
         notes="`dual_pixel: false` is the single-image network. Its weights retrained by Ruan et al. (2022) "
               "were trained on 8-bit images. One of the three channels before the output layer that dies "
-              "in training stays dead: if a colour never appears, start again with another seed.")
+              "in training stays dead: if a color never appears, start again with another seed.")
 
     tiny_arguments: ClassVar[dict] = {"width": 8}
 

@@ -63,11 +63,11 @@ class KPAC(Restorer):
         title="KPAC",
         paper="Son, Lee, Cho, Lee: "
               "Single Image Defocus Deblurring Using Kernel-Sharing Parallel Atrous Convolutions",
-        year=2021, venue="ICCV", official_licence="GNU AGPL v3, exemptions by licence",
+        year=2021, venue="ICCV", official_licence="GNU AGPL v3, exemptions by license",
         views=("center",), value_range=(-1.0, 1.0), size_rule=SizeRule(multiple=(4, 4)),
         # Channel weights come from the mean over the image; besides, the blocks look far.
         tiling="approximate", receptive_margin=180, view_order_matters=False,
-        recipe_source="only optimiser, learning rate and batch size are published; the rest is ours",
+        recipe_source="only optimizer, learning rate and batch size are published; the rest is ours",
         notes="The published evaluation reads 8 bits. Ruan et al. (2022) retrained the 3-level network.")
 
     tiny_arguments: ClassVar[dict] = {"width": 6}
