@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.table import RESULTS, save, show  # noqa: E402
-from k3dn_plugin.commands import run_tool  # noqa: E402
+from benchmarks.table import RESULTS, save, show
+from k3dn_plugin.commands import run_tool
 
 FULL = (1120, 1680)
 MEMORY_GB = 20

@@ -16,10 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from benchmarks.table import RESULTS, save, show  # noqa: E402
-from k3dn_plugin.commands import run_tool  # noqa: E402
+from benchmarks.table import RESULTS, save, show
+from k3dn_plugin.commands import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 CROP, SMALL, RADIUS = 256, 96, 12.0

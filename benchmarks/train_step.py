@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.restorers import build, chosen  # noqa: E402
-from benchmarks.table import RESULTS, save, show  # noqa: E402
-from k3dn_plugin.commands import run_tool  # noqa: E402
+from benchmarks.restorers import build, chosen
+from benchmarks.table import RESULTS, save, show
+from k3dn_plugin.commands import run_tool
 
 
 def main(argv=None):

@@ -7,6 +7,7 @@ Importing the package is cheap: components load when a registry is first asked f
     sharp = restorer.restore(left, right)    # NumPy (H, W, 3), uint8, uint16 or float; the same type back
 """
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -20,7 +21,7 @@ _LAZY = {
 __all__ = ["__version__", *_LAZY]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

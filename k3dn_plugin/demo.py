@@ -1,6 +1,8 @@
 """`make demo`: from photographs to a restored held-out scene, step by step; what is done already is kept."""
+from collections.abc import Sequence
 from pathlib import Path
 
+from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import PROTOCOLS
@@ -9,7 +11,7 @@ from k3dn_plugin.training import train
 
 
 def run_demo(*, option_file: str = "options/k3dn_demo.yml", data: str = "datasets/demo",
-             overrides: tuple = ()) -> int:
+             overrides: Sequence[str] = ()) -> int:
     """Make the demo's data, train, score on the held-out scene, write pictures, say what comes next.
 
     Returns:
@@ -20,6 +22,8 @@ def run_demo(*, option_file: str = "options/k3dn_demo.yml", data: str = "dataset
     """
     options = load_options(option_file, [f"datasets.train.store={data}/train.lmdb",
                                          f"datasets.val.store={data}/val.lmdb", *overrides])
+    if options.train is None:
+        raise OptionError(f"{option_file}: has no `train`; the demo trains a network first")
     print(f"1/3  making dual-pixel pairs from photographs: {data}", flush=True)
     train_store, val_store = build_demo(data)
     print(f"     {len(train_store.names)} scenes to train on, {len(val_store.names)} of another scene held out; "

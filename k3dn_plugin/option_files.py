@@ -26,7 +26,7 @@ MOST_VALUES = 100_000      # of a file, aliases counted as often as they are use
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses duplicate keys."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Here and not when it is constructed: by then merge keys have put in what they merge, which the
         # mapping's own keys may replace.
         node = super().compose_mapping_node(anchor)
@@ -145,7 +145,7 @@ def _explained(error: Exception) -> str:
         return f"{type(error).__name__}: {error}"
     line = f" ({mark.buffer.splitlines()[mark.line].strip()[:80]})" if mark.buffer and mark.line < len(
         mark.buffer.splitlines()) else ""
-    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{line}"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', error)}{line}"
 
 
 def _check_plain(value: Any, where: str, path: tuple[str, ...], count: list[int], above: tuple[int, ...] = ()) -> None:
@@ -173,7 +173,7 @@ def _check_plain(value: Any, where: str, path: tuple[str, ...], count: list[int]
         raise OptionError(f"{here}: expected text, a number, a list or a mapping, found {type(value).__name__}")
 
 
-def merge(base: Mapping, change: Mapping) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """Return `change` merged into a copy of `base`, by key (module docstring)."""
     change = dict(change)
     replaces = change.pop("_delete_", False) or (
@@ -185,7 +185,7 @@ def merge(base: Mapping, change: Mapping) -> dict[str, Any]:
     return merged
 
 
-def merged_value(before: Mapping, value: Any) -> Any:
+def merged_value(before: Mapping[str, Any], value: Any) -> Any:
     """Return a copy of `value`, merged into the mapping `before` where it is one, too."""
     if isinstance(value, Mapping):
         return merge(before, value)

@@ -1,7 +1,7 @@
 """Option files: YAML with `_base_` inheritance, `--set a.b=c` overrides, every key typed and checked.
 
-    options = load_options("k3dn_dpdd", overrides=["train.optim_g.lr=1e-4"])      # shipped, or a path
-    options.train.optim_g["lr"], options.hash(), options.differences()
+options = load_options("k3dn_dpdd", overrides=["train.optim_g.lr=1e-4"])      # shipped, or a path
+options.train.optim_g["lr"], options.hash(), options.differences()
 """
 import copy
 import hashlib
@@ -11,13 +11,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from k3dn_plugin.errors import OptionError, RegistryError
 from k3dn_plugin.option_files import find_option_file, merge, merged_value, parse_yaml, read_inherited
-from k3dn_plugin.option_schema import DatasetOptions, OptionKeys
+from k3dn_plugin.option_schema import DatasetOptions, OptionKeys, StageOptions, TrainOptions
 from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, MODULES, PROTOCOLS, check_arguments, near
 
 __all__ = ["Options", "apply_override", "check_components", "check_name", "differences", "load_options", "merge",
@@ -28,10 +28,10 @@ class Options(OptionKeys):
     """A checked option file. `as_dict()` is what is stored with a run, `hash()` its fingerprint."""
 
     _source: Path | None = PrivateAttr(None)
-    _recipe: dict = PrivateAttr(default_factory=dict)
-    _raw: dict = PrivateAttr(default_factory=dict)
+    _recipe: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """The resolved options as plain data, defaults included.
 
         Keys that a stage leaves out stay out: they are those of `train`, which null would replace.
@@ -55,11 +55,15 @@ class Options(OptionKeys):
         """`key: recipe's value -> value here`, a line a key that `--set` changed."""
         return differences(self._recipe, self._raw)
 
-    def with_changes(self, changes: Mapping) -> "Options":
+    def with_changes(self, changes: Mapping[str, Any]) -> "Options":
         """A checked copy with `changes` merged in, as a further inheriting file would."""
         options = parse_options(merge(self._raw, changes), source=self._source)
-        options._recipe = self._recipe
+        options.set_origin(self._source, options._raw, recipe=self._recipe)
         return options
+
+    def set_origin(self, source: Path | None, raw: dict[str, Any], *, recipe: dict[str, Any]) -> None:
+        """Note the file that the options come from, its plain data, and those before overrides."""
+        self._source, self._raw, self._recipe = source, raw, recipe
 
 
 def load_options(path: str | Path, overrides: Sequence[str] = (), *, longer: bool = False) -> Options:
@@ -83,11 +87,11 @@ def load_options(path: str | Path, overrides: Sequence[str] = (), *, longer: boo
     if longer:
         _lengthen(raw)
     options = parse_options(raw, source=path)
-    options._recipe = recipe
+    options.set_origin(path, copy.deepcopy(raw), recipe=recipe)
     return options
 
 
-def parse_options(raw: Mapping, source: Path | None = None) -> Options:
+def parse_options(raw: Mapping[str, Any], source: Path | None = None) -> Options:
     """Check plain data against the schema and the components' signatures.
 
     Raises:
@@ -99,7 +103,7 @@ def parse_options(raw: Mapping, source: Path | None = None) -> Options:
         options = Options.model_validate(raw)
     except ValidationError as error:
         raise OptionError(where + _explain(error)) from None
-    options._source, options._raw, options._recipe = source, raw, raw
+    options.set_origin(source, raw, recipe=raw)
     try:
         check_name(options.name)
         for module in options.custom_imports:
@@ -183,14 +187,14 @@ def check_components(options: Options) -> None:
             check_arguments(DATASETS, dataset.arguments(), path=f"{path}.datasets_train")
 
 
-def _check_training(block, path: str) -> None:
+def _check_training(block: TrainOptions | StageOptions, path: str) -> None:
     for name, spec in (block.losses or {}).items():
         check_arguments(LOSSES, spec, path=f"{path}.losses.{name}")
     if block.reblur is not None:
         check_arguments(MODULES, block.reblur, path=f"{path}.reblur")
 
 
-def apply_override(raw: dict, override: str):
+def apply_override(raw: dict[str, Any], override: str) -> None:
     """Apply `a.b.0.c=value` in place; the value is parsed as YAML."""
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
@@ -202,19 +206,21 @@ def apply_override(raw: dict, override: str):
         place = _step(place, key, ".".join(keys[:depth + 1]), override)
     last = keys[-1]
     if isinstance(place, list):
-        place[_index(place, last, dotted, override)] = merged_value({}, value)
+        entries = cast("list[Any]", place)
+        entries[_index(entries, last, dotted, override)] = merged_value({}, value)
     elif last == "type" and place.get("type") not in (None, value):
         # The other arguments belong to the component that is replaced.
         place.clear()
         place["type"] = value
     else:
-        before = place.get(last)
-        place[last] = merged_value(before if isinstance(before, Mapping) else {}, value)
+        before: Any = place.get(last)
+        place[last] = merged_value(cast("Mapping[str, Any]", before) if isinstance(before, Mapping) else {}, value)
 
 
-def _step(place, key, dotted, override):
+def _step(place: Any, key: str, dotted: str, override: str) -> Any:
     if isinstance(place, list):
-        return place[_index(place, key, dotted, override)]
+        entries = cast("list[Any]", place)
+        return entries[_index(entries, key, dotted, override)]
     if place.get(key) is None:
         place[key] = {}
     if not isinstance(place[key], (dict, list)):
@@ -222,24 +228,25 @@ def _step(place, key, dotted, override):
     return place[key]
 
 
-def _index(place, key, dotted, override):
+def _index(place: list[Any], key: str, dotted: str, override: str) -> int:
     if not key.isdigit() or int(key) >= len(place):
         raise OptionError(f"--set {override}: {dotted}: expected an index from 0 to {len(place) - 1}")
     return int(key)
 
 
-def differences(before, after, path="") -> list[str]:
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
     """Lines `key: before -> after` for what differs between two plain structures."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-        lines = []
-        for key in sorted({*before, *after}, key=str):
-            lines += differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        old, new = cast("Mapping[str, Any]", before), cast("Mapping[str, Any]", after)
+        lines: list[str] = []
+        for key in sorted({*old, *new}, key=str):
+            lines += differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
         return lines
     return [] if before == after else [f"{path}: {before!r} -> {after!r}"]
 
 
 def _explain(error: ValidationError) -> str:
-    """pydantic's first complaint in our words, with the nearest valid key."""
+    """Return Pydantic's first complaint in our words, with the nearest valid key."""
     found = error.errors()[0]
     location = [str(p) for p in found["loc"]]
     dotted = ".".join(location)
@@ -254,9 +261,9 @@ def _explain(error: ValidationError) -> str:
     return f"{dotted}: {message}, found {shown} ({type(found['input']).__name__})"
 
 
-def _valid_keys(location) -> list[str]:
-    """The keys of the schema's block at `location`."""
-    model = Options
+def _valid_keys(location: Sequence[str]) -> list[str]:
+    """Return the keys of the schema's block at `location`."""
+    model: type[BaseModel] = Options
     for name in location:
         field = model.model_fields.get(name)
         if field is None:
@@ -268,7 +275,7 @@ def _valid_keys(location) -> list[str]:
     return list(model.model_fields)
 
 
-def _model_in(annotation):
+def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((m for m in map(_model_in, typing.get_args(annotation)) if m is not None), None)

@@ -24,6 +24,8 @@ A recipe with a misspelt or mistyped argument stops in the first second, not aft
 the constructor's signature, types from its annotations (through pydantic, strictly: no "48" for 48). Nested parts (a
 mapping with `type`) are checked the same way.
 """
+# pyright: reportUnnecessaryIsInstance=false
+# Values of option files are checked here at run time, whatever the signatures promise.
 import difflib
 import fnmatch
 import functools
@@ -36,7 +38,7 @@ import typing
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, cast
 
 from k3dn_plugin.errors import OptionError, RegistryError
 
@@ -71,7 +73,9 @@ class ComponentRegistry:
             RegistryError: another component has that name.
         """
         if module is None:
-            return lambda component: self.register_module(name, module=component)
+            def decorator(component: Any) -> Any:
+                return self.register_module(name, module=component)
+            return decorator
         given = getattr(module, self._named_by) if name is None and self._named_by else name
         for each in [given or module.__name__] if given is None or isinstance(given, str) else given:
             there = self._components.get(each, module)
@@ -244,7 +248,7 @@ def check_arguments(registry: ComponentRegistry, spec: Mapping[str, Any], *, giv
             raise OptionError(f"{where}.{name}: {reason}.{near(name, names)} "
                               f"Arguments: {', '.join(names) or 'none'}")
         if isinstance(value, Mapping) and "type" in value:
-            _check_part(value, f"{where}.{name}")
+            _check_part(cast("Mapping[str, Any]", value), f"{where}.{name}")
         elif name in hints:
             arguments[name] = conform(value, hints[name], f"{where}.{name}")
     missing = [n for n, p in signature.parameters.items() if p.default is p.empty

@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "k3dn_plugin"
 
 # From top to bottom; a file imports from its own floor and from those below it.
-FLOORS = ("commands", "demo", "doctor", "bridges", "comparison", "analysis", "training", "evaluation", "zoo", "inference",
-          "simulation", "data", "losses", "archs", "modules", "layers", "options", "option_files", "option_schema",
-          "registry", "files", "errors")
+FLOORS = ("commands", "demo", "doctor", "bridges", "comparison", "analysis", "training", "evaluation", "zoo",
+          "inference", "simulation", "data", "losses", "archs", "modules", "layers", "options", "option_files",
+          "option_schema", "registry", "files", "errors")
 LONGEST = 400
 # Slow or optional packages may be imported inside a function, with a word why; ours only in commands, in an __init__
 # that hands names out lazily, and a bridge, whose import connects it.
@@ -125,8 +125,8 @@ def loaded_by(code):
 @pytest.mark.parametrize("code, never", [
     ("import k3dn_plugin.inference.files, k3dn_plugin.inference.frames, k3dn_plugin.zoo.weights",
      ("training", "evaluation", "comparison")),
-    ("from k3dn_plugin.registry import METRICS; METRICS.names()", ("evaluation.protocols", "evaluation.diagnostics",
-                                                                    "evaluation.map_metrics", "comparison", "training")),
+    ("from k3dn_plugin.registry import METRICS; METRICS.names()",
+     ("evaluation.protocols", "evaluation.diagnostics", "evaluation.map_metrics", "comparison", "training")),
     ("from k3dn_plugin.registry import MAP_METRICS; MAP_METRICS.names()", ("evaluation.protocols", "comparison",
                                                                             "training")),
     ("from k3dn_plugin.registry import PROTOCOLS; PROTOCOLS.names()", ("evaluation.results", "comparison", "training",

@@ -60,7 +60,8 @@ def test_dpdd_is_prepared_with_its_official_lists(installed):
     site = installed.folder.parent / "site"
     found = subprocess.run([sys.executable, "-c", "from k3dn_plugin.data.preparation.dpdd import LISTS; "
                             "print(len((LISTS / 'train_pairs.txt').read_text().splitlines()))"],
-                           cwd=installed.folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(site)})
+                           cwd=installed.folder, capture_output=True, text=True,
+                           env={**os.environ, "PYTHONPATH": str(site)})
     assert int(found.stdout) == len((LISTS / "train_pairs.txt").read_text().splitlines()) > 0
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Compare a network with published outputs: the same as `k3dn check-parity`, from a checkout that need not be installed."""
+"""Compare a network with published outputs: `k3dn check-parity`, from a checkout that need not be installed."""
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from k3dn_plugin.commands import main  # noqa: E402  (the path comes first)
+from k3dn_plugin.commands import main
 
 if __name__ == "__main__":
     raise SystemExit(main(["check-parity", *sys.argv[1:]], program=sys.argv[0]))

@@ -1,0 +1,1 @@
+"""Whole restorers, one file a network."""

@@ -62,6 +62,7 @@ class BaMBNet(Restorer):
         self.mask_thresholds = tuple(thresholds)
         self.network = BranchNetwork(width=width, blocks=tuple(blocks), reduction=reduction)
         self.coc = CoCNetwork(width=width, blocks=blocks, reduction=reduction) if coc_network else None
+        self.mask_step: torch.Tensor
         self.register_buffer("mask_step", torch.zeros((), dtype=torch.int64))
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:

@@ -119,7 +119,7 @@ class Restorer(nn.Module, ABC):
         """What the losses read: `restored`, and what else the network predicts in training."""
         return {"restored": self(batch["lq"], batch.get("center"))}
 
-    def network_input(self, lq: torch.Tensor, center: torch.Tensor | None = None):
+    def network_input(self, lq: torch.Tensor, center: torch.Tensor | None = None) -> torch.Tensor:
         """The card's views of a batch, stacked in its order and mapped to its range (not yet padded)."""
         check_pair(lq, center)
         left, right = lq[:, :3], lq[:, 3:]
@@ -133,7 +133,7 @@ class Restorer(nn.Module, ABC):
         stacked = torch.cat(chosen, 1)
         return stacked if (low, high) == (0.0, 1.0) else stacked * (high - low) + low
 
-    def network_output(self, image: torch.Tensor):
+    def network_output(self, image: torch.Tensor) -> torch.Tensor:
         """The inverse of `network_input` for the restored image: to RGB in the units of [0, 1]."""
         low, high = self.card.value_range
         if (low, high) != (0.0, 1.0):
@@ -141,7 +141,7 @@ class Restorer(nn.Module, ABC):
         return image.flip(1) if self.card.channel_order == "bgr" else image
 
 
-def check_pair(lq: torch.Tensor, center: torch.Tensor | None = None):
+def check_pair(lq: torch.Tensor, center: torch.Tensor | None = None) -> None:
     """Raise `SizeError` unless `lq` is (B, 6, H, W) and `center`, where given, (B, 3, H, W)."""
     if lq.ndim != 4 or lq.shape[1] != 6:
         raise SizeError(f"lq: expected (B, 6, H, W), left RGB then right RGB; found {tuple(lq.shape)}. "

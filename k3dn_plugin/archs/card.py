@@ -21,20 +21,21 @@ class SizeRule:
     minimum: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
 
-    def accepts(self, height: int, width: int):
+    def accepts(self, height: int, width: int) -> bool:
         """Whether the network runs at this size without padding."""
         return (height, width) == self.padded(height, width)
 
-    def padded(self, height: int, width: int):
+    def padded(self, height: int, width: int) -> tuple[int, int]:
         """The smallest size that the network takes and that holds `height` x `width`."""
-        return tuple(math.ceil(max(size, low) / step) * step
-                     for size, low, step in zip((height, width), self.minimum, self.multiple))
+        rows, columns = (math.ceil(max(size, low) / step) * step
+                         for size, low, step in zip((height, width), self.minimum, self.multiple))
+        return rows, columns
 
     @property
     def for_tiles(self) -> "SizeRule":
         """Return the rule of tiles, whose cells then lie where those of the whole frame do."""
-        multiple = tuple(math.lcm(step, cell) for step, cell in zip(self.multiple, self.stride))
-        return replace(self, multiple=multiple)
+        rows, columns = (math.lcm(step, cell) for step, cell in zip(self.multiple, self.stride))
+        return replace(self, multiple=(rows, columns))
 
 
 @dataclass(frozen=True)

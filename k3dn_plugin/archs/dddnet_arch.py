@@ -20,7 +20,7 @@ from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 from k3dn_plugin.registry import ARCHS
 
 
-class SwitchableNorm:
+class SwitchableNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm that can use the statistics of what it is given in evaluation too, keeping its own."""
 
     batch_statistics = False
@@ -47,8 +47,8 @@ class ConvNorm(nn.Module):
         plain: the convolution alone. The norm is there all the same, as in the released network, frozen.
     """
 
-    def __init__(self, layer, in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1,
-                 dilation: int = 1, plain: bool = False):
+    def __init__(self, layer: type[nn.Module], in_channels: int, out_channels: int, kernel_size: int = 3, *,
+                 stride: int = 1, dilation: int = 1, plain: bool = False):
         super().__init__()
         padding = dilation * ((kernel_size - 1) // 2)
         self.conv = layer(in_channels, out_channels, kernel_size, stride=stride, padding=padding,
@@ -102,10 +102,10 @@ class FeatureExtractor(nn.Module):
 class UpJoin(nn.Module):
     """Double a volume's size, convolve, join the finer volume, convolve."""
 
-    def __init__(self, first, in_channels: int, out_channels: int):
+    def __init__(self, first: type[nn.Module], in_channels: int, out_channels: int):
         super().__init__()
-        size = {"kernel_size": 4, "stride": 2} if first is nn.ConvTranspose3d else {"kernel_size": 3}
-        self.conv1 = ConvNorm(first, in_channels, out_channels, **size)
+        kernel_size, stride = (4, 2) if first is nn.ConvTranspose3d else (3, 1)
+        self.conv1 = ConvNorm(first, in_channels, out_channels, kernel_size, stride=stride)
         self.conv2 = ConvNorm(nn.Conv3d, 2 * out_channels, out_channels)
 
     def forward(self, x: torch.Tensor, finer: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ class Matching(nn.Module):
         c, mid, deep = channels, channels * 3 // 2, 2 * channels
         deeper, deepest = 3 * channels, 4 * channels
 
-        def pair(before: torch.Tensor, after: torch.Tensor):
+        def pair(before: int, after: int) -> nn.Sequential:
             return nn.Sequential(ConvNorm(nn.Conv3d, before, after, stride=2),
                                  ConvNorm(nn.Conv3d, after, after))
 
@@ -168,7 +168,8 @@ class DepthNetwork(nn.Module):
 
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) each, RGB in [0, 1], H and W multiples of 4 and at least 64 -> (B, H, W), an
-        expectation over 0 ... max_disparity - 1."""
+        expectation over 0 ... max_disparity - 1.
+        """
         # One view after the other: in training each has batch statistics of its own.
         volume = self.cost_volume(self.feature(left), self.feature(right))
         cost = at_least_float32(self.matching(volume))
@@ -179,7 +180,8 @@ class DepthNetwork(nn.Module):
 
     def cost_volume(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """(B, c, H, W) features -> (B, 2c, levels, H, W): left features beside right ones from i columns
-        further left. Columns below i are 0; the released code leaves them uninitialised."""
+        further left. Columns below i are 0; the released code leaves them uninitialised.
+        """
         batch, channels, height, width = left.shape
         volume = left.new_zeros(batch, 2 * channels, self.levels, height, width)
         for i in range(self.levels):
@@ -203,13 +205,14 @@ class Coder(nn.Module):
             x = x + layer(x) if isinstance(layer, nn.Sequential) else layer(x)
         return x
 
-    def initialise(self):
+    def initialize(self) -> None:
         """Normal weights of deviation 0.5 sqrt(2 / (k k out)), zero biases."""
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 taps = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, std=0.5 * (2 / taps) ** 0.5)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
 
 class Encoder(Coder):
@@ -223,7 +226,7 @@ class Encoder(Coder):
         self.layer6, self.layer7 = residual(2 * c), residual(2 * c)
         self.layer9 = nn.Conv2d(2 * c, 4 * c, 3, stride=2, padding=1)
         self.layer10, self.layer11 = residual(4 * c), residual(4 * c)
-        self.initialise()
+        self.initialize()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run(x, 1, 2, 3, 5, 6, 7, 9, 10, 11)
@@ -240,7 +243,7 @@ class Decoder(Coder):
         self.layer20 = nn.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1)
         self.layer21, self.layer22 = residual(c), residual(c)
         self.layer24 = nn.Conv2d(c, out_channels, 3, padding=1)
-        self.initialise()
+        self.initialize()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run(x, 13, 14, 16, 17, 18, 20, 21, 22, 24)
@@ -253,7 +256,7 @@ class ChannelAttention(nn.Module):
     positions instead of averaging, so that it is nearly a choice of one channel; both are kept.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(1))
 

@@ -116,7 +116,7 @@ class DeepRFT(MultiScaleRestorer):
         if self.window is None:
             return self.scales(views, full_only=True)[0]
         restored = views.new_empty(views.shape[0], 3, *views.shape[-2:])
-        places = list(windows(*views.shape[-2:], self.window))
+        places = list(windows(views.shape[-2], views.shape[-1], self.window))
         for first in range(0, len(places), WINDOWS_AT_ONCE):
             some = places[first:first + WINDOWS_AT_ONCE]
             cut = torch.cat([views[..., r:r + self.window, c:c + self.window] for r, c, _, _ in some])

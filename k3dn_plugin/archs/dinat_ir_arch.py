@@ -70,7 +70,8 @@ class DiNATIR(Restorer):
         self.dual_pixel = len(self.card.views) == 2
 
         def stage(level: int, channels: int, count: int) -> nn.Sequential:
-            window = None if pool_windows is None else tuple(pool_windows[level])
+            rows, columns = (None, None) if pool_windows is None else pool_windows[level]
+            window = None if rows is None or columns is None else (rows, columns)
             return nn.Sequential(*(nn.Sequential(*(
                 NeighbourhoodUnit(channels, heads[level], kernel_size=kernel_size, dilation=dilation,
                                   expansion=expansion, bias=bias, norm_bias=norm_bias, gate_kernel=gate_kernel,
@@ -114,11 +115,13 @@ def _check(name: str, width: int, blocks: Sequence[int], refinement_blocks: int,
     if len(blocks) < 2 or min(blocks) < 1 or refinement_blocks < 0:
         raise OptionError(f"{name}: expected two levels or more, of at least one block, and refinement_blocks of at "
                           f"least 0; found blocks {list(blocks)}, refinement_blocks {refinement_blocks}")
-    for setting, values in (("heads", heads), ("dilations", dilations), ("first_dilations", first_dilations),
-                            ("pool_windows", pool_windows)):
-        if values is None:
+    smallest_sides = None if pool_windows is None else [min(window) for window in pool_windows]
+    for setting, values, numbers in (("heads", heads, heads), ("dilations", dilations, dilations),
+                                     ("first_dilations", first_dilations, first_dilations),
+                                     ("pool_windows", pool_windows, smallest_sides)):
+        if values is None or numbers is None:
             continue
-        if len(values) != len(blocks) or min(map(min, values) if setting == "pool_windows" else values) < 1:
+        if len(numbers) != len(blocks) or min(numbers) < 1:
             raise OptionError(f"{name}.{setting}: expected numbers of at least 1 for each of the {len(blocks)} levels "
                               f"of `blocks`, found {list(values)}")
     if width < 2 or width % 2:

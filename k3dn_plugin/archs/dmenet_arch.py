@@ -31,6 +31,8 @@ class OffsetNorm(nn.Module):
 
     momentum = 0.1
     eps = 1e-5
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
 
     def __init__(self, channels: int):
         super().__init__()
@@ -125,9 +127,10 @@ class DefocusNetwork(nn.Module):
         self.final = nn.Sequential(ConvNorm(width, width), ConvNorm(width, width // 2),
                                    conv3(width // 2, 1), nn.Sigmoid())
         self.heads = nn.ModuleList(head(channels) for channels in (8 * width, *ups, width))
+        self.mean: torch.Tensor
         self.register_buffer("mean", torch.tensor(MEAN_BGR, dtype=torch.float64).view(3, 1, 1),
                              persistent=False)
-        self._initialise()
+        self._initialize()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W), RGB in [0, 1], sizes multiples of 16 -> (B, 1, H, W)."""
@@ -152,7 +155,7 @@ class DefocusNetwork(nn.Module):
             found.append(block(torch.cat([up, skips.pop()], 1)))
         return found
 
-    def _initialise(self):
+    def _initialize(self) -> None:
         """He weights, Xavier before a sigmoid, no bias. The published encoder starts from VGG-19."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -160,7 +163,8 @@ class DefocusNetwork(nn.Module):
                     nn.init.xavier_uniform_(layer.weight)
                 else:
                     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
 
 @ARCHS.register_module()
@@ -207,7 +211,8 @@ class DMENet(Restorer):
 
     def training_outputs(self, batch: dict) -> dict:
         """`restored`; `defocus` (B, 1, H, W), blur diameter over 15 pixels; `defocus_scales`, the auxiliary
-        maps at 1/16, 1/8, 1/4, 1/2 and 1 of the (padded) size."""
+        maps at 1/16, 1/8, 1/4, 1/2 and 1 of the (padded) size.
+        """
         views, crop = self.prepared(batch)
         defocus, auxiliary = self.network.with_auxiliary(views)
         return {"restored": crop(self.deblur(views, defocus)), "defocus": crop(defocus), "defocus_scales": auxiliary}

@@ -15,7 +15,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.layers.keras import RepeatUp, double_conv, initialise_as_keras
+from k3dn_plugin.layers.keras import RepeatUp, double_conv, initialize_as_keras
 from k3dn_plugin.registry import ARCHS
 
 LEVELS = 4
@@ -33,7 +33,7 @@ class DPDNet(Restorer):
         dropout: share of the elements dropped in training, after the two innermost encoder levels.
     """
 
-    card: ClassVar[RestorerCard] = RestorerCard(
+    card: RestorerCard = RestorerCard(
         title="DPDNet", paper="Abuolaim, Brown: Defocus Deblurring Using Dual-Pixel Data",
         year=2020, venue="ECCV", official_licence="MIT", views=("left", "right"), channel_order="bgr",
         size_rule=SizeRule(multiple=(STRIDE, STRIDE)), tiling="exact", receptive_margin=124,
@@ -61,7 +61,7 @@ class DPDNet(Restorer):
         self.decoder = nn.ModuleList(double_conv(2 * widths[i], widths[i]) for i in reversed(range(LEVELS)))
         self.colours = nn.Conv2d(width, COLOURS, 3, padding=1)
         self.out = nn.Conv2d(COLOURS, 3, 1)
-        initialise_as_keras(self, last=self.out)
+        initialize_as_keras(self, last=self.out)
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """(B, 6 or 3, H, W), each view BGR in [0, 1], at a legal size -> (B, 3, H, W), BGR in (0, 1)."""

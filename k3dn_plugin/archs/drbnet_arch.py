@@ -169,8 +169,8 @@ class DRBNetDual(DRBNet):
               "the mean of the views is restored.")
 
     @classmethod
-    def encoder_views(cls):
+    def encoder_views(cls) -> tuple[str, str]:
         return ("right", "left")
 
-    def encoder_input(self, views: torch.Tensor):
+    def encoder_input(self, views: torch.Tensor) -> torch.Tensor:
         return views[:, 3:]

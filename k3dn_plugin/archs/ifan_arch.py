@@ -5,7 +5,7 @@ a sequence of small separable filters, by way of a disparity map; the filters de
 first. The published evaluation crops the image to a multiple of 8, restores it whole and clips to [0, 1];
 here any size is padded by reflection.
 """
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
@@ -158,14 +158,17 @@ class IFAN(Restorer):
         The published network predicts a second kernel that it does not use; it is computed here too, so
         that the operations are those of the paper's comparison (3 % of the network's).
         """
-        weight, bias = self.filters[-1].weight, self.filters[-1].bias
+        last = self.filters[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        weight, bias = last.weight, last.bias
         taps = 2 * self.channels * self.kernel_size
         for n in range(self.iterations):
             start = self.iterations * taps + n * self.channels
-            rows = (slice(n * taps, (n + 1) * taps), slice(start, start + self.channels))
-            yield tuple(F.conv2d(code, weight[r], bias[r]) for r in rows)
+            kernels, biases = slice(n * taps, (n + 1) * taps), slice(start, start + self.channels)
+            yield (F.conv2d(code, weight[kernels], bias[kernels]),
+                   F.conv2d(code, weight[biases], bias[biases]))
 
-    def deblur(self, image: torch.Tensor, steps: int) -> torch.Tensor:
+    def deblur(self, image: torch.Tensor, steps: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """Filter the features of (B, 3, H, W) by `steps`, decode, add the image; not clipped."""
         *skips, features = self.encoder(image)
         features = iterative_adaptive_convolution(features, steps, slope=SLOPE, activate_last=True,
@@ -189,13 +192,14 @@ class IFANDual(IFAN):
         notes=IFAN.card.notes + " Needs the captured center view for the published scores; without one it "
               "takes the mean of the two.")
 
-    def guide_views(self):
+    def guide_views(self) -> tuple[str, ...]:
         return ("right", "left")
 
-    def guide(self, views: torch.Tensor):
+    def guide(self, views: torch.Tensor) -> torch.Tensor:
         return views[:, 3:]
 
-    def disparity_of_right(self, left: torch.Tensor, right: torch.Tensor, disparity):
+    def disparity_of_right(self, left: torch.Tensor, right: torch.Tensor,
+                           disparity: torch.Tensor) -> torch.Tensor:
         """The very disparity that the filters come from."""
         return disparity
 

@@ -170,7 +170,7 @@ class INIKNet(MultiScaleRestorer):
         self.mix = nn.Conv2d(groups * COLORS * self.views * bases, COLORS, 1)
 
     def scales(self, views: torch.Tensor, *, full_only: bool = False) -> list[torch.Tensor]:
-        """Return images of full, half and quarter size, or the first of them (`docs/networks/iniknet.md`, section 6)."""
+        """Return images of full, half and quarter size, or the first (`docs/networks/iniknet.md`, section 6)."""
         images = [views] + [F.interpolate(views, scale_factor=1 / factor, mode="bilinear", align_corners=False)
                             for factor in (2, 4)]
         features = [self.features(image) for image in images]
@@ -195,6 +195,7 @@ class INIKNet(MultiScaleRestorer):
         basis = self.select_basis(by_basis).to(image.dtype)
         colors, bases = COLORS * self.views, self.bank.bases
         mixing = self.mix.weight.unflatten(1, (-1, colors * bases))
+        assert self.mix.bias is not None
         out = self.mix.bias[:, None, None]
         for group, taps in enumerate(kernels, start=1):
             weight = taps.to(image.dtype).repeat(colors, 1, 1)[:, None]

@@ -28,7 +28,7 @@ class Down(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
 
-    def forward(self, x: torch.Tensor):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.leaky_relu(super().forward(x), SLOPE)
 
 
@@ -38,7 +38,7 @@ class Up(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
 
-    def forward(self, x: torch.Tensor):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.leaky_relu(super().forward(x), SLOPE)
 
 
@@ -88,7 +88,7 @@ class K3DN(Restorer):
                  preservation: dict[str, Any] | None = {"type": "SharpRegionPreservation"}):  # noqa: B006
         super().__init__()
         c = base_channels
-        self.window = tuple(window)
+        self.window = (window[0], window[1])
         self.vector_size = vector_size
         self.residual = residual
         self.down = nn.ModuleList([Down(6, c), Down(c, 2 * c), Down(2 * c, 4 * c)])
@@ -104,29 +104,30 @@ class K3DN(Restorer):
         width = 4 * c
         for before, after in ((2 * c, 2 * c), (c, c), (6, c)):
             self.up.append(Up(width, after))
-            self.preservation.append(MODULES.build(join, before_channels=before, after_channels=after))
-            width = self.preservation[-1].out_channels
+            skip = MODULES.build(join, before_channels=before, after_channels=after)
+            self.preservation.append(skip)
+            width = skip.out_channels
             self.decoder.append(ResidualBlocks(width, encoder_blocks))
         self.out = nn.Conv2d(width, 3, 3, padding=1, bias=False)
         if residual:
             nn.init.zeros_(self.out.weight)
 
     @property
-    def size_rule(self):
+    def size_rule(self) -> SizeRule:
         """Multiples of a whole window, so that windows and disparity vectors never drift apart."""
         smallest = getattr(self.disparity, "minimum", 1)
-        return SizeRule(multiple=tuple(FEATURE_STRIDE * side for side in self.window),
-                        minimum=(smallest, smallest))
+        rows, columns = self.window
+        return SizeRule(multiple=(FEATURE_STRIDE * rows, FEATURE_STRIDE * columns), minimum=(smallest, smallest))
 
-    def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None):
+    def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None) -> torch.Tensor:
         return self._deblur_pair({"lq": lq, "center": center})[0]
 
-    def training_outputs(self, batch: dict):
+    def training_outputs(self, batch: dict) -> dict:
         """`restored`, and `disparity` for a reblur module."""
         restored, disparity = self._deblur_pair(batch)
         return {"restored": restored, "disparity": disparity}
 
-    def restore(self, views: torch.Tensor):
+    def restore(self, views: torch.Tensor) -> torch.Tensor:
         """(B, 6, H, W) in [-0.5, 0.5] at a legal size -> (B, 3, H, W)."""
         base = (views[:, :3] + views[:, 3:]) / 2 if self.residual else None
         return self.core(views, self.estimate_disparity(views), base=base)
@@ -154,7 +155,7 @@ class K3DN(Restorer):
         """The disparity feature of (B, 6, H, W) views in [-0.5, 0.5]."""
         if self.disparity is not None:
             return self.disparity(views[:, :3], views[:, 3:])
-        grid = grid_of_image(*views.shape[-2:], self.window)
+        grid = grid_of_image(views.shape[-2], views.shape[-1], self.window)
         return DisparityFeature(views.new_zeros(views.shape[0] * grid[0] * grid[1], self.vector_size), grid)
 
     def core(self, x: torch.Tensor, disparity: DisparityFeature, *, reverse: bool = False,

@@ -59,7 +59,7 @@ class KPAC(Restorer):
         rates: their dilations.
     """
 
-    card: ClassVar[RestorerCard] = RestorerCard(
+    card: RestorerCard = RestorerCard(
         title="KPAC",
         paper="Son, Lee, Cho, Lee: "
               "Single Image Defocus Deblurring Using Kernel-Sharing Parallel Atrous Convolutions",
@@ -92,7 +92,7 @@ class KPAC(Restorer):
         self.up = nn.ModuleList(Up(widths[i + 1], widths[i]) for i in reversed(range(levels)))
         self.decoder = nn.ModuleList(leaky_conv(2 * widths[i], widths[i]) for i in reversed(range(1, levels)))
         self.out = nn.Conv2d(2 * width, 3, 5, padding=2)
-        self._initialise()
+        self._initialize()
 
     @classmethod
     def feature_views(cls) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ class KPAC(Restorer):
             x = convolution(torch.cat([up(x), skips.pop()], 1))
         return views[:, :3] + x
 
-    def _initialise(self):
+    def _initialize(self) -> None:
         """Normal weights of one deviation, no bias, as published."""
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -146,8 +146,8 @@ class KPACDual(KPAC):
         super().__init__(levels=3, width=width, blocks=blocks, rates=rates)
 
     @classmethod
-    def feature_views(cls):
+    def feature_views(cls) -> tuple[str, str]:
         return ("left", "right")
 
-    def encoder_input(self, views: torch.Tensor):
+    def encoder_input(self, views: torch.Tensor) -> torch.Tensor:
         return views[:, 3:]

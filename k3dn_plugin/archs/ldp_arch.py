@@ -102,7 +102,7 @@ class LDP(Restorer):
                               decoder_blocks=decoder_blocks)
         self.skip = nn.Conv2d(width, width, 1, bias=bias)
         self.out = nn.Conv2d(width, 3, 3, padding=1, bias=bias)
-        self.blur_map = None if blur_map is None else MODULES.build(blur_map)
+        self.blur_map: Any = None if blur_map is None else MODULES.build(blur_map)
 
     @property
     def maps(self) -> tuple[str, ...]:

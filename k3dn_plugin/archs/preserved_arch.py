@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from k3dn_plugin.archs.base import Restorer
-from k3dn_plugin.archs.card import RestorerCard
+from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import ARCHS, MODULES
 
 MARGIN = 16  # pixels that the join looks around itself
@@ -29,7 +30,7 @@ class PreservedRestorer(Restorer):
         channels: features of the blurred and of the restored image.
     """
 
-    card: ClassVar[RestorerCard] = RestorerCard(
+    card: RestorerCard = RestorerCard(  # an instance's own, by what it wraps
         title="a restorer with preservation", paper="ours; preservation: Yang et al., K3DN", year=2023,
         venue="CVPR", official_licence="none: ours", tiling="approximate",
         notes="Everything else is what the wrapped restorer says.")
@@ -50,11 +51,11 @@ class PreservedRestorer(Restorer):
         self.after = nn.Conv2d(3, channels, 3, padding=1)
         self.preservation = MODULES.build(preservation, before_channels=channels, after_channels=channels)
         self.out = nn.Conv2d(self.preservation.out_channels, 3, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     @property
-    def size_rule(self):
+    def size_rule(self) -> SizeRule:
         """That of the wrapped restorer; the join takes any size."""
         return self.restorer.size_rule
 
@@ -81,7 +82,7 @@ class PreservedRestorer(Restorer):
         restored = self.join(batch["lq"], batch.get("center"), prediction["restored"])
         return {**prediction, "restored": restored}
 
-    def reblur(self, sharp: torch.Tensor, disparity) -> torch.Tensor:
+    def reblur(self, sharp: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
         """That of the wrapped restorer, where it has one (K3DN)."""
         return self.restorer.reblur(sharp, disparity)
 
@@ -98,13 +99,13 @@ class PreservedRestorer(Restorer):
         low, high = self.card.value_range
         return joined * (high - low) + low
 
-    def join(self, lq: torch.Tensor, center: torch.Tensor, restored: torch.Tensor):
+    def join(self, lq: torch.Tensor, center: torch.Tensor | None, restored: torch.Tensor) -> torch.Tensor:
         """The restored image (B, 3, H, W), or a sequence of them, with the correction added."""
         if center is None:
             center = (lq[..., :3, :, :] + lq[..., 3:, :, :]) / 2
         flat = self._corrected(center.flatten(0, -4), restored.flatten(0, -4))
         return flat.view(restored.shape)
 
-    def _corrected(self, blurred: torch.Tensor, restored: torch.Tensor):
+    def _corrected(self, blurred: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
         features = self.preservation(self.before(blurred - 0.5), self.after(restored - 0.5))
         return restored + self.out(features)

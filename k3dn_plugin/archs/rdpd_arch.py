@@ -15,7 +15,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, check_pair
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError, SizeError
-from k3dn_plugin.layers.keras import RepeatUp, double_conv, initialise_as_keras
+from k3dn_plugin.layers.keras import RepeatUp, double_conv, initialize_as_keras
 from k3dn_plugin.registry import ARCHS
 
 STRIDE = 16
@@ -52,6 +52,8 @@ class ConvLSTM(nn.Module):
     def forward(self, frames: torch.Tensor,
                 state: LSTMState | None = None) -> tuple[torch.Tensor, LSTMState]:
         """(B, T, C, h, w), and the state that an earlier call gave -> the same shape, and the state."""
+        hidden: torch.Tensor | None
+        cell: torch.Tensor | None
         hidden, cell = state if state is not None else (None, None)
         if hidden is None and self.training:
             # Nothing comes of the zero state, but every parameter has to take part in every step.
@@ -65,6 +67,7 @@ class ConvLSTM(nn.Module):
             cell = new if cell is None else hard_sigmoid(forget) * cell + new
             hidden = hard_sigmoid(leave) * torch.tanh(cell)
             outputs.append(hidden)
+        assert hidden is not None and cell is not None, "a sequence has at least one frame"
         return torch.stack(outputs, 1), LSTMState(hidden, cell)
 
     def input_gates(self, frames: torch.Tensor) -> torch.Tensor:
@@ -73,6 +76,7 @@ class ConvLSTM(nn.Module):
         if not self.training or self.dropout == 0:
             return self.conv_x(frames.flatten(0, 1)).unflatten(0, (batch, time))
         kept = torch.ones_like(frames[:, :1])
+        assert self.conv_x.bias is not None
         gates = [F.conv2d((frames * F.dropout(kept, self.dropout)).flatten(0, 1), weight, bias, padding=1)
                  for weight, bias in zip(self.conv_x.weight.chunk(4), self.conv_x.bias.chunk(4))]
         return torch.cat(gates, 1).unflatten(0, (batch, time))
@@ -123,7 +127,7 @@ class RDPD(Restorer):
         self.decoder = nn.ModuleList(double_conv(2 * widths[i], widths[i]) for i in reversed(range(LEVELS)))
         self.colours = nn.Conv2d(width, 3, 3, padding=1)
         self.out = nn.Conv2d(3, 3, 1)
-        self._initialise()
+        self._initialize()
 
     def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None,
                 window: torch.Tensor | None = None) -> torch.Tensor:
@@ -198,22 +202,23 @@ class RDPD(Restorer):
             x = level(x)
             skips.append(x)
             x = F.max_pool2d(x, 2)
-        x, state = self.lstm(F.relu(self.bottom(x)).unflatten(0, (batch, time)), state)
+        x, after = self.lstm(F.relu(self.bottom(x)).unflatten(0, (batch, time)), state)
         x = x.flatten(0, 1)
         for up, level in zip(self.up, self.decoder):
             x = level(torch.cat([skips.pop(), up(x)], 1))
         image = self.out(F.relu(self.colours(x)))
         image = image.clamp(0, 1) if self.output == "clip" else torch.sigmoid(image)
-        return image.unflatten(0, (batch, time)), state
+        return image.unflatten(0, (batch, time)), after
 
-    def _initialise(self):
+    def _initialize(self) -> None:
         """As Keras: truncated He normal kernels, orthogonal recurrent one, forget bias 1, Glorot last."""
-        initialise_as_keras(self, last=self.out)
+        initialize_as_keras(self, last=self.out)
         recurrent, channels = self.lstm.conv_h.weight, self.lstm.conv_h.in_channels
         with torch.no_grad():
             flat = torch.empty(9 * channels, 4 * channels)
             nn.init.orthogonal_(flat)
             recurrent.copy_(flat.view(3, 3, channels, 4 * channels).permute(3, 2, 0, 1))
+            assert self.lstm.conv_x.bias is not None
             self.lstm.conv_x.bias[channels:2 * channels] = 1
 
 

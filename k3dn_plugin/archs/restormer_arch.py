@@ -37,7 +37,7 @@ class Restormer(Restorer):
         norm_bias: whether norms are centred and biased; false in the published denoising networks.
     """
 
-    card: ClassVar[RestorerCard] = RestorerCard(
+    card: RestorerCard = RestorerCard(
         title="Restormer",
         paper="Zamir, Arora, Khan, Hayat, Khan, Yang: "
               "Restormer: Efficient Transformer for High-Resolution Image Restoration",
@@ -82,9 +82,7 @@ class Restormer(Restorer):
         """(B, 6 or 3, H, W) in [0, 1] at a legal size -> (B, 3, H, W), not clamped."""
         embedded = self.embed(views)
         x = self.refinement(through_levels(embedded, self))
-        if self.dual_pixel:
-            return self.out(x + self.skip(embedded))
-        return self.out(x) + views
+        return self.out(x) + views if self.skip is None else self.out(x + self.skip(embedded))
 
 
 def _check(width: int, blocks: Sequence[int], refinement_blocks: int, heads: Sequence[int],

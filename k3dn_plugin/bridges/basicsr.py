@@ -14,13 +14,26 @@ only one on PyPI, expects two operators whose schemas a CPU build of torch lacks
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 
 from k3dn_plugin.bridges.mmengine import mirror_into_mmengine
 from k3dn_plugin.errors import DependencyError, run_tool
 from k3dn_plugin.layers.torchvision_schemas import define_missing_operators
-from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, METRICS, MODULES, PROTOCOLS, check_arguments
+from k3dn_plugin.registry import (
+    ARCHS,
+    DATASETS,
+    LOSSES,
+    METRICS,
+    MODULES,
+    PROTOCOLS,
+    ComponentRegistry,
+    check_arguments,
+)
 
 SUFFIX = "_k3dn"
 # Keys that BasicSR puts into a data set's options for itself.
@@ -29,7 +42,7 @@ BASICSR_DATASET_KEYS = ("name", "type", "phase", "scale", "io_backend", "dataset
                         "pin_memory", "persistent_workers", "num_prefetch_queue")
 
 
-def make_importable():
+def make_importable() -> None:
     """Fix what keeps torchvision and basicsr from importing; harmless where nothing is broken."""
     define_missing_operators()
     name = "torchvision.transforms.functional_tensor"
@@ -41,8 +54,8 @@ def make_importable():
             sys.modules[name] = renamed
 
 
-def basicsr_registries():
-    """BasicSR's registries, or None where it is not installed.
+def basicsr_registries() -> ModuleType | None:
+    """Return BasicSR's registries, or None where it is not installed.
 
     Raises:
         DependencyError: it is installed but broken.
@@ -59,7 +72,7 @@ def basicsr_registries():
             "torch 2.13.0, torchvision 0.28.0; see requirements/pinned.txt") from error
 
 
-def mirror_into_basicsr(registries):
+def mirror_into_basicsr(registries: ModuleType) -> None:
     """Mirror every component, now and when registered later."""
     targets = [(ARCHS, registries.ARCH_REGISTRY, lambda name, cls: cls),
                (MODULES, registries.ARCH_REGISTRY, lambda name, cls: cls),
@@ -67,7 +80,8 @@ def mirror_into_basicsr(registries):
                (DATASETS, registries.DATASET_REGISTRY, basicsr_dataset),
                (METRICS, registries.METRIC_REGISTRY, basicsr_metric)]
     for source, target, adapt in targets:
-        def mirror(_, name, component, target=target, adapt=adapt):
+        def mirror(_: ComponentRegistry, name: str, component: Any, target: Any = target,
+                   adapt: Callable[[str, Any], Any] = adapt) -> None:
             mirrored = name if name not in target else name + SUFFIX
             if mirrored not in target:
                 target._do_register(mirrored, adapt(name, component))
@@ -76,17 +90,17 @@ def mirror_into_basicsr(registries):
         source.listeners.append(mirror)
 
 
-def basicsr_dataset(name, cls):
-    """A class that BasicSR can build from its option mapping; samples get the `lq_path` that it names by."""
+def basicsr_dataset(name: str, cls: Any) -> type:
+    """Return a class that BasicSR can build from its option mapping; samples get the `lq_path` that it names by."""
     class BasicSRDataset(cls):
-        def __init__(self, opt):
+        def __init__(self, opt: Mapping[str, Any]) -> None:
             own = {k: v for k, v in opt.items() if k not in BASICSR_DATASET_KEYS}
             # Through the registry, so that a misspelt option is reported here as anywhere.
             _, arguments = check_arguments(DATASETS, {"type": name, **own}, path=opt.get("name", "dataset"))
             super().__init__(**arguments)
             self.opt = opt
 
-        def __getitem__(self, index):
+        def __getitem__(self, index: int) -> dict[str, Any]:
             sample = super().__getitem__(index)
             return {**sample, "lq_path": sample["name"]}
     # Workers that are spawned find the class by this name.
@@ -95,33 +109,33 @@ def basicsr_dataset(name, cls):
     return BasicSRDataset
 
 
-def basicsr_loss(name, cls):
-    """A loss that BasicSR can build and call as `loss(pred, target)`, with its argument `loss_weight`."""
-    def build(loss_weight=1.0, **arguments):
+def basicsr_loss(name: str, cls: Any) -> Callable[..., torch.nn.Module]:
+    """Return a loss that BasicSR can build and call as `loss(pred, target)`, with its argument `loss_weight`."""
+    def build(loss_weight: float = 1.0, **arguments: Any) -> torch.nn.Module:
         return _BasicSRLoss(LOSSES.build({"type": name, "weight": loss_weight, **arguments}))
     build.__name__ = name
     return build
 
 
 class _BasicSRLoss(torch.nn.Module):
-    def __init__(self, loss):
+    def __init__(self, loss: torch.nn.Module) -> None:
         super().__init__()
         self.loss = loss
 
-    def forward(self, predicted, target, weight=None):
+    def forward(self, predicted: torch.Tensor, target: torch.Tensor, weight: Any = None) -> torch.Tensor:
         return self.loss({"restored": predicted}, {"gt": target})
 
 
-def basicsr_metric(name, cls):
-    """A function that BasicSR can call with (H, W, 3) uint8 BGR images."""
-    def score(img, img2, **settings):
+def basicsr_metric(name: str, cls: Any) -> Callable[..., float]:
+    """Return a function that BasicSR can call with (H, W, 3) uint8 BGR images."""
+    def score(img: np.ndarray, img2: np.ndarray, **settings: Any) -> float:
         images = [torch.from_numpy(i[..., ::-1].copy()).permute(2, 0, 1) / 255 for i in (img, img2)]
         return METRICS.build({"type": name, **settings})(*images)
     score.__name__ = name
     return score
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """`python -m k3dn_plugin.bridges.basicsr train -opt FILE`: BasicSR's own `train_pipeline`, with our components."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in ("train", "test"):
@@ -138,7 +152,7 @@ def main(argv=None):
     return 0
 
 
-def _connect():
+def _connect() -> None:
     registries = basicsr_registries()
     for registry in (ARCHS, MODULES, LOSSES, DATASETS, METRICS, PROTOCOLS):
         registry.load()

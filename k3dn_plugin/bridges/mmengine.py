@@ -5,6 +5,8 @@ Neither needs more than mmengine itself.
 """
 import copyreg
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 
 from k3dn_plugin.layers.torchvision_schemas import define_missing_operators
-from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, METRICS, MODULES
+from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, METRICS, MODULES, ComponentRegistry
 from k3dn_plugin.training.graph import TrainingGraph
 
 logger = logging.getLogger("k3dn_plugin")
@@ -39,7 +41,7 @@ class RestorationModel(BaseModel):
                                    losses={name: LOSSES.build(spec) for name, spec in losses.items()},
                                    reblur=MODULES.build(reblur) if reblur else None)
 
-    def forward(self, lq, center=None, mode="tensor", **batch):
+    def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None, mode: str = "tensor", **batch: Any) -> Any:
         """Losses by name, the restored images, or a list of {"restored", "gt", "name"}, by `mode`."""
         batch = {"lq": lq, "center": center, **batch}
         if mode == "loss":
@@ -66,16 +68,16 @@ class RestorationMetric(BaseMetric):
         self.name = metric
         self.metric = METRICS.build({"type": metric})
 
-    def process(self, data_batch, data_samples):
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Score the predictions of one batch."""
         self.results += [self.metric(sample["restored"].clamp(0, 1), sample["gt"]) for sample in data_samples]
 
-    def compute_metrics(self, results):
-        """{metric: mean}."""
+    def compute_metrics(self, results: list[float]) -> dict[str, float]:
+        """Return the mean by the metric's name."""
         return {self.name: sum(results) / len(results)}
 
 
-def mirror_into_mmengine():
+def mirror_into_mmengine() -> None:
     """Mirror restorers, modules and losses into `MODELS`, data sets and metrics into their roots.
 
     A name that is taken there is mirrored as `K3DN_<name>`, with a warning.
@@ -84,7 +86,7 @@ def mirror_into_mmengine():
     define_missing_operators()
     for source, target in ((ARCHS, ROOT_MODELS), (MODULES, ROOT_MODELS), (LOSSES, ROOT_MODELS),
                            (DATASETS, ROOT_DATASETS), (METRICS, ROOT_METRICS)):
-        def mirror(_, name, component, target=target):
+        def mirror(_: ComponentRegistry, name: str, component: Any, target: Any = target) -> None:
             if name in target.module_dict:
                 if target.module_dict[name] is component:
                     return
@@ -101,7 +103,7 @@ def mirror_into_mmengine():
     allow_resume()
 
 
-def allow_resume():
+def allow_resume() -> None:
     """Let mmengine 0.10.7 resume on torch >= 2.6, whose `torch.load` admits no unknown classes.
 
     Its message hub's histories are pickled with bound methods, which no safe list should admit. Reduced to their
@@ -110,11 +112,11 @@ def allow_resume():
     copyreg.pickle(HistoryBuffer, _reduced_history)
     if hasattr(torch.serialization, "add_safe_globals"):
         # The hub also keeps single numbers as NumPy scalars, which are data and nothing else.
-        scalar = np.float64(0).__reduce__()[0]
+        scalar: Any = np.float64(0).__reduce__()[0]
         torch.serialization.add_safe_globals([HistoryBuffer, scalar, np.dtype, *(
             type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_))])
 
 
-def _reduced_history(history):
+def _reduced_history(history: HistoryBuffer) -> tuple[type, tuple[list[float], list[float], int]]:
     values, counts = history.data
     return HistoryBuffer, (values.tolist(), counts.tolist(), history.max_length)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 import torch
 import torch.nn.functional as F
 
+from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.dynamic_filter import added_up
 from k3dn_plugin.layers.macs import record_macs
 
 
@@ -53,10 +55,10 @@ def adaptive_convolution(features: torch.Tensor, kernels: torch.Tensor, bias: to
     radius = first.shape[2] // 2
     record_macs(2 * features.numel() * first.shape[2])
     padded = F.pad(features, (0, 0, radius, radius), mode="replicate")
-    out = sum(first[:, :, i] * padded[:, :, i:i + height] for i in range(first.shape[2]))
+    out = added_up(first[:, :, i] * padded[:, :, i:i + height] for i in range(first.shape[2]))
     padded = F.pad(out, (radius, radius, 0, 0), mode="replicate")
     along_rows = second if both_kernels else first
-    out = sum(along_rows[:, :, i] * padded[..., i:i + width] for i in range(first.shape[2]))
+    out = added_up(along_rows[:, :, i] * padded[..., i:i + width] for i in range(first.shape[2]))
     return out + bias
 
 
@@ -78,4 +80,6 @@ def iterative_adaptive_convolution(features: torch.Tensor,
         if last is not None:
             features = F.leaky_relu(last, slope)
         last = adaptive_convolution(features, kernels, bias, both_kernels=both_kernels)
+    if last is None:
+        raise OptionError("iterative adaptive convolution: expected at least one (kernels, bias) step, found none")
     return F.leaky_relu(last, slope) if activate_last else last

@@ -57,7 +57,8 @@ class ResidualGroup(nn.Module):
 
 def stage(number: int, branch: int, width: int, blocks: tuple[int, ...], reduction: int) -> nn.Sequential:
     """Stage 1 to 8 of a branch. Branch 0 is a 1x1 convolution at full size; the others halve the size in
-    stages 1 to 4 and double it in 5 to 8."""
+    stages 1 to 4 and double it in 5 to 8.
+    """
     if branch == 0:
         return nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU())
     resize = nn.MaxPool2d(2) if number <= STAGES // 2 else nn.Upsample(scale_factor=2, mode="nearest")
@@ -128,5 +129,6 @@ class CoCNetwork(nn.Module):
 
     def forward(self, views: torch.Tensor) -> torch.Tensor:
         """(B, 6, H, W), left then right, BGR in [0, 1], sizes multiples of 16 -> (B, 3, H, W) in pixels,
-        within [-24, 24]."""
+        within [-24, 24].
+        """
         return self.network(views).clamp(-COC_LIMIT, COC_LIMIT)

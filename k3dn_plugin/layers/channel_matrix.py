@@ -23,10 +23,12 @@ class InvertibleChannelMatrix(nn.Module):
         self.lower = nn.Parameter(lower.float())
         self.log_s = nn.Parameter(diagonal.abs().log().float())
         self.upper = nn.Parameter(upper.triu(1).float())
+        self.p: torch.Tensor
+        self.sign_s: torch.Tensor
         self.register_buffer("p", p.float())
         self.register_buffer("sign_s", diagonal.sign().float())
 
-    def _factors(self):
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         lower, upper, log_s, sign_s, p = map(at_least_float32, (
             self.lower, self.upper, self.log_s, self.sign_s, self.p))
         lower = lower.tril(-1) + torch.eye(lower.shape[0], dtype=lower.dtype, device=lower.device)

@@ -54,7 +54,7 @@ def blur_by_radius(images: torch.Tensor, radius: torch.Tensor, *, rising: bool,
     return out
 
 
-def _hat(distance: torch.Tensor):
+def _hat(distance: torch.Tensor) -> torch.Tensor:
     """1 at 0, falling linearly to 0 at -1 and 1."""
     return (1 - distance.abs()).clamp(min=0)
 

@@ -1,8 +1,19 @@
 """Dynamic filtering: every position has a k x k kernel of its own, which a network predicts (DRBNet)."""
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.layers.macs import record_macs
+
+
+def added_up(terms: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of at least one tensor, one term in memory at a time."""
+    rest = iter(terms)
+    total = next(rest)
+    for term in rest:
+        total = total + term
+    return total
 
 
 def dynamic_filter(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
@@ -31,5 +42,5 @@ def dynamic_filter(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     padded = F.pad(image, (side // 2,) * 4, mode="replicate")
     # Unbound at once, not sliced: the gradient of every slice would be as large as all kernels.
     taps = kernels.unbind(1)
-    return sum(tap[:, None] * padded[..., n // side:n // side + height, n % side:n % side + width]
-               for n, tap in enumerate(taps))
+    return added_up(tap[:, None] * padded[..., n // side:n // side + height, n % side:n % side + width]
+                    for n, tap in enumerate(taps))

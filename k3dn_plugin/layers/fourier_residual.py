@@ -34,6 +34,7 @@ class DOConv(nn.Module):
         nn.init.kaiming_uniform_(self.W, a=math.sqrt(5))
         if k > 1:
             self.D = nn.Parameter(torch.zeros(in_channels, k * k, k * k))
+            self.D_diag: torch.Tensor
             self.register_buffer("D_diag", torch.eye(k * k).repeat(in_channels, 1, 1))
 
     def kernel(self) -> torch.Tensor:

@@ -27,7 +27,7 @@ def box_mean(images: torch.Tensor, top: torch.Tensor, bottom: torch.Tensor, left
     return (total / area.double()).to(images.dtype)
 
 
-def _at(integral: torch.Tensor, row: int, column: int):
+def _at(integral: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """The integral image between its points: bilinear, which is exact for pixels of constant value."""
     batch, channels, height, width = integral.shape
     r0, c0 = row.detach().floor().clamp(max=height - 2), column.detach().floor().clamp(max=width - 2)
@@ -35,7 +35,7 @@ def _at(integral: torch.Tensor, row: int, column: int):
     flat = integral.flatten(2)
     corner = (r0 * width + c0).long().flatten(2).expand(-1, channels, -1)
 
-    def pick(offset: int):
+    def pick(offset: int) -> torch.Tensor:
         return flat.gather(2, corner + offset).view(batch, channels, *row.shape[-2:])
 
     upper = pick(0) * (1 - fc) + pick(1) * fc

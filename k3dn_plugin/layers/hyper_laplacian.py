@@ -41,7 +41,8 @@ def quantise(sigma: torch.Tensor, levels: int) -> torch.Tensor:
 
 def gaussian(sigma: float, support: int) -> torch.Tensor | None:
     """(2r + 1, 2r + 1) float64 of sum 1, cut where it falls below 2^-52 of its peak and at `support`;
-    None where nothing but the peak is left."""
+    None where nothing but the peak is left.
+    """
     # Below 0.1 not even the neighbours are left, and the square of a tiny sigma would underflow.
     if sigma < 0.1:
         return None
@@ -131,7 +132,8 @@ class NonBlindDeconvolution(nn.Module):
 
     def forward(self, image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """(3, H, W) in [0, 1] and (H, W), the blur's width in pixels, of few distinct values -> (3, H, W)
-        in [0, 1]."""
+        in [0, 1].
+        """
         return self.with_slope(image, sigma)[0]
 
     def with_slope(self, image: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ class RepeatUp(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 2)
 
-    def forward(self, x: torch.Tensor):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) -> (B, C', 2h, 2w)."""
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         # TensorFlow's "same" padding of an even kernel puts the odd row and column behind.
@@ -28,7 +28,7 @@ def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
                          nn.Conv2d(out_channels, out_channels, 3, padding=1), nn.ReLU())
 
 
-def initialise_as_keras(network: nn.Module, last: nn.Conv2d):
+def initialize_as_keras(network: nn.Module, last: nn.Conv2d) -> None:
     """Truncated He normal kernels, Glorot uniform for the last layer, no bias."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

@@ -41,7 +41,7 @@ class LeakyResidual(nn.Module):
         return out + x if len(self.stem) > 1 else out
 
 
-def xavier_(module: nn.Module, gain: float = 1.0):
+def xavier_(module: nn.Module, gain: float = 1.0) -> None:
     """Xavier-uniform weights and zero biases for every convolution inside `module`."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):

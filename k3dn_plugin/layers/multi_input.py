@@ -44,7 +44,7 @@ def image_pyramid(image: torch.Tensor) -> list[torch.Tensor]:
     return images
 
 
-def encode_scales(images: Sequence[torch.Tensor], *, extract: Sequence[Layer], stages: Sequence[Layer],
+def encode_scales(images: Sequence[torch.Tensor], *, extract: nn.ModuleList, stages: nn.ModuleList,
                   inputs: Sequence[Layer], merges: Sequence[Merge]) -> list[torch.Tensor]:
     """Compute the features of three scales, each from the one above and from its own image.
 
@@ -65,8 +65,8 @@ def encode_scales(images: Sequence[torch.Tensor], *, extract: Sequence[Layer], s
     return features
 
 
-def decode_scales(deepest: torch.Tensor, skips: Sequence[torch.Tensor], *, stages: Sequence[Layer],
-                  up: Sequence[Layer], reduce: Sequence[Layer]) -> list[torch.Tensor]:
+def decode_scales(deepest: torch.Tensor, skips: Sequence[torch.Tensor], *, stages: nn.ModuleList,
+                  up: nn.ModuleList, reduce: nn.ModuleList) -> list[torch.Tensor]:
     """Compute the decoded features of three scales, from the coarsest up.
 
     Args:

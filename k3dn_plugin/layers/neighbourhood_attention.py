@@ -9,13 +9,12 @@ Each of these is cut into blocks; all queries of a block meet all keys of the bl
 and what lies outside a query's window is masked (`layers/blocks.py`). A strip of blocks at a time, forward and
 backward, so that neither the copies of keys nor the weights of all pixels ever exist together.
 """
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import FunctionCtx
 
 from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.layers.blocks import (
@@ -238,7 +237,7 @@ class _Group(NamedTuple):
     queries: tuple[int, int]
 
 
-def _groups(size: tuple[int, int], asked: tuple[int, int], dilation: int) -> Iterator[_Group]:
+def _groups(size: Sequence[int], asked: Sequence[int], dilation: int) -> Iterator[_Group]:
     """Yield the at most four groups of classes: those with one place more come first in each axis."""
     axes = []
     for length, wanted in zip(size, asked):
@@ -248,9 +247,11 @@ def _groups(size: tuple[int, int], asked: tuple[int, int], dilation: int) -> Ite
                      if min(many, wanted - first) > 0])
     for first_row, rows, row_keys in axes[0]:
         for first_column, columns, column_keys in axes[1]:
+            row_queries, column_queries = (
+                min(keys, -(-(wanted - first) // dilation)) for keys, wanted, first in
+                zip((row_keys, column_keys), asked, (first_row, first_column)))
             yield _Group(((first_row, rows), (first_column, columns)), (row_keys, column_keys),
-                         tuple(min(keys, -(-(wanted - first) // dilation)) for keys, wanted, first in
-                               zip((row_keys, column_keys), asked, (first_row, first_column))))
+                         (row_queries, column_queries))
 
 
 def _phases(x: torch.Tensor, group: _Group, places: tuple[int, int], dilation: int) -> torch.Tensor:
@@ -264,9 +265,9 @@ def _work(query: torch.Tensor, key: torch.Tensor, kernel: int,
           dilation: int) -> Iterator[tuple[_Group, _Plan, slice, int]]:
     """Yield a group of classes, its blocks, a slice of its row phases, and the pairs allowed in a strip."""
     limit = PAIRS.get(query.device.type, PAIRS_ELSEWHERE)
-    for group in _groups(tuple(key.shape[2:4]), tuple(query.shape[2:4]), dilation):
-        plan = _Plan(*(_axis(asked, have, kernel, query.device) for asked, have in zip(group.queries, group.keys)),
-                     2 * kernel - 1)
+    for group in _groups(key.shape[2:4], query.shape[2:4], dilation):
+        rows, columns = (_axis(asked, have, kernel, query.device) for asked, have in zip(group.queries, group.keys))
+        plan = _Plan(rows, columns, 2 * kernel - 1)
         images = query.shape[0] * query.shape[1] * group.phases[1][1]
         for part in strips(group.phases[0][1], images * plan.rows.count * plan.columns.count * plan.pairs, limit):
             yield group, plan, part, images * (part.stop - part.start) * plan.columns.count * plan.pairs
@@ -295,7 +296,7 @@ def _blocks_of_rows(x: torch.Tensor, like: torch.Size | tuple[int, ...]) -> torc
 
 
 def _weights(tables: list[tuple[slice, slice, torch.Tensor]], query: torch.Tensor, key: torch.Tensor, part: slice,
-             grid: tuple[int, int, int]) -> torch.Tensor:
+             grid: Sequence[int]) -> torch.Tensor:
     """Attention weights (N r c heads, queries, keys) of rows of blocks `part`; `grid` is N, r, c."""
     logits = at_least_float32(query @ key.transpose(1, 2))
     blocks = logits.view(*grid, -1, *logits.shape[1:])
@@ -310,7 +311,7 @@ class _NeighbourhoodAttention(torch.autograd.Function):
     """The operator with a backward pass that makes the weights again, a strip at a time."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor,
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor,
                 dilation: int) -> torch.Tensor:
         ctx.save_for_backward(query, key, value, bias)
         ctx.dilation = dilation
@@ -328,14 +329,14 @@ class _NeighbourhoodAttention(torch.autograd.Function):
                 q_part = split_blocks(q, plan.block)[:, part]
                 k_part, v_part = (split_halo_blocks(x, plan.key_block, plan.halo)[:, part] for x in (k, v))
                 weights = _weights(tables, _rows_of_blocks(q_part) * scale, _rows_of_blocks(k_part), part,
-                                   tuple(q_part.shape[:3]))
+                                   q_part.shape[:3])
                 split_blocks(attended, plan.block)[:, part] = _blocks_of_rows(
                     weights.to(q.dtype) @ _rows_of_blocks(v_part), q_part.shape)
             _put(attended, _phases(out, group, group.queries, dilation)[phases], rows.query_pad, columns.query_pad)
         return out[:, :, :query.shape[2], :query.shape[3]]
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, bias = ctx.saved_tensors
         dilation, scale = ctx.dilation, query.shape[-1] ** -0.5
         kernel = (bias.shape[1] + 1) // 2
@@ -358,7 +359,7 @@ class _NeighbourhoodAttention(torch.autograd.Function):
             for part in strips(rows.count, per_row, PAIRS.get(query.device.type, PAIRS_ELSEWHERE)):
                 q_part, g_part = (split_blocks(x, plan.block)[:, part] for x in (q, g))
                 k_part, v_part = (split_halo_blocks(x, plan.key_block, plan.halo)[:, part] for x in (k, v))
-                grid = tuple(q_part.shape[:3])
+                grid = q_part.shape[:3]
                 q_rows, g_rows, k_rows, v_rows = map(_rows_of_blocks, (q_part, g_part, k_part, v_part))
                 q_rows = q_rows * scale
                 weights = _weights(tables, q_rows, k_rows, part, grid)

@@ -32,13 +32,14 @@ class ChannelGate(nn.Module):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise OptionError(f"ChannelGate.kernel_size: expected an odd number, found {kernel_size}")
         self.window = window
-        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.radius = kernel_size // 2
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=self.radius, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C, H, W), or (B, C, 1, 1) where the window is the whole map."""
         means = local_mean(x, self.window)
         filtered = F.conv2d(means.flatten(2).unsqueeze(1), self.conv.weight.unsqueeze(-1),
-                            padding=(self.conv.padding[0], 0))
+                            padding=(self.radius, 0))
         return torch.sigmoid(filtered.squeeze(1).view_as(means))
 
 

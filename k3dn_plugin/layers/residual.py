@@ -16,7 +16,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
-    def forward(self, x: torch.Tensor):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
 
 
@@ -27,7 +27,7 @@ class ResidualBlocks(nn.Sequential):
         super().__init__(*(ResidualBlock(channels) for _ in range(count)))
 
 
-def without_autocast(tensor: torch.Tensor):
+def without_autocast(tensor: torch.Tensor) -> contextlib.AbstractContextManager[object]:
     """A context on the tensor's device in which autocast is off; nothing on the meta device, which has none."""
     if tensor.device.type == "meta":
         return contextlib.nullcontext()

@@ -10,7 +10,7 @@ SCHEMAS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 _libraries = []  # a library's definitions go when it is collected
 
 
-def define_missing_operators():
+def define_missing_operators() -> None:
     """Define the schemas that are missing; does nothing where torchvision works, or a second time."""
     missing = [s for s in SCHEMAS if not hasattr(torch.ops.torchvision, s.split("(")[0])]
     if missing:

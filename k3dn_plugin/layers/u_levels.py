@@ -1,6 +1,6 @@
 """The U of Restormer, which LaKDNet and DiNAT-IR share: levels joined by pixel shuffles and concatenations."""
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +68,17 @@ def u_levels(width: int, levels: int, stage: Callable[[int, int], nn.Module], *,
         decoder=nn.ModuleList(stage(level, widths[level] if level else 2 * width) for level in outwards))
 
 
-def through_levels(x: torch.Tensor, parts: ULevels | nn.Module) -> torch.Tensor:
+class HoldsULevels(Protocol):
+    """What has the parts of a U as members: `ULevels`, or a network."""
+
+    encoder: nn.ModuleList
+    down: nn.ModuleList
+    up: nn.ModuleList
+    reduce: nn.ModuleList
+    decoder: nn.ModuleList
+
+
+def through_levels(x: torch.Tensor, parts: ULevels | HoldsULevels) -> torch.Tensor:
     """Run embedded features through the U: (B, C, H, W) -> (B, 2C, H, W).
 
     The decoder sees the enlarged features first and the encoder's second. H and W must be multiples of

@@ -14,7 +14,7 @@ from k3dn_plugin.errors import SizeError
 FEATURE_STRIDE = 8
 
 
-def grid_of(height: int, width: int, window: tuple[int, int]):
+def grid_of(height: int, width: int, window: tuple[int, int]) -> tuple[int, int]:
     """(rows, columns) of windows in features of `height` x `width`.
 
     Raises:
@@ -28,7 +28,7 @@ def grid_of(height: int, width: int, window: tuple[int, int]):
     return rows, columns
 
 
-def grid_of_image(height: int, width: int, window: tuple[int, int]):
+def grid_of_image(height: int, width: int, window: tuple[int, int]) -> tuple[int, int]:
     """(rows, columns) of windows in an image of `height` x `width`.
 
     Raises:
@@ -40,12 +40,13 @@ def grid_of_image(height: int, width: int, window: tuple[int, int]):
     return grid_of(height // FEATURE_STRIDE, width // FEATURE_STRIDE, window)
 
 
-def partition(features: torch.Tensor, grid) -> torch.Tensor:
+def partition(features: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """(B, C, H, W) -> (B * rows * columns, C, H / rows, W / columns), by image, then row, then column."""
     return partition_with_margin(features, grid, 0)
 
 
-def partition_with_margin(features: torch.Tensor, grid, margin: int, *, zeros: bool = False) -> torch.Tensor:
+def partition_with_margin(features: torch.Tensor, grid: tuple[int, int], margin: int, *,
+                          zeros: bool = False) -> torch.Tensor:
     """Windows that also hold `margin` cells of what lies around them.
 
     Beyond the image's border that is its reflection, or nothing but zeros if asked for.
@@ -66,7 +67,7 @@ def partition_with_margin(features: torch.Tensor, grid, margin: int, *, zeros: b
     return cut.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels, high + 2 * margin, wide + 2 * margin)
 
 
-def unpartition(windows: torch.Tensor, grid) -> torch.Tensor:
+def unpartition(windows: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """The inverse of `partition`."""
     rows, columns = grid
     _, channels, height, width = windows.shape

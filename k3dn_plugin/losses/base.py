@@ -3,6 +3,8 @@
 A loss declares the keys of the prediction that it reads as `reads`, a tuple on the class or the instance; one
 without may read anything.
 """
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -46,7 +48,7 @@ class PairLoss(nn.Module):
         raise TypeError(f"{type(self).__name__} must define distance()")
 
 
-def look_up(mapping: object, dotted: str, loss: str, where: str):
+def look_up(mapping: Any, dotted: str, loss: nn.Module, where: str) -> Any:
     """The entry of nested mappings under `a.b`, or an `OptionError` that lists what there is."""
     found = mapping
     for key in dotted.split("."):

@@ -1,5 +1,4 @@
-"""Distances between image gradients: Sobel filters at one size, or at several (RDPD).
-"""
+"""Distances between image gradients: Sobel filters at one size, or at several (RDPD)."""
 import torch
 import torch.nn.functional as F
 
@@ -37,10 +36,10 @@ class MultiSobelLoss(PairLoss):
                               f"found {list(sizes)}")
         self.across, self.down, self.sizes = across, down, tuple(sizes)
 
-    def distance(self, predicted: torch.Tensor, target: torch.Tensor):
+    def distance(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         difference = (predicted - target).flatten(0, -4)  # sequences frame by frame
         planes = difference.flatten(0, 1)[:, None]
-        total = 0.0
+        total = planes.new_zeros(())
         for size in self.sizes:
             if min(planes.shape[-2:]) < size:
                 raise OptionError(f"MultiSobelLoss: a filter of {size} x {size} does not fit in images of "
@@ -60,9 +59,10 @@ class EdgeLoss(PairLoss):
     def __init__(self, *, weight: float = 1.0, predicted: str = "restored", target: str = "gt"):
         super().__init__(weight=weight, predicted=predicted, target=target)
         across = torch.tensor([[-1., 0., 1.], [-2., 0., 2.], [-1., 0., 1.]]) / 8
+        self.kernels: torch.Tensor
         self.register_buffer("kernels", torch.stack([across, across.T])[:, None], persistent=False)
 
-    def distance(self, predicted: torch.Tensor, target: torch.Tensor):
+    def distance(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         difference = predicted - target
         channels = difference.shape[1]
         kernels = self.kernels.to(difference.dtype).repeat(channels, 1, 1, 1)

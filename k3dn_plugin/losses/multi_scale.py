@@ -53,7 +53,8 @@ class MultiScaleLoss(nn.Module):
         """
         predicted = [look_up(prediction, "restored", self, "the network's prediction"),
                      *prediction.get(self.scales, [])]
-        target, total = batch["gt"], 0.0
+        target = batch["gt"]
+        total = predicted[0].new_zeros(())
         for level, image in enumerate(predicted):
             if level and self.pyramid == "gaussian":
                 target = half(target)
@@ -100,7 +101,7 @@ def half(image: torch.Tensor) -> torch.Tensor:
 
 
 def laplacian(image: torch.Tensor) -> torch.Tensor:
-    """x - G(4 every second sample of G(x), zeros between), edges replicated."""
+    """X - G(4 every second sample of G(x), zeros between), edges replicated."""
     blurred = smooth(image, LAPLACE, "replicate")
     kept = torch.zeros_like(blurred)
     kept[..., ::2, ::2] = 4 * blurred[..., ::2, ::2]

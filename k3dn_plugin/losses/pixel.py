@@ -13,7 +13,7 @@ from k3dn_plugin.registry import LOSSES
 class L1Loss(PairLoss):
     """Mean absolute error over all values."""
 
-    def distance(self, predicted: torch.Tensor, target: torch.Tensor):
+    def distance(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return F.l1_loss(predicted, target)
 
 
@@ -21,7 +21,7 @@ class L1Loss(PairLoss):
 class MSELoss(PairLoss):
     """Mean squared error over all values."""
 
-    def distance(self, predicted: torch.Tensor, target: torch.Tensor):
+    def distance(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return F.mse_loss(predicted, target)
 
 
@@ -39,7 +39,7 @@ class CharbonnierLoss(PairLoss):
         super().__init__(weight=weight, predicted=predicted, target=target)
         self.eps = eps
 
-    def distance(self, predicted: torch.Tensor, target: torch.Tensor):
+    def distance(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return torch.sqrt((predicted - target) ** 2 + self.eps).mean()
 
 
@@ -50,7 +50,7 @@ class FFTLoss(PairLoss):
     Orthonormal transform, so that the value does not grow with the size of the crop.
     """
 
-    def distance(self, predicted: torch.Tensor, target: torch.Tensor):
+    def distance(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         # The FFT has no bfloat16 kernel; under autocast the prediction may come in half precision.
         difference = torch.fft.rfft2((predicted - target).float(), norm="ortho")
         return torch.view_as_real(difference).abs().mean()

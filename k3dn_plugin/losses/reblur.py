@@ -42,7 +42,7 @@ class ReblurConsistency(nn.Module):
         return self.weight * torch.stack(distances).mean()
 
 
-def _shrunk(captured: torch.Tensor, image: torch.Tensor):
+def _shrunk(captured: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """The captured view averaged over blocks, where a reblur module works on small images (IFAN's do)."""
     factor = -(-captured.shape[-1] // image.shape[-1])
     return F.avg_pool2d(captured, factor, ceil_mode=True) if factor > 1 else captured

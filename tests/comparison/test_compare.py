@@ -146,7 +146,8 @@ window.addEventListener("load", () => setTimeout(() => {
   document.querySelector(".view").dispatchEvent(new WheelEvent("wheel",
     {deltaY: -400, clientX: 60, clientY: 700, cancelable: true, bubbles: true}));
   found.zoom = document.getElementById("zoom").textContent;
-  found.transforms = [...document.querySelectorAll(".view img")].map(image => image.style.transform.includes("scale(1)"));
+  found.transforms = [...document.querySelectorAll(".view img")].map(
+    image => image.style.transform.includes("scale(1)"));
   document.getElementById("errors").click();
   document.getElementById("scene").value = "1";
   document.getElementById("scene").dispatchEvent(new Event("change"));

@@ -49,7 +49,7 @@ class FileBlurMap(nn.Module):
             OptionError: the map is another for every sample.
             DataError: there is no such file, or it is damaged.
         """
-        if self.needs_sample:
+        if self.path is None or self.needs_sample:
             source = "`defocus` of a sample" if self.path is None else f"a file of the folder {self.path}"
             raise OptionError(f"FileBlurMap: the map is {source}, and an image was given without its name. Give the "
                               "map to the restorer (`blur_map`), or set network_g.blur_map.path to its file")

@@ -1,0 +1,1 @@
+"""Deblur modules: features and disparity in, deblurred features out."""

@@ -20,7 +20,7 @@ class FilterStep(nn.Module):
         self.kernels = nn.Conv2d(channels, kernel_size ** 2, 3, padding=1)
         self.residual = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, features: torch.Tensor, disparity):
+    def forward(self, features: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
         code = self.trunk(features + self.from_disparity(features, disparity))
         return features + dynamic_filter(features, self.kernels(code)) + self.residual(code)
 

@@ -54,7 +54,8 @@ class ImplicitKernelBlock(nn.Module):
         with without_autocast(vectors):
             share, basis = (at_least_float32(F.linear(vectors.to(layer.weight.dtype), layer.weight, layer.bias))
                             for layer in (self.sizes_by_window, self.bases_by_window))
-            share, total, largest = share.softmax(-1), 0.0, self.bank.sizes[-1]
+            share, largest = share.softmax(-1), self.bank.sizes[-1]
+            total = share.new_zeros(())
             for group, taps in enumerate(self.bank(), start=1):
                 size = taps.shape[-1]
                 chosen = (basis * share[:, group:group + 1]) @ taps.flatten(1)
@@ -63,6 +64,7 @@ class ImplicitKernelBlock(nn.Module):
 
     def by_pixel(self, features: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
         """Return the responses of kernels chosen for each pixel, size by size."""
+        assert self.trunk is not None, "built without per_pixel"
         code = self.trunk(features)
         sizes = self.sizes_by_pixel(code) + self.sizes_by_window(features, disparity)
         share = at_least_float32(sizes).softmax(1).to(features.dtype)
@@ -70,7 +72,7 @@ class ImplicitKernelBlock(nn.Module):
         x, grid = features, disparity.grid
         if self.pad_windows:
             x, share, basis = (partition(part, grid) for part in (x, share, basis))
-        images, channels, total = x.shape[0], x.shape[1], 0.0
+        images, channels, total = x.shape[0], x.shape[1], x.new_zeros(())
         for group, taps in enumerate(self.bank(), start=1):
             responses = F.conv2d(x.flatten(0, 1)[:, None], taps.to(x.dtype)[:, None], padding=taps.shape[-1] // 2)
             chosen = basis * share[:, group:group + 1]

@@ -94,7 +94,8 @@ class KernelSetBlock(nn.Module):
         x = F.leaky_relu(weights * F.conv2d(windows, mixing), SLOPE)
         return windows + F.leaky_relu(self._filter(x, kernels), SLOPE)
 
-    def _prepare(self, vectors: torch.Tensor, dtype: torch.dtype, *, reverse: bool = False):
+    def _prepare(self, vectors: torch.Tensor, dtype: torch.dtype, *,
+                 reverse: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(C, 1, k, k) kernels, (C, C, 1, 1) channel matrix and (N, C, 1, 1) query weights in `dtype`."""
         # Reciprocals, matrix inverse and softmax lose too much in half precision; they are small.
         with without_autocast(vectors):
@@ -106,10 +107,10 @@ class KernelSetBlock(nn.Module):
                 kernels, mixing = self.kernels(reverse=True), self.mixing.inverse()
             else:
                 mixing = self.mixing.matrix()
-        shaped = kernels[:, None], mixing[..., None, None], weights[..., None, None]
-        return tuple(tensor.to(dtype) for tensor in shaped)
+        return (kernels[:, None].to(dtype), mixing[..., None, None].to(dtype),
+                weights[..., None, None].to(dtype))
 
-    def _filter(self, x: torch.Tensor, kernels: torch.Tensor):
+    def _filter(self, x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
         return F.conv2d(x, kernels, padding=self.kernel_size // 2, groups=x.shape[1])
 
 
@@ -144,11 +145,11 @@ class KernelSetDeblur(nn.Module):
         """Reblur (B, C, H, W) features of the sharp image with the same kernels."""
         return self._run(features, disparity, reverse=True)
 
-    def _run(self, features: torch.Tensor, disparity, *, reverse: bool):
+    def _run(self, features: torch.Tensor, disparity: DisparityFeature, *, reverse: bool) -> torch.Tensor:
         check_images(features, disparity)
         windows = partition(features, disparity.grid)
         # The reverse direction keeps the order of the blocks, as released (`docs/networks/k3dn.md`, section 2.3).
         for block in self.blocks:
-            step = block.reverse if reverse else block
-            windows = step(windows, disparity.vectors)
+            assert isinstance(block, KernelSetBlock)
+            windows = (block.reverse if reverse else block)(windows, disparity.vectors)
         return unpartition(windows, disparity.grid)

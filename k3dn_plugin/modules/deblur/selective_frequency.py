@@ -1,5 +1,7 @@
 """SFNet's frequency splits in the place of the deblur module, window by window."""
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +53,8 @@ class WindowBlock(nn.Module):
         """(B, C, H, W) features and their disparity -> (B, C, H, W)."""
         halves = F.gelu(self.conv1(features)).chunk(2, 1)
         if self.frequency:
-            first, second = (split.split(half, disparity) for split, half in zip(self.frequency, halves))
+            steered = cast("Iterable[SteeredSplit]", self.frequency)
+            first, second = (split.split(half, disparity) for split, half in zip(steered, halves))
         else:
             first, second = (partition(half, disparity.grid) for half in halves)
         mean = map_mean(second).to(second.dtype)

@@ -1,0 +1,1 @@
+"""Disparity modules: two views in, one vector per window out."""

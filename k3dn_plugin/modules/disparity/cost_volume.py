@@ -43,7 +43,7 @@ class ConvNormRelu(nn.Module):
                          bias=False)
         self.norm = norm(out_channels)
 
-    def forward(self, x: torch.Tensor):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.norm(self.conv(x)))
 
 
@@ -60,7 +60,7 @@ class PooledBranch(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: torch.Tensor):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = F.relu(self.norm(self.conv(F.avg_pool2d(x, self.pool))))
         return F.interpolate(pooled, size=x.shape[-2:], mode="bilinear", align_corners=True)
 
@@ -77,7 +77,7 @@ class ViewFeatures(nn.Module):
         self.join = ConvNormRelu(192, 96)
         self.out = nn.Conv2d(96, 32, 1, bias=False)
 
-    def forward(self, view: torch.Tensor):
+    def forward(self, view: torch.Tensor) -> torch.Tensor:
         x = self.dilated(self.start(F.avg_pool2d(view, 4)))
         return self.out(self.join(torch.cat([*(branch(x) for branch in self.branches), x], 1)))
 

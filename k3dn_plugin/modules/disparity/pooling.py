@@ -28,7 +28,7 @@ class WindowPooling(nn.Module):
         if wrong:
             raise OptionError(f"window {tuple(window)}: each side must be 2 modulo 4 (6, 10, 14, 18, ...), "
                               f"so that the disparity map pools evenly; found {wrong[0]}")
-        self.window = tuple(window)
+        self.window = (window[0], window[1])
         self.pool = tuple((side + 2) // 4 for side in window)
         self.pixels_per_extra_cell = tuple(16 * side for side in window)
         self.project = nn.Linear(channels, vector_size)

@@ -1,0 +1,1 @@
+"""Preservation modules: how sharp input features join the deblurred ones."""

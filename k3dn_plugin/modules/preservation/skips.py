@@ -57,6 +57,7 @@ class GatedSkip(nn.Module):
         self.project = nn.Conv2d(before_channels, after_channels, 1)
         self.gate = nn.Conv2d(before_channels + after_channels, after_channels, 3, padding=1)
         nn.init.zeros_(self.gate.weight)
+        assert self.gate.bias is not None
         nn.init.constant_(self.gate.bias, -2.0)
 
     def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

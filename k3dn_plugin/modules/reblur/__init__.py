@@ -1,0 +1,1 @@
+"""Reblur modules: the sharp image blurred again, to be compared with what was captured."""

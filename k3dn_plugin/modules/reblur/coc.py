@@ -1,5 +1,5 @@
 """BaMBNet's half-aperture kernels as a reblur module: the sharp image blurred by the radius of each pixel."""
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import nn
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.coc_kernels import MAX_RADIUS, blur_by_radius
 from k3dn_plugin.modules.reblur.estimator import BlurEstimator, predicted_map
-from k3dn_plugin.modules.reblur.guidance import ReblurGuidance, check_image, image_to_blur
+from k3dn_plugin.modules.reblur.guidance import ImageChoice, ReblurGuidance, check_image, image_to_blur
 from k3dn_plugin.registry import MODULES
 
 
@@ -30,13 +30,14 @@ class CoCReblur(nn.Module):
     """
 
     def __init__(self, *, predicted: str | None = None, max_radius: int = 12,
-                 image: Literal["auto", "sharp", "restored"] = "auto"):
+                 image: ImageChoice = "auto"):
         super().__init__()
         if not 1 <= max_radius <= MAX_RADIUS:
             raise OptionError(f"CoCReblur.max_radius: expected 1 to {MAX_RADIUS} pixels, found {max_radius}")
         check_image(image, "CoCReblur")
-        self.predicted, self.max_radius, self.image = predicted, max_radius, image
-        self.estimator = BlurEstimator(max_radius) if predicted is None else None
+        self.predicted, self.max_radius = predicted, max_radius
+        self.image: ImageChoice = image
+        self.estimator: Any = BlurEstimator(max_radius) if predicted is None else None
 
     def forward(self, sharp: torch.Tensor, guidance: ReblurGuidance) -> dict[str, torch.Tensor]:
         """(B, 3, H, W) in [0, 1] -> `left` and `right`, of the same shape.
@@ -44,7 +45,7 @@ class CoCReblur(nn.Module):
         Raises:
             OptionError: the restorer does not predict `predicted`.
         """
-        if self.estimator is not None:
+        if self.predicted is None:
             radius = self.estimator(guidance.batch["lq"])
         else:
             radius = predicted_map(guidance.prediction, self.predicted, "CoCReblur").flip(1)

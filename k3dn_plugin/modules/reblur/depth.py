@@ -1,5 +1,5 @@
 """DDDNet's reblurring: the views rendered anew from the sharp image and the disparity."""
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import nn
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.fractional_box import box_mean
 from k3dn_plugin.modules.reblur.estimator import BlurEstimator, predicted_map
-from k3dn_plugin.modules.reblur.guidance import ReblurGuidance, check_image, image_to_blur
+from k3dn_plugin.modules.reblur.guidance import ImageChoice, ReblurGuidance, check_image, image_to_blur
 from k3dn_plugin.registry import MODULES
 
 
@@ -30,13 +30,14 @@ class DepthReblur(nn.Module):
     """
 
     def __init__(self, *, predicted: str | None = None, max_disparity: float = 24.0,
-                 image: Literal["auto", "sharp", "restored"] = "auto"):
+                 image: ImageChoice = "auto"):
         super().__init__()
         if max_disparity <= 0:
             raise OptionError(f"DepthReblur.max_disparity: expected more than 0 pixels, found {max_disparity}")
         check_image(image, "DepthReblur")
-        self.predicted, self.max_disparity, self.image = predicted, max_disparity, image
-        self.estimator = BlurEstimator(max_disparity) if predicted is None else None
+        self.predicted, self.max_disparity = predicted, max_disparity
+        self.image: ImageChoice = image
+        self.estimator: Any = BlurEstimator(max_disparity) if predicted is None else None
 
     def forward(self, sharp: torch.Tensor, guidance: ReblurGuidance) -> dict[str, torch.Tensor]:
         """(B, 3, H, W) in [0, 1] -> `left` and `right`, of the same shape.
@@ -46,7 +47,7 @@ class DepthReblur(nn.Module):
         Raises:
             OptionError: the restorer does not predict `predicted`.
         """
-        if self.estimator is not None:
+        if self.predicted is None:
             disparity = self.estimator(guidance.batch["lq"])
         else:
             disparity = predicted_map(guidance.prediction, self.predicted, "DepthReblur")

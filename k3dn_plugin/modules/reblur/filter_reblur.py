@@ -8,7 +8,7 @@ from torch import nn
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.adaptive_filter import filter_channels, iterative_adaptive_convolution, split_filters
 from k3dn_plugin.layers.leaky import SLOPE, LeakyResidual, leaky_conv, xavier_
-from k3dn_plugin.modules.reblur.guidance import ReblurGuidance, check_image, image_to_blur
+from k3dn_plugin.modules.reblur.guidance import ImageChoice, ReblurGuidance, check_image, image_to_blur
 from k3dn_plugin.registry import MODULES
 
 COLOURS = 3
@@ -40,7 +40,7 @@ class FilterReblur(nn.Module):
 
     def __init__(self, *, filters: int | None = None, iterations: int = 17, kernel_size: int = 3,
                  subsample: Literal["nearest", "area"] = "nearest", both_kernels: bool = False,
-                 image: Literal["auto", "sharp", "restored"] = "auto"):
+                 image: ImageChoice = "auto"):
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 1 or iterations < 1 or filters is not None and filters < 1:
             raise OptionError("FilterReblur: expected positive filters and iterations and an odd kernel_size;"
@@ -48,7 +48,7 @@ class FilterReblur(nn.Module):
         if subsample not in ("nearest", "area"):
             raise OptionError(f"FilterReblur.subsample: expected 'nearest' or 'area', found {subsample!r}")
         check_image(image, "FilterReblur")
-        self.image = image
+        self.image: ImageChoice = image
         self.iterations = iterations
         self.kernel_size = kernel_size
         self.subsample = subsample
@@ -58,8 +58,9 @@ class FilterReblur(nn.Module):
         if filters is None:
             self.encoder = nn.Sequential(leaky_conv(6, c // 4, 5, stride=2), leaky_conv(c // 4, c // 2, stride=2),
                                          leaky_conv(c // 2, c, stride=2))
+        self.filters = c if filters is None else filters
         self.predictor = nn.Sequential(
-            leaky_conv(c if filters is None else filters, c), LeakyResidual(c, 2), LeakyResidual(c, 2),
+            leaky_conv(self.filters, c), LeakyResidual(c, 2), LeakyResidual(c, 2),
             nn.Conv2d(c, filter_channels(iterations, COLOURS, kernel_size), 3, padding=1))
         xavier_(self)
 
@@ -85,7 +86,7 @@ class FilterReblur(nn.Module):
         if self.encoder is not None:
             return self.encoder(guidance.batch["lq"])
         filters = guidance.prediction.get("filters")
-        wanted = self.predictor[0][0].in_channels
+        wanted = self.filters
         if filters is None or filters.shape[1] != wanted:
             found = "no `filters`" if filters is None else f"filters of {filters.shape[1]} channels"
             raise OptionError(

@@ -6,6 +6,8 @@ import torch
 
 from k3dn_plugin.errors import OptionError
 
+ImageChoice = Literal["auto", "sharp", "restored"]
+
 
 @dataclass(frozen=True)
 class ReblurGuidance:
@@ -22,13 +24,13 @@ class ReblurGuidance:
     restorer: Any
 
 
-def check_image(image: str, module: str):
+def check_image(image: str, module: str) -> None:
     """Raise `OptionError` unless the setting `image` of a reblur module is one of its choices."""
     if image not in ("auto", "sharp", "restored"):
         raise OptionError(f"{module}.image: expected 'auto', 'sharp' or 'restored', found {image!r}")
 
 
-def image_to_blur(image: Literal["auto", "sharp", "restored"], sharp: torch.Tensor, guidance: ReblurGuidance, *,
+def image_to_blur(image: ImageChoice, sharp: torch.Tensor, guidance: ReblurGuidance, *,
                   estimated: bool) -> torch.Tensor:
     """The image that a reblur module blurs: the sharp one, or what the restorer made of its views.
 

@@ -1,5 +1,6 @@
 """The released BaMBNet checkpoints: the deblurring network, and the CoC network with the same keys."""
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +30,13 @@ class BaMBNetOfficial(OfficialNetwork):
     networks = ("bambnet", "bambnet_coc", "bambnet_reblur")
     arch = "BaMBNet"
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         return {"width": settings["width"], "reduction": settings["ca_reduction"],
                 "blocks": [n for n in settings["branch_rcabs"] if n],
                 "mask_iterations": settings.get("mask_iterations", 20000),
                 "mask_thresholds": list(settings.get("mask_thresholds", (0.0, 1.9, 4.2, 6.2)))[1:]}
 
-    def build(self, settings: Mapping, network: str):
+    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
         if network == "bambnet_reblur":
             return CrossBlurCheck(settings)
         if network == "bambnet_coc":
@@ -43,7 +44,7 @@ class BaMBNetOfficial(OfficialNetwork):
             return CoCNetwork(**{k: wanted[k] for k in ("width", "blocks", "reduction")}).eval()
         return super().build(settings, network)
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not BaMBNet's.
 
         The CoC network has the same keys and shapes; the deblurring network is assumed.
@@ -58,21 +59,22 @@ class BaMBNetOfficial(OfficialNetwork):
         squeezed = shapes["layer1.1.0.body.0.body.3.conv_du.0.weight"][0]
         return "bambnet", {"width": width, "branch_rcabs": [0, *blocks], "ca_reduction": width // squeezed}
 
-    def rename(self, key: str):
+    def rename(self, key: str) -> str:
         return NETWORK + key
 
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         state = super().convert(tensors, network)
         if network == "bambnet":
             # The official file does not store how far the masks have faded.
             state["mask_step"] = torch.zeros((), dtype=torch.int64)
         return state
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The official keys of the deblurring or the CoC network, for a state dict of ours."""
         return {k.removeprefix(NETWORK): v for k, v in state.items() if k.startswith(NETWORK)}
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         if network == "bambnet_reblur":
             return self._constraint(model.settings, inputs)
         views = inputs["x"][:, :6]
@@ -83,7 +85,7 @@ class BaMBNetOfficial(OfficialNetwork):
         return {f"image_iter{step}": torch.sigmoid(model.network(views, model.shares(
             inputs["coc"], torch.tensor(step)))) for step in (0, 10000)}
 
-    def _constraint(self, settings: Mapping, inputs: Mapping[str, torch.Tensor]):
+    def _constraint(self, settings: Mapping, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         radius, views = inputs["coc"], inputs["x"]
         left, right = cross_blur(views[:, :3], views[:, 3:6], radius, max_radius=settings["max_radius"])
         size, sigma = settings["gauss"]

@@ -5,6 +5,7 @@ check says something about the checkpoint too.
 """
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class OfficialNetwork(ABC):
         return {self.rename(key): torch.as_tensor(np.array(value, order="C"))
                 for key, value in tensors.items()}
 
-    def load(self, model: torch.nn.Module, tensors: Mapping[str, np.ndarray], network: str):
+    def load(self, model: torch.nn.Module, tensors: Mapping[str, np.ndarray], network: str) -> None:
         """Load official tensors strictly.
 
         Raises:
@@ -66,7 +67,7 @@ class OfficialNetwork(ABC):
         load_strictly(model, self.convert(tensors, network), source=f"official {network} weights")
 
     @abstractmethod
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor],
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
         """The named outputs of the official call for the official inputs (PyTorch layouts both ways)."""
 

@@ -1,5 +1,6 @@
 """The released DDDNet checkpoints: one file for each of the two networks, with our keys."""
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ class DDDNetOfficial(OfficialNetwork):
     networks = ("dddnet", "dddnet_estd", "dddnet_esti")
     arch = "DDDNet"
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         """Settings of one of the two parts leave the other's at the defaults."""
         own = network.rpartition("_")[2]
         settings = {own: settings} if own in PARTS else settings
@@ -28,7 +29,7 @@ class DDDNetOfficial(OfficialNetwork):
                 "image_channels": image.get("width", 128) // 4,
                 "batch_statistics": "batch statistics" in norm}
 
-    def build(self, settings: Mapping, network: str):
+    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
         wanted = self.arguments(settings, network)
         if network == "dddnet_estd":
             return DepthNetwork(channels=wanted["depth_channels"], max_disparity=wanted["max_disparity"],
@@ -37,7 +38,7 @@ class DDDNetOfficial(OfficialNetwork):
             return ImageNetwork(channels=wanted["image_channels"]).eval()
         return super().build(settings, network)
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not DDDNet's.
 
         The number of disparities leaves no trace in the weights; 12 is assumed.
@@ -45,7 +46,8 @@ class DDDNetOfficial(OfficialNetwork):
         if all(any(key.startswith(part + ".") for key in shapes) for part in PARTS):
             found = [self.recognise({k.removeprefix(part + "."): v for k, v in shapes.items()
                                      if k.startswith(part + ".")}) for part in PARTS]
-            return ("dddnet", dict(zip(PARTS, (f[1] for f in found)))) if all(found) else None
+            settings = {part: one[1] for part, one in zip(PARTS, found) if one is not None}
+            return ("dddnet", settings) if len(settings) == len(PARTS) else None
         if "matching.deconv1a.conv2.conv.weight" in shapes and "features.start.0.conv.weight" in shapes:
             return "dddnet_estd", {"maxdisp": 12, "cost_levels": 4,
                                    "feature_channels": shapes["feature.start.0.conv.weight"][0]}
@@ -53,12 +55,13 @@ class DDDNetOfficial(OfficialNetwork):
             return "dddnet_esti", {"width": shapes["down.conv.weight"][0]}
         return None
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
         """The official state dict of each part, {"estd": ..., "esti": ...}, for a `DDDNet`'s."""
         return {part: {k.removeprefix(part + "."): v for k, v in state.items() if k.startswith(part + ".")}
                 for part in PARTS}
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         left, right = inputs["left"], inputs["right"]
         if network == "dddnet_estd":
             return {"blur_disp": model(left, right)}

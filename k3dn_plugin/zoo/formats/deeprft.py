@@ -1,5 +1,6 @@
 """The released DeepRFT checkpoints, with factored kernels (as trained) or folded ones (as tested)."""
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from k3dn_plugin.zoo.formats.key_map import KeyMap
 MOST_BLOCKS = 64
 
 
-def key_pairs():
+def key_pairs() -> dict[str, str]:
     """Official prefix -> ours (`docs/networks/deeprft.md`, sections 4 and 5). `main.0` is a unit's convolution."""
     pairs = {}
     for i in range(3):
@@ -46,11 +47,11 @@ class DeepRFTOfficial(OfficialNetwork):
     arch = "DeepRFT"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         return {"num_res": settings["num_res"], "base_channels": settings["base_channel"],
                 "window": settings.get("win_size")}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not DeepRFT's.
 
         The training patch leaves no trace in the weights; 512, that of the defocus network, is assumed.
@@ -61,10 +62,10 @@ class DeepRFTOfficial(OfficialNetwork):
         return "deeprft", {"num_res": blocks, "base_channel": shapes["feat_extract.0.main.0.W"][0],
                            "win_size": 512}
 
-    def rename(self, key: str):
+    def rename(self, key: str) -> str:
         return self.keys.ours(key)
 
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from official tensors; a folded kernel (out, in, k, k) becomes W, D = 0, D_diag = identity."""
         state = {}
         for key, value in super().convert(tensors, network).items():
@@ -77,11 +78,11 @@ class DeepRFTOfficial(OfficialNetwork):
             state[key] = value
         return state
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The official state dict in its training form for ours."""
         return {self.keys.official(key): value for key, value in state.items()}
 
-    def fold(self, official: str):
+    def fold(self, official: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray | torch.Tensor]:
         """The official test form, kernels folded, for an official state dict in its training form."""
         folded = {}
         for key, value in official.items():
@@ -99,7 +100,8 @@ class DeepRFTOfficial(OfficialNetwork):
             folded[key] = value
         return folded
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         if network.endswith(":windowed"):
             return {"windowed": model.restore(inputs["lq"])}
         full, half, quarter = model.scales(inputs["lq"])

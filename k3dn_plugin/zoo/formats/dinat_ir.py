@@ -5,6 +5,7 @@ turned on the way in and out (`docs/networks/dinat_ir.md`, section 8).
 """
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ class DiNATIROfficial(OfficialNetwork):
             found[with_body(key)] = value
         return found
 
-    def outputs(self, model: nn.Module, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
         """The restored image of the official call; the dual network is shown its views in R, G, B."""
         lq = inputs["lq"]
         return {"restored": model.restore(lq[:, BGR] if network == "dinat_ir_dual" else lq)}
@@ -123,7 +124,8 @@ def _turned(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _pair(window: int | list[int]) -> tuple[int, int]:
     """Rows and columns of a window that may be given as one side."""
-    return (window, window) if isinstance(window, int) else tuple(window)
+    rows, columns = (window, window) if isinstance(window, int) else window
+    return rows, columns
 
 
 class _Operator(nn.Module):
@@ -160,11 +162,11 @@ class NeighbourhoodAttentionOfficial(_Layer):
         return NeighbourhoodAttention(settings["channels"], settings["heads"], kernel_size=settings["kernel_size"],
                                       dilation=settings["dilation"]).eval()
 
-    def outputs(self, model: nn.Module, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
         """`attended` of the operator; `out` of the module, channels first as the manifest's inputs become."""
         if network == "neighbourhood_attention":
-            names = ("query", "key", "value", "bias")
-            return {"attended": neighbourhood_attention(*(inputs[name] for name in names), model.dilation)}
+            query, key, value, bias = (inputs[name] for name in ("query", "key", "value", "bias"))
+            return {"attended": neighbourhood_attention(query, key, value, bias, model.dilation)}
         return {"out": model(inputs["x"].movedim(1, -1)).movedim(-1, 1)}
 
 
@@ -178,6 +180,6 @@ class ChannelGateOfficial(_Layer):
         """The gate with its window."""
         return ChannelGate(settings["gate_kernel"], window=_pair(settings["window"])).eval()
 
-    def outputs(self, model: nn.Module, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
         """`gate` at every pixel."""
         return {"gate": model(inputs["x"]).expand_as(inputs["x"])}

@@ -1,6 +1,8 @@
 """The released DMENet checkpoint: named TensorFlow variables of the defocus-map network, and the settings
-of the deconvolution, which has none."""
+of the deconvolution, which has none.
+"""
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +22,11 @@ TRAINING_ONLY = ("main_net/binary_net/", "discriminator/", *(
     f"{SCOPE}encoder/{name}/" for name in ("conv6_1", "c_logits_1", "c_logits_2")))
 
 
-def key_pairs():
+def key_pairs() -> dict[str, str]:
     """Official prefix (dots for slashes, `main_net.defocus_net` off) -> ours (`docs/networks/dmenet.md`, part A)."""
     pairs = {}
 
-    def layer(block, theirs: str, ours: str):
+    def layer(block: str, theirs: str, ours: str) -> None:
         number = theirs[1:]
         pairs[f"decoder.{block}.c{number}"] = f"{ours}.conv"
         pairs[f"decoder.{block}.b{number}"] = f"{ours}.norm"
@@ -57,10 +59,10 @@ class DMENetOfficial(OfficialNetwork):
     arch = "DMENet"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         return {"width": settings["encoder_channels"][0], "refine_blocks": settings["refine_blocks"]}
 
-    def build(self, settings: Mapping, network: str):
+    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
         if network == "dmenet_deconv":
             model = NonBlindDeconvolution(
                 fidelity=settings["lambda"], alpha=settings["alpha"], support=settings["kernel_size"],
@@ -69,7 +71,7 @@ class DMENetOfficial(OfficialNetwork):
             return model
         return super().build(settings, network)
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official file, or None if it is not DMENet's."""
         first = shapes.get(f"{SCOPE}encoder/conv1_1/kernel:0")
         if first is None or f"{SCOPE}decoder/uf/c3/kernel:0" not in shapes:
@@ -81,11 +83,11 @@ class DMENetOfficial(OfficialNetwork):
         return "dmenet", {"encoder_channels": [width, 2 * width, 4 * width, 8 * width, 8 * width],
                           "refine_blocks": blocks}
 
-    def rename(self, key: str):
+    def rename(self, key: str) -> str:
         *path, last = key.removeprefix(SCOPE).split(":")[0].split("/")
         return "network." + self.keys.ours(".".join([*path, NAMES.get(last, last)]))
 
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from TensorFlow variables; what only training used is left out."""
         state = {}
         for key, value in tensors.items():
@@ -97,7 +99,7 @@ class DMENetOfficial(OfficialNetwork):
                 np.array(value.transpose(3, 2, 0, 1) if kernel else value, order="C"))
         return state
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """{TensorFlow variable name: array}, kernels as H, W, in, out, for a `DMENet`'s state dict."""
         official = {}
         for key, value in state.items():
@@ -112,7 +114,8 @@ class DMENetOfficial(OfficialNetwork):
             official[SCOPE + "/".join([*path, last]) + ":0"] = value
         return official
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         if network == "dmenet_deconv":
             sigma = ((LARGEST_BLUR * inputs["defocus_map"] - 1) / 2).clamp(min=0)
             sigma = quantise(sigma, model.levels)

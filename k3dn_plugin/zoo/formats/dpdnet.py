@@ -1,5 +1,6 @@
 """The released DPDNet checkpoints: Keras files, whose layers are matched by order, not by name."""
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, kind_of, to_keras
 
 
-def layers_in_order():
+def layers_in_order() -> list[tuple[str, int]]:
     """`(our prefix, kernel size)` of each convolution in Keras's order (`docs/networks/dpdnet.md`, section 2)."""
     rows = [(f"encoder.{level}.{i}", 3) for level in range(LEVELS + 1) for i in (0, 2)]
     for level in range(LEVELS):
@@ -19,7 +20,7 @@ def layers_in_order():
     return [*rows, ("colours", 3), ("out", 1)]
 
 
-def tensors_in_order():
+def tensors_in_order() -> list[KerasTensor]:
     """Every tensor, with the names that Keras 2.2.4 gives in a fresh session."""
     return [KerasTensor(f"{ours}.{last}", kind, f"conv2d_{number}")
             for number, (ours, _) in enumerate(layers_in_order(), 1)
@@ -33,7 +34,7 @@ class DPDNetOfficial(OfficialNetwork):
     networks = ("dpdnet",)
     arch = "DPDNet"
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         views, widths = settings["in_channels"], list(settings["widths"])
         if (views, settings.get("out_channels", 3)) not in ((6, 3), (3, 3)):
             raise CheckpointError(f"DPDNet with {views} channels in and {settings['out_channels']} out: only "
@@ -43,7 +44,7 @@ class DPDNetOfficial(OfficialNetwork):
                                   "before, in five levels")
         return {"dual_pixel": views == 6, "width": widths[0], "dropout": float(settings.get("dropout", 0.4))}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of a Keras file's tensors in order; None if not DPDNet's."""
         kernels = [tuple(shape) for key, shape in shapes.items() if kind_of(key) == "kernel"]
         if [shape[:2] for shape in kernels] != [(size, size) for _, size in layers_in_order()]:
@@ -54,7 +55,7 @@ class DPDNetOfficial(OfficialNetwork):
         return "dpdnet", {"in_channels": channels, "out_channels": kernels[-1][-1],
                           "widths": [width * 2 ** level for level in range(LEVELS + 1)]}
 
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from Keras tensors in Keras's order (layers without weights left out).
 
         Raises:
@@ -62,9 +63,10 @@ class DPDNetOfficial(OfficialNetwork):
         """
         return from_keras(tensors, tensors_in_order(), "DPDNet")
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
         return to_keras(state, tensors_in_order())
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         return {"image": model.restore(inputs["x"])}

@@ -1,5 +1,6 @@
 """The released DRBNet checkpoints: bare state dicts, single-image and dual-pixel."""
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from k3dn_plugin.zoo.formats.key_map import KeyMap
 FACTORS = (1, 2, 4, 8)
 
 
-def key_pairs():
+def key_pairs() -> dict[str, str]:
     """Official prefix -> ours (`docs/networks/drbnet.md`, section 3)."""
     pairs = {f"conv{level + 1}_{i + 1}": f"encoder.{level}.{i}" for level in range(4) for i in range(3)}
     pairs.update({f"conv4_4.{i}": f"join.{i}" for i in (0, 3)})
@@ -35,10 +36,10 @@ class DRBNetOfficial(OfficialNetwork):
     networks = ("drbnet", "drbnet_dual")
     keys = KeyMap(key_pairs())
 
-    def arch_of(self, network: str):
+    def arch_of(self, network: str) -> str:
         return "DRBNetDual" if network == "drbnet_dual" else "DRBNet"
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         widths = list(settings["widths"])
         if widths != [factor * widths[0] for factor in FACTORS]:
             raise CheckpointError(f"DRBNet with widths {widths}: each level must be twice as wide as the one "
@@ -49,7 +50,7 @@ class DRBNetOfficial(OfficialNetwork):
                                   f"expected {views}; drbnet takes one image, drbnet_dual two views")
         return {"width": widths[0], "kernel_size": settings["dynamic_kernel_width"]}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not DRBNet's."""
         if not {"conv1_1.0.weight", "img_d8_feature.0.0.weight", "upconv0_kernel.2.weight"} <= set(shapes):
             return None
@@ -58,13 +59,14 @@ class DRBNetOfficial(OfficialNetwork):
             "in_channels_encoder": views, "widths": [factor * width for factor in FACTORS],
             "dynamic_kernel_width": round(shapes["upconv0_kernel.2.weight"][0] ** 0.5)}
 
-    def rename(self, key: str):
+    def rename(self, key: str) -> str:
         return self.keys.ours(key)
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The official state dict for ours."""
         return {self.keys.official(key): value for key, value in state.items()}
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         names = ("C", "R", "L") if network == "drbnet_dual" else ("C",)
         return {"output": model.restore(torch.cat([inputs[name] for name in names], 1))}

@@ -1,6 +1,8 @@
 """The released IFAN checkpoints: state dicts of a wrapper that holds the network and, from training, the
-reblurring network."""
+reblurring network.
+"""
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from k3dn_plugin.zoo.formats.key_map import KeyMap
 NETWORK, REBLUR = "Network.", "reblurNet."
 
 
-def key_pairs():
+def key_pairs() -> dict[str, str]:
     """Official prefix -> ours (`docs/networks/ifan.md`, section 3)."""
     pairs = {REBLUR + "RBF": "reblur.predictor", "conv4_4": "join", "conv_res": "refine",
              "DME": "disparity", "conv_DME": "disparity_features",
@@ -50,14 +52,14 @@ class IFANOfficial(OfficialNetwork):
     networks = ("ifan", "ifan_dual", "ifan_train", "ifan_dual_train")
     keys = KeyMap(key_pairs())
 
-    def arch_of(self, network: str):
+    def arch_of(self, network: str) -> str:
         """The registered restorer of a network name."""
         return "IFANDual" if "dual" in network else "IFAN"
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         return {"width": settings["width"], "iterations": settings["N"], "kernel_size": settings["Fs"]}
 
-    def build(self, settings: Mapping, network: str):
+    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
         restorer = ARCHS.build({"type": self.arch_of(network), **self.arguments(settings, network)})
         if not network.endswith("_train"):
             return restorer.eval()
@@ -65,7 +67,7 @@ class IFANOfficial(OfficialNetwork):
         reblur = FilterReblur(filters=channels, iterations=settings["RBF_num"], kernel_size=settings["RBFs"])
         return TrainingPair(restorer, reblur).eval()
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not IFAN's."""
         names = {key.removeprefix(NETWORK): tuple(shape) for key, shape in shapes.items()}
         if not {"kconv1_1.0.weight", "DME.3.weight", "F.3.weight"} <= set(names):
@@ -76,21 +78,22 @@ class IFANOfficial(OfficialNetwork):
         iterations = names["F.3.weight"][0] // filter_channels(1, 4 * width, 3)
         return ("ifan_dual" if views == 6 else "ifan"), {"width": width, "N": iterations, "Fs": 3}
 
-    def rename(self, key: str):
+    def rename(self, key: str) -> str:
         return self.keys.ours(key.removeprefix(NETWORK))
 
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from official tensors. Without `_train`, the reblurring network's are left out."""
         if not network.endswith("_train"):
             return super().convert({k: v for k, v in tensors.items() if not k.startswith(REBLUR)}, network)
         return {(k if k.startswith("reblur.") else f"restorer.{k}"): v
                 for k, v in super().convert(tensors, network).items()}
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The official network's keys, without the wrapper's prefix, for a restorer's state dict."""
         return {self.keys.official(key): value for key, value in state.items()}
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         if not network.endswith("_train"):
             views = [inputs[name] for name in (("C", "R", "L") if "dual" in network else ("C",))]
             return {"output": model.restore(torch.cat(views, 1))}

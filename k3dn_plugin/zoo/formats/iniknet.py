@@ -1,6 +1,7 @@
 """The released INIKNet checkpoint: a bare state dict, single-image; dual-pixel files in the same keys."""
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ class INIKNetOfficial(OfficialNetwork):
                     official[f"inr_conv.kernelINR_list.{i}.layers.{theirs}"] = one
         return official
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor],
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
         """The images at full, half and quarter size."""
         return dict(zip(("restored", "restored_2", "restored_4"), model.scales(inputs["lq"])))

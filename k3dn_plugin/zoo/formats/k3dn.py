@@ -1,6 +1,7 @@
 """The released K3DN checkpoints: a plain state dict, with or without the preservation blocks (`srp.`)."""
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 
-def key_pairs(encoder_blocks: int, deblur_blocks: int, preservation_blocks: int):
+def key_pairs(encoder_blocks: int, deblur_blocks: int, preservation_blocks: int) -> dict[str, str]:
     """Official prefix -> ours (`docs/networks/k3dn.md`, sections 2, 3, 5 and 6)."""
     pairs = {"out.main.0": "out", "disp.fc.0": "disparity.pooling.project"}
     for i in range(3):
@@ -40,12 +41,12 @@ def key_pairs(encoder_blocks: int, deblur_blocks: int, preservation_blocks: int)
     return pairs
 
 
-def _residual(theirs: str, ours: str, count: int):
+def _residual(theirs: str, ours: str, count: int) -> dict[str, str]:
     return {f"{theirs}.layers.{i}.main.{j}.main.0": f"{ours}.{i}.conv{j + 1}"
             for i in range(count) for j in range(2)}
 
 
-def _kernel_set(theirs: str, ours: str):
+def _kernel_set(theirs: str, ours: str) -> dict[str, str]:
     return {f"{theirs}.conv1.weight": f"{ours}.spectra",
             **{f"{theirs}.conv2.{n}": f"{ours}.mixing.{n}"
                for n in ("lower", "log_s", "upper", "p", "sign_s")},
@@ -65,7 +66,7 @@ class K3DNOfficial(OfficialNetwork):
     # More blocks than any published size has; unused pairs do no harm.
     keys = KeyMap(key_pairs(64, 64, 64))
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         if settings.get("in_channels", 6) != 6:
             raise CheckpointError(f"K3DN with in_channels {settings['in_channels']}: only the dual-pixel "
                                   "network, of 6 channels, is published; its single-image form is not")
@@ -82,7 +83,7 @@ class K3DNOfficial(OfficialNetwork):
                            "truncate": float(settings["truncate"])},
                 "preservation": preservation}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not K3DN's.
 
         The window size leaves no trace in the weights; the published 18 x 14 is assumed.
@@ -101,17 +102,17 @@ class K3DNOfficial(OfficialNetwork):
             settings["srp_window"] = round(shapes["srp.0.conv_v.weight"][1] ** 0.5)
         return network, settings
 
-    def rename(self, key: str):
+    def rename(self, key: str) -> str:
         return self.keys.ours(key)
 
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         state = super().convert(tensors, network)
         for key, value in state.items():
             if key.endswith(("spectra", "query.summary")):
                 state[key] = value.reshape(value.shape[1], *value.shape[3:])
         return state
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The official state dict of ours: names and shapes as in the released files."""
         official = {}
         for key, value in state.items():
@@ -120,7 +121,8 @@ class K3DNOfficial(OfficialNetwork):
             official[self.keys.official(key)] = value
         return official
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         views = torch.cat([inputs["left"], inputs["right"]], 1)
         disparity = model.estimate_disparity(views)
         sharp = torch.cat([inputs["sharp"], inputs["sharp"]], 1)
@@ -129,6 +131,6 @@ class K3DNOfficial(OfficialNetwork):
                 "reblur_s5": model.core(sharp, disparity, reverse=True)[:, :, ::5, ::5]}
 
 
-def _count(keys, pattern: str):
+def _count(keys: Iterable[str], pattern: str) -> int:
     """One more than the largest number that `pattern` finds."""
     return 1 + max(int(found.group(1)) for found in (re.match(pattern, key) for key in keys) if found)

@@ -27,7 +27,7 @@ class KeyMap:
         return _replace(key, self._official)
 
 
-def _replace(key: str, table: dict[str, str]):
+def _replace(key: str, table: dict[str, str]) -> str:
     prefix, rest = key, ""
     while prefix not in table:
         prefix, dot, last = prefix.rpartition(".")

@@ -1,6 +1,7 @@
 """The released KPAC checkpoints: TensorLayer files, a nameless list or named TensorFlow variables."""
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +17,15 @@ UP = (("d0", "d0_2"), ("d1", "d1_2"), ("d2", "d2_2"))
 FIXED = {"kernel_size": 5, "out_channels": 3, "leaky_slope": 0.2}
 
 
-def variables(levels: int, blocks: int):
+def variables(levels: int, blocks: int) -> list[tuple[str, str]]:
     """`(our key, TensorFlow variable)` in the order of the network (docs/networks/kpac.md, section 5)."""
     rows = []
 
-    def layer(ours: str, theirs: str, *leaves):
+    def layer(ours: str, theirs: str, *leaves: str) -> None:
         rows.extend((f"{ours}.{last}", f"{SCOPE}{theirs}/{leaf}:0")
                     for last, leaf in zip(("weight", "bias"), leaves))
 
-    def conv(ours: str, theirs: str, kind: str = "conv2d"):
+    def conv(ours: str, theirs: str, kind: str = "conv2d") -> None:
         layer(ours, theirs, f"W_{kind}", f"b_{kind}")
 
     for level, names in enumerate(ENCODER[:levels + 1]):
@@ -53,10 +54,10 @@ class KPACOfficial(OfficialNetwork):
 
     networks = ("kpac", "kpac_dual")
 
-    def arch_of(self, network: str):
+    def arch_of(self, network: str) -> str:
         return "KPACDual" if network == "kpac_dual" else "KPAC"
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         dual = network == "kpac_dual"
         fixed = {**FIXED, "in_channels": 6 if dual else 3, **({"levels": 3} if dual else {})}
         for name, wanted in fixed.items():
@@ -66,7 +67,7 @@ class KPACOfficial(OfficialNetwork):
                      "rates": list(settings["rates"])}
         return arguments if dual else {"levels": settings["levels"], **arguments}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official file, or None if it is not KPAC's.
 
         A nameless list counts by its order, whatever its keys are. Dilations leave no trace; the published
@@ -91,7 +92,7 @@ class KPACOfficial(OfficialNetwork):
             "levels": levels, "in_channels": views, "num_blocks": blocks, "width": width,
             "rates": list(range(1, attention[-1] + 1))}
 
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from the official arrays: by name where they have the official names, else by order.
 
         Raises:
@@ -110,7 +111,7 @@ class KPACOfficial(OfficialNetwork):
             named = {key: value for (key, _), value in zip(variables(*found), tensors.values())}
         return {key: _to_torch(value) for key, value in named.items()}
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """{TensorFlow variable: array} for ours, in TensorLayer's order; its values are the nameless list."""
         levels = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("up."))
         blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
@@ -120,22 +121,23 @@ class KPACOfficial(OfficialNetwork):
             official[theirs] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
         return official
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         names = ("center", "left", "right") if network == "kpac_dual" else ("image",)
         return {"output": model.restore(torch.cat([inputs[name] for name in names], 1))}
 
 
-def _variables_of(names: list[str]):
+def _variables_of(names: Collection[str]) -> list[tuple[str, str]]:
     """The variables of the network that has these names, or of a larger one."""
     blocks = sum(key.startswith(f"{SCOPE}dc1/") for key in names)
     return variables(3 if f"{SCOPE}deblur/c4/W_conv2d:0" in names else 2, blocks)
 
 
-def _beginning(tensors: Mapping[str, np.ndarray]):
+def _beginning(tensors: Mapping[str, np.ndarray]) -> str:
     return next((f", beginning with {key} {tuple(np.shape(value))}" for key, value in tensors.items()), "")
 
 
-def _sizes_of_list(shapes: Mapping[str, tuple[int, ...]]):
+def _sizes_of_list(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int] | None:
     """`(levels, blocks)` of the network whose tensors have these shapes in this order, or None."""
     if not shapes or len(shapes[0]) != 4 or shapes[0][:2] != (5, 5) or shapes[0][2] not in (3, 6):
         return None
@@ -150,7 +152,7 @@ def _sizes_of_list(shapes: Mapping[str, tuple[int, ...]]):
     return None
 
 
-def _to_torch(value):
+def _to_torch(value: np.ndarray) -> torch.Tensor:
     value = np.asarray(value)
     # Kernels are H, W, in, out, transposed ones H, W, out, in: one permutation serves both.
     return torch.as_tensor(np.array(value.transpose(3, 2, 0, 1) if value.ndim == 4 else value, order="C"))

@@ -1,5 +1,6 @@
 """The released LaKDNet checkpoints: bare state dicts, single-image and dual-pixel, sizes S and L."""
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -84,7 +85,7 @@ class LaKDNetOfficial(OfficialNetwork):
             key = key.replace(f".mixer.{ours}.", f".mixer.{official}.")
         return key
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor],
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
         """The restored image of the official call, whose inputs are named L, R and C."""
         names = ("L", "R", "C") if network == "lakdnet_dual" else ("C",)

@@ -1,8 +1,8 @@
 """The released LDP checkpoint: a state dict under `params`; its blur map comes from elsewhere."""
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
 
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import FORMATS
@@ -64,7 +64,7 @@ class LDPOfficial(OfficialNetwork):
                    if not key.startswith(("trunk.", "blur_map."))},
                 **{f"naf.{key}": value for key, value in trunk.items()}}
 
-    def outputs(self, model: nn.Module, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
         """The restored image of the official call."""
         views = torch.cat([inputs["left"], inputs["right"]], 1)
         return {"restored": model.guided(views, inputs["blur_map"])}

@@ -1,6 +1,7 @@
 """The released NAFNet checkpoints (`params`), and the same layout for our dual-pixel form."""
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -77,7 +78,7 @@ class NAFNetOfficial(OfficialNetwork):
         """The official state dict for ours."""
         return {_official(key): value for key, value in state.items()}
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor],
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
         """The restored image of the official call."""
         names = ("left", "right", "center") if network == "nafnet_dual" else ("image",)

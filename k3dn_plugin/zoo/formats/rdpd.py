@@ -1,5 +1,6 @@
 """The released RDPD checkpoints: Keras files, whose layers are matched by order, not by name."""
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, to_kera
 RECURRENT = "recurrent_kernel"
 
 
-def tensors_in_order():
+def tensors_in_order() -> list[KerasTensor]:
     """Every tensor, in Keras's order.
 
     The released files may name layers otherwise; the names here are those of the stated versions, whose
@@ -20,7 +21,7 @@ def tensors_in_order():
     """
     rows, count = [], 0
 
-    def layer(ours: str):
+    def layer(ours: str) -> None:
         nonlocal count
         name = f"time_distributed_{count}" if count else "time_distributed"
         count += 1
@@ -52,13 +53,13 @@ class RDPDOfficial(OfficialNetwork):
     networks = ("rdpd",)
     arch = "RDPD"
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         output = settings.get("output_activation", "linear, clipped to [0,1]")
         return {"width": settings["widths"][0], "radial": settings["in_channels"] == 7,
                 "output": "sigmoid" if "sigmoid" in output else "clip",
                 "dropout": float(settings.get("dropout", 0.4))}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of a Keras file's tensors in order, or None if not RDPD's.
 
         Whether the last layer clips or has a sigmoid leaves no trace; the published clip is assumed.
@@ -68,7 +69,7 @@ class RDPDOfficial(OfficialNetwork):
         *_, channels, width = next(iter(shapes.values()))
         return "rdpd", {"in_channels": channels, "widths": [width * 2 ** i for i in range(LEVELS + 1)]}
 
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str):
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from Keras tensors in Keras's order (layers without weights left out).
 
         Raises:
@@ -76,9 +77,10 @@ class RDPDOfficial(OfficialNetwork):
         """
         return from_keras(tensors, tensors_in_order(), "RDPD")
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
         return to_keras(state, tensors_in_order())
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         return {"images": model.run(inputs["x"])[0]}

@@ -1,5 +1,6 @@
 """The released Restormer checkpoints: a state dict under `params`, dual-pixel or single-image."""
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from k3dn_plugin.zoo.formats.u_keys import (
 )
 
 
-def key_pairs():
+def key_pairs() -> dict[str, str]:
     """Official prefix, without the wrappers called `body`, -> ours (`docs/networks/restormer.md`, section 4)."""
     return {"patch_embed.proj": "embed", **level_pairs(), "skip_conv": "skip", "output": "out"}
 
@@ -31,7 +32,7 @@ class RestormerOfficial(OfficialNetwork):
     arch = "Restormer"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings: Mapping, network: str):
+    def arguments(self, settings: Mapping, network: str) -> dict:
         channels, dual = settings["inp_channels"], settings["dual_pixel_task"]
         if (channels, settings["out_channels"]) != (6 if dual else 3, 3):
             raise CheckpointError(
@@ -42,7 +43,7 @@ class RestormerOfficial(OfficialNetwork):
                 "expansion": settings["ffn_expansion_factor"], "bias": settings["bias"],
                 "norm_bias": settings["LayerNorm_type"] != "BiasFree"}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]):
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not Restormer's.
 
         The expansion is the shortest decimal that gives the widths found (2.66 for the published ones).
@@ -62,12 +63,13 @@ class RestormerOfficial(OfficialNetwork):
             "LayerNorm_type": "WithBias" if "latent.0.norm1.body.bias" in shapes else "BiasFree",
             "dual_pixel_task": "skip_conv.weight" in shapes}
 
-    def rename(self, key: str):
+    def rename(self, key: str) -> str:
         return self.keys.ours(without_body(key))
 
-    def to_official(self, state: Mapping[str, torch.Tensor]):
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The official state dict for ours."""
         return {with_body(self.keys.official(key)): value for key, value in state.items()}
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], network: str):
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
+                network: str) -> dict[str, torch.Tensor]:
         return {"restored": model.restore(inputs["lq"])}

@@ -1,6 +1,7 @@
 """The released SFNet checkpoints: a state dict under `model`, single-image; dual-pixel files in the same keys."""
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -103,7 +104,7 @@ class SFNetOfficial(OfficialNetwork):
         """The official state dict for ours."""
         return {self.keys.official(key): value for key, value in state.items()}
 
-    def outputs(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor],
+    def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
         """The images at full, half and quarter size."""
         return dict(zip(("restored", "restored_2", "restored_4"), model.scales(inputs["lq"])))
