@@ -4,9 +4,11 @@ Queries are cut into blocks of 4 x 8, keys into the same blocks with their halo,
 one matrix product; the wanted band of it is read as a strided view. Twice as many products as asked for, several times
 faster than shift by shift (`layers/blocks.py`).
 """
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from k3dn_plugin.errors import SizeError
 from k3dn_plugin.layers.blocks import add_halo_blocks, split_blocks, split_halo_blocks, strips
@@ -50,7 +52,7 @@ class _LocalSimilarity(torch.autograd.Function):
     """Forward and backward by the same blocks, a strip of them at a time."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
         ctx.save_for_backward(query, key)
         ctx.radius = radius
         batch, channels, height, width = query.shape
@@ -66,7 +68,7 @@ class _LocalSimilarity(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         query, key = ctx.saved_tensors
         radius, side = ctx.radius, 2 * ctx.radius + 1
         batch, channels, height, width = query.shape
