@@ -98,9 +98,9 @@ def our_dataset(path, **settings):
 
 
 def basicsr_pairs(folder):
-    from basicsr.data.paired_image_dataset import PairedImageDataset
-
     import k3dn_plugin.bridges.basicsr  # noqa: F401 - makes BasicSR importable on today's torch
+    # isort: split
+    from basicsr.data.paired_image_dataset import PairedImageDataset
     return PairedImageDataset({
         "dataroot_lq": str(folder / "left.lmdb"), "dataroot_gt": str(folder / "right.lmdb"), "scale": 1,
         "io_backend": {"type": "lmdb"}, "phase": "train", "gt_size": CROP, "use_hflip": True,

@@ -81,9 +81,10 @@ def test_usage_without_a_command():
 
 
 def test_every_component_is_mirrored():
+    import k3dn_plugin.bridges.basicsr  # noqa: F401
+    # isort: split
     from basicsr.utils import registry as basicsr
 
-    import k3dn_plugin.bridges.basicsr  # noqa: F401
     from k3dn_plugin.registry import DATASETS, LOSSES, METRICS, MODULES
     for ours, theirs in ((ARCHS, basicsr.ARCH_REGISTRY), (MODULES, basicsr.ARCH_REGISTRY),
                          (LOSSES, basicsr.LOSS_REGISTRY), (DATASETS, basicsr.DATASET_REGISTRY),
@@ -95,10 +96,10 @@ def test_every_component_is_mirrored():
 
 
 def test_what_is_registered_later_is_mirrored_too():
+    import k3dn_plugin.bridges.basicsr  # noqa: F401
+    # isort: split
     from basicsr.utils.registry import ARCH_REGISTRY
     from mmengine.registry import MODELS
-
-    import k3dn_plugin.bridges.basicsr  # noqa: F401
 
     @ARCHS.register_module(name="RegisteredLate")
     class RegisteredLate:
@@ -108,11 +109,11 @@ def test_what_is_registered_later_is_mirrored_too():
 
 
 def test_mirrored_losses_and_metrics_have_basicsr_calls():
+    import k3dn_plugin.bridges.basicsr  # noqa: F401
+    # isort: split
     import torch
     from basicsr.losses import build_loss
     from basicsr.metrics import calculate_metric
-
-    import k3dn_plugin.bridges.basicsr  # noqa: F401
     loss = build_loss({"type": "EdgeLoss", "loss_weight": 2.0})
     one, other = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
     assert loss(one, other).item() == pytest.approx(
