@@ -114,21 +114,23 @@ def parse_options(raw: Mapping[str, Any], source: Path | None = None) -> Options
     return options
 
 
-def _lengthen(raw: dict) -> None:
+def _lengthen(raw: dict[str, Any]) -> None:
     """Give the last stage, and its last phase, what `train.total_iter` has more than they add up to."""
     def number(block: Any, key: str) -> int:
-        value = block.get(key) if isinstance(block, dict) else None
+        value: Any = cast("dict[str, Any]", block).get(key) if isinstance(block, dict) else None
         return value if isinstance(value, int) else 0
 
     def grow(blocks: Any, key: str, wanted: int) -> None:
-        if isinstance(blocks, list) and blocks and all(number(block, key) for block in blocks):
-            blocks[-1][key] += max(wanted - sum(number(block, key) for block in blocks), 0)
+        if isinstance(blocks, list) and blocks:
+            numbers = [number(block, key) for block in cast("list[Any]", blocks)]
+            if all(numbers):
+                blocks[-1][key] += max(wanted - sum(numbers), 0)
 
-    train = raw.get("train")
+    train: Any = raw.get("train")
     if not number(train, "total_iter"):
         return
     grow(train.get("stages"), "total_iter", train["total_iter"])
-    last = train["stages"][-1] if isinstance(train.get("stages"), list) and train["stages"] else train
+    last: Any = train["stages"][-1] if isinstance(train.get("stages"), list) and train["stages"] else train
     if number(last, "total_iter"):
         grow(last.get("phases"), "iterations", last["total_iter"])
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "k3dn_plugin"
 # From top to bottom; a file imports from its own floor and from those below it.
 FLOORS = ("commands", "demo", "doctor", "bridges", "comparison", "analysis", "training", "evaluation", "zoo",
           "inference", "simulation", "data", "losses", "archs", "modules", "layers", "options", "option_files",
-          "option_schema", "registry", "files", "errors")
+          "option_schema", "registry", "files", "errors", "console")
 LONGEST = 400
 # Slow or optional packages may be imported inside a function, with a word why; ours only in commands, in an __init__
 # that hands names out lazily, and a bridge, whose import connects it.

@@ -104,8 +104,8 @@ class Restorer(nn.Module, ABC):
             rule: sizes to pad to; None for `size_rule`.
 
         Returns:
-            the card's views (B, 3V, h, w) in its order and range, padded by reflection at the bottom and on the right to
-            a size that the rule allows; and `crop`, which takes (..., h, w) to (..., H, W).
+            the card's views (B, 3V, h, w) in its order and range, padded by reflection at the bottom and on the right
+            to a size that the rule allows; and `crop`, which takes (..., h, w) to (..., H, W).
 
         Raises:
             SizeError: `lq` or `center` has another shape.

@@ -1,11 +1,12 @@
 """Plain filters that the physics, the modules and the scores share."""
+from collections.abc import Sequence
 import math
 
 import torch
 import torch.nn.functional as F
 
 
-def transfer_function(kernels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def transfer_function(kernels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Compute the one-sided spectra (..., H, W/2 + 1) of (..., k, k) kernels whose anchor is the middle tap.
 
     A product of spectra is a periodic convolution: content that must not wrap round needs a margin of k // 2.
