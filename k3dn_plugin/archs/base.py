@@ -1,8 +1,8 @@
 """The one adapter between a batch and a network: views, order, range, size.
 
 A restorer writes `restore(views)` at sizes and in the range its card declares; whoever calls it passes
-`lq` (left RGB, then right RGB, in [0, 1], any size) and gets the restored image at that size. `Restorer.prepared` is what
-stands between: inference and training both go through it.
+`lq` (left RGB, then right RGB, in [0, 1], any size) and gets the restored image at that size. `Restorer.prepared` is
+what stands between: inference and training both go through it.
 """
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
