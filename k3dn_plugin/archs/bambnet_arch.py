@@ -72,24 +72,29 @@ class BaMBNet(Restorer):
     def training_outputs(self, batch: dict) -> dict:
         """`restored`, and `coc` (B, 3, H, W), BGR, signed pixels, where there is a CoC network.
 
-        In training mode every call is one step of the masks.
+        In training mode masks fade with the iterations (`after_iteration`), of which there are as many as optimizer
+        steps, however many batches are accumulated for one.
         """
         views, crop = self.prepared(batch)
         coc = self.coc(views) if self.coc is not None else None
         shares = None
         if self.training and self.mask_iterations:
-            self.mask_step += 1
             radius = batch.get("coc") if coc is None else coc.detach()
             if radius is not None:
                 if radius.ndim != 4:
                     raise SizeError("coc: expected (B, 1 or 3, H, W), radii in pixels; found "
                                     f"{tuple(radius.shape)}")
-                shares = self.shares(pad_to(radius, views.shape[-2:]), self.mask_step)
+                shares = self.shares(pad_to(radius, views.shape[-2:]), self.mask_step + 1)
         image = torch.sigmoid(self.network(views, shares))
         prediction = {"restored": crop(self.network_output(image))}
         if coc is not None:
             prediction["coc"] = crop(coc)
         return prediction
+
+    def after_iteration(self) -> None:
+        """Count a step of the masks."""
+        if self.mask_iterations:
+            self.mask_step += 1
 
     def shares(self, radius: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """How much of each branch a pixel is shown: (B, branches, H, W), w mask + 1 - w with w falling from

@@ -119,6 +119,9 @@ class Restorer(nn.Module, ABC):
         """What the losses read: `restored`, and what else the network predicts in training."""
         return {"restored": self(batch["lq"], batch.get("center"))}
 
+    def after_iteration(self) -> None:
+        """Called by the training loop after each optimizer step, for what changes with the iterations."""
+
     def network_input(self, lq: torch.Tensor, center: torch.Tensor | None = None) -> torch.Tensor:
         """The card's views of a batch, stacked in its order and mapped to its range (not yet padded)."""
         check_pair(lq, center)

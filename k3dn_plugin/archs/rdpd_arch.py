@@ -5,6 +5,7 @@ image is a sequence of one frame. A seventh channel tells each pixel's distance 
 frame. The published evaluation feeds 8-bit BGR frames, padded on both sides by reflection (edge pixel
 repeated) to a multiple of 16, and its clip to [0, 1] is part of the network, in training too.
 """
+import functools
 import math
 from typing import ClassVar, Literal, NamedTuple
 
@@ -188,9 +189,9 @@ class RDPD(Restorer):
                 raise SizeError(f"window: expected ({batch}, 4), top, left, frame height and frame width of "
                                 f"each crop; found {tuple(window.shape)}")
             places = [tuple(int(v) for v in row) for row in window]
-        distance = torch.stack([radial_distance(rows, columns, views.device)[
+        distance = torch.stack([_radial_map(rows, columns, views.device, views.dtype)[
             top:top + height, left:left + width] for top, left, rows, columns in places])
-        distance = distance.to(views.dtype)[:, None, None].expand(batch, time, 1, height, width)
+        distance = distance[:, None, None].expand(batch, time, 1, height, width)
         return torch.cat([views, distance], 2)
 
     def run(self, frames: torch.Tensor, state: LSTMState | None = None) -> tuple[torch.Tensor, LSTMState]:
@@ -228,6 +229,12 @@ def radial_distance(height: int, width: int, device: torch.device | None = None)
     columns = torch.arange(width, dtype=torch.float64, device=device) - width / 2
     distance = torch.sqrt(rows[:, None] ** 2 + columns ** 2) / math.hypot(height / 2, width / 2)
     return torch.round(255 * distance) / 255
+
+
+@functools.lru_cache(maxsize=8)
+def _radial_map(height: int, width: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The radial distance of a whole frame, made once on the CPU: crops are cut from few sizes of frames."""
+    return radial_distance(height, width).to(dtype).to(device)
 
 
 def pad_both_sides(frames: torch.Tensor, multiple: int) -> tuple[torch.Tensor, tuple[int, int]]:

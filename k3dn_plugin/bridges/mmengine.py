@@ -6,7 +6,7 @@ Neither needs more than mmengine itself.
 import copyreg
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from k3dn_plugin.layers.torchvision_schemas import define_missing_operators
 from k3dn_plugin.registry import ARCHS, DATASETS, LOSSES, METRICS, MODULES, ComponentRegistry
 from k3dn_plugin.training.graph import TrainingGraph
+
+if TYPE_CHECKING:
+    from mmengine.optim import OptimWrapper  # imports torchvision, which needs its operators first
 
 logger = logging.getLogger("k3dn_plugin")
 
@@ -51,6 +54,14 @@ class RestorationModel(BaseModel):
             return restored
         truths = batch.get("gt", [None] * len(restored))
         return [{"restored": r, "gt": g, "name": n} for r, g, n in zip(restored, truths, batch["name"])]
+
+
+    def train_step(self, data: dict, optim_wrapper: "OptimWrapper") -> dict[str, torch.Tensor]:
+        """Run one batch, and count an iteration where the optimizer has stepped."""
+        losses = super().train_step(data, optim_wrapper)
+        if optim_wrapper.should_update():
+            self.graph.restorer.after_iteration()
+        return losses
 
 
 class RestorationMetric(BaseMetric):

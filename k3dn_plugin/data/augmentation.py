@@ -18,6 +18,14 @@ import numpy as np
 EXCHANGED = {"left": "right", "right": "left"}
 
 
+class Window(NamedTuple):
+    """A crop in its frame, each as (rows, columns): its first pixel, its size and the frame's size."""
+
+    place: tuple[int, int]
+    size: tuple[int, int]
+    frame: tuple[int, int]
+
+
 class Symmetry(NamedTuple):
     """One of the eight symmetries of the square: transpose first, then the flips.
 
@@ -39,6 +47,16 @@ class Symmetry(NamedTuple):
                 frame = frame.swapaxes(0, 1)
             moved[EXCHANGED.get(view, view) if self.exchange_views else view] = frame[rows, columns]
         return moved
+
+
+    def window(self, window: Window) -> Window:
+        """Return where a crop lies in its frame when the frame is transformed so."""
+        place, size, frame = window
+        if self.transpose:
+            place, size, frame = place[::-1], size[::-1], frame[::-1]
+        place = tuple(frame[axis] - place[axis] - size[axis] if flip else place[axis]
+                      for axis, flip in enumerate((self.flip_rows, self.flip_columns)))
+        return Window(place, size, frame)
 
 
 FLIPS = tuple((rows, columns) for rows in (False, True) for columns in (False, True))

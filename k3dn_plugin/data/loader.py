@@ -76,10 +76,10 @@ def worker_error(error: BaseException) -> DataError | None:
                          "/dev/shm is too small for that. Make it larger (docker run --shm-size=2g), or set "
                          "datasets.train.num_worker_per_gpu=0. What was saved is whole; go on with --resume auto")
     if "DataLoader worker" in text:
-        return DataError(f"a process that reads samples (num_worker_per_gpu) was ended from outside "
+        return DataError("a process that reads samples (num_worker_per_gpu) was ended from outside "
                          f"({text.split('. ')[0]}). The system does so where memory runs out: set a smaller "
-                         "datasets.train.num_worker_per_gpu (0 reads in the training process) or prefetch_factor. What was saved is whole; go on with "
-                         "--resume auto")
+                         "datasets.train.num_worker_per_gpu (0 reads in the training process) or prefetch_factor. "
+                         "What was saved is whole; go on with --resume auto")
     return None
 
 

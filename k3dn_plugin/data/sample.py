@@ -8,7 +8,9 @@
 | `name`      | the scene                                                                          |
 | `disparity` | (1, H, W) float32, where there is one: column in the right view minus in the left   |
 | `defocus`   | (1, H, W) float32, where there is one: signed blur radius, units in the data set's card |
+| `coc`       | (1, H, W) float32: the same in pixels, where that is its unit                       |
 | `depth`     | (1, H, W) float32, where there is one, in the card's unit; NaN where it is not known |
+| `window`    | (4,) int64, where crops lie: top, left, rows and columns of the frame               |
 
 A batch has the same keys, tensors stacked on a new first axis and `name` a list.
 """

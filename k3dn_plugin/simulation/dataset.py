@@ -155,9 +155,10 @@ class SimulatedDualPixelDataset(Dataset):
         epoch = 0 if self.fixed else index.epoch
         frames = self._simulate(epoch, number, index.crop_size)
         lq = torch.from_numpy(np.concatenate([_floats(frames["left"]), _floats(frames["right"])]))
+        maps = {m: torch.from_numpy(frames[m])[None] for m in ("disparity", "defocus")}
         return {"lq": lq, "name": f"simulated_{epoch}_{number:06d}", "center": (lq[:3] + lq[3:]) / 2,
                 "gt": torch.from_numpy(_floats(frames["sharp"])),
-                **{m: torch.from_numpy(frames[m])[None] for m in ("disparity", "defocus")}}
+                **maps, "coc": maps["defocus"]}
 
     def _simulate(self, epoch: int, index: int, crop_size: tuple[int, int] | None) -> dict[str, np.ndarray]:
         settings = self._sized(crop_size)

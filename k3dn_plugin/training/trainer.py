@@ -211,6 +211,7 @@ class Trainer:
         parts.precision.scaler.update()
         parts.optimizer.zero_grad(set_to_none=True)
         parts.scheduler.step()
+        parts.restorer.after_iteration()
         if parts.ema is not None:
             parts.ema.update_parameters(parts.restorer)
         self.step_seconds = time.perf_counter() - began
@@ -221,7 +222,9 @@ class Trainer:
         began = time.perf_counter()
         batch = next(batches)
         device = self.group.device
-        tensors = {k: v.to(device, non_blocking=True) for k, v in batch.items() if torch.is_tensor(v)}
+        # Where crops lie is read as numbers, for which the host would have to wait.
+        tensors = {k: v if k == "window" else v.to(device, non_blocking=True)
+                   for k, v in batch.items() if torch.is_tensor(v)}
         self.data_seconds += time.perf_counter() - began
         return tensors, batch.get("name", [])
 

@@ -62,7 +62,12 @@ def test_masks_in_training_only_and_step_by_step():
         unmasked = model.eval().training_outputs(batch)["restored"]
         torch.testing.assert_close(model(batch["lq"]), unmasked)
         model.train()
-        masked = [model.training_outputs(batch)["restored"] for _ in range(3)]
+        masked = []
+        for _ in range(3):
+            masked.append(model.training_outputs(batch)["restored"])
+            # A second accumulated batch of the same iteration sees the same masks.
+            torch.testing.assert_close(model.training_outputs(batch)["restored"], masked[-1])
+            model.after_iteration()
         changes = [(image - unmasked).abs().max().item() for image in masked]
     assert changes[0] > changes[1] > 1e-9
     assert changes[2] < 1e-12, "the masks end after mask_iterations steps"

@@ -77,6 +77,39 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(tiny_store, settings):
             assert same(one[SampleIndex(epoch, index)], other[SampleIndex(epoch, index)])
 
 
+@pytest.mark.parametrize("augment", ["none", "dp_safe", "legacy8"])
+def test_a_crop_says_where_it_lies_in_its_frame(tmp_path, augment):
+    """Pixels that hold their row and column, counted from the frame's corner as it is after the flips."""
+    rows, columns = np.meshgrid(np.arange(20), np.arange(30), indexing="ij")
+    frame = np.stack([rows, columns, 0 * rows], -1).astype(np.uint16)
+    store = write(tmp_path / "s", {"a": {view: frame for view in ("left", "right", "sharp")}})
+    dataset = DualPixelDataset(store=store, crop_size=8, augment=augment, seed=2)
+    seen = set()
+    for epoch in range(40):
+        sample = dataset[SampleIndex(epoch, 0)]
+        top, left, height, width = sample["window"].tolist()
+        assert (height, width) in ((20, 30), (30, 20)) and sample["window"].dtype == torch.int64
+        gt = (sample["gt"] * 65535).round().long()
+        transposed = (height, width) == (30, 20)
+        row, column = (gt[1], gt[0]) if transposed else (gt[0], gt[1])
+        flipped = [bool(index[-1, -1] < index[0, 0]) for index in (row, column)]
+        row, column = ((size - 1 - index) if flip else index
+                       for index, flip, size in zip((row, column), flipped, (height, width)))
+        assert torch.equal(row, (top + torch.arange(8))[:, None].expand(8, 8))
+        assert torch.equal(column, (left + torch.arange(8)).expand(8, 8))
+        seen.add((transposed, *flipped))
+    assert len(seen) == {"none": 1, "dp_safe": 4, "legacy8": 8}[augment]
+    assert "window" not in DualPixelDataset(store=store)[0]
+
+
+def test_a_blur_radius_in_pixels_is_a_circle_of_confusion(tmp_path):
+    frames = {**scene(views=("left", "right", "sharp")), "defocus": np.ones((20, 30), np.float32)}
+    pixels = DualPixelDataset(store=write(tmp_path / "px", {"a": dict(frames)}))[0]
+    assert torch.equal(pixels["coc"], pixels["defocus"])
+    other = DualPixelDataset(store=write(tmp_path / "any", {"a": frames}, {"defocus_unit": "arbitrary scale"}))[0]
+    assert "coc" not in other and "defocus" in other
+
+
 def test_seed_epoch_and_repeat_change_the_choice(tiny_store):
     settings = {"store": str(tiny_store), "crop_size": 48, "augment": "dp_safe"}
     dataset = DualPixelDataset(**settings, repeat=2)

@@ -87,7 +87,7 @@ def test_no_data_set_is_left_out():
 
 def test_a_sample_is_what_data_sets_give(dataset):
     sample = dataset[SampleIndex(0, 0)]
-    assert set(sample) <= {"lq", "center", "gt", "name", "disparity", "defocus"}
+    assert set(sample) <= {"lq", "center", "gt", "name", "disparity", "defocus", "coc", "depth", "window"}
     for key in IMAGE_KEYS:
         image = sample[key]
         assert image.shape == (6 if key == "lq" else 3, *CROP) and image.dtype == torch.float32

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from k3dn_plugin.data.augmentation import AUGMENTATIONS
+from k3dn_plugin.data.augmentation import AUGMENTATIONS, Window
 from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.data.images import to_float
 from k3dn_plugin.data.sample import SampleIndex, random_source
@@ -95,7 +95,12 @@ class DualPixelDataset(Dataset):
         symmetries = AUGMENTATIONS[self.augment]
         symmetry = symmetries[draw.integers(len(symmetries))]
         frames = {view: self.store.read(scene, view, rows, columns) for view in self._wanted_views()}
-        return self._sample(symmetry.apply(frames), label)
+        sample = self._sample(symmetry.apply(frames), label)
+        if self.crops != "random" or index.crop_size or self.crop_size:
+            window = symmetry.window(Window((rows.start, columns.start), frames["left"].shape[:2],
+                                            self.store.scene(scene).size))
+            sample["window"] = torch.tensor([*window.place, *window.frame])
+        return sample
 
     def _sample(self, frames: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
         height, width = frames["left"].shape[:2]
@@ -111,6 +116,8 @@ class DualPixelDataset(Dataset):
             sample["gt"] = self._fill(torch.empty(3, height, width), frames["sharp"], "sharp")
         for key in self._maps:
             sample[key] = torch.from_numpy(np.ascontiguousarray(frames[key]))[None]
+        if "defocus" in sample and str(self.store.manifest.facts["defocus_unit"]).startswith("px"):
+            sample["coc"] = sample["defocus"]
         return sample
 
     def _fill(self, image: torch.Tensor, frame: np.ndarray, view: str) -> torch.Tensor:
