@@ -52,7 +52,7 @@ def expected(unbroken, trained, tmp_path):
     "write:.state:1",       # half through writing the first state
     "write:.state:3",       # half through that at the end of the first stage
     "write:last:2",         # half through the weights, whose state comes after them
-    "write:best:3",         # the weights of a validation
+    "write:best:2",         # the weights of a validation
     "replace:.state:3",     # just after the state at the end of the first stage got its name
     "replace:.state:6",     # just after the very last one did
     "replace:metrics:2",    # just after metrics.csv got a column
