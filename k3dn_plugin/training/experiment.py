@@ -5,6 +5,7 @@ import datetime
 import json
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -169,8 +170,8 @@ def check_same_run(state: dict, options: Options, path: Path, *, plan: Sequence[
         raise CheckpointError(
             f"{path} belongs to a run with other options or data, so going on would be neither the one nor the "
             "other:\n  " + "\n  ".join(changed) + f"\nGo on with what the run was started with "
-            f"(-opt {folder / 'options.yml'} --resume auto), or start another from its weights: --set name=... "
-            f"path.pretrain_network_g={folder / 'models' / 'last.safetensors'}{longer}")
+            f"(-opt {shlex.quote(str(folder / 'options.yml'))} --resume auto), or start another from its weights: --set name=... "
+            f"path.pretrain_network_g={shlex.quote(str(folder / 'models' / 'last.safetensors'))}{longer}")
     stage = plan[state["stage"]] if state["stage"] < len(plan) else None
     if stage is None or not stage.start < state["iteration"] <= stage.end:
         raise CheckpointError(f"{path} claims iteration {state['iteration']:,} in stage {state['stage'] + 1}, which "

@@ -19,6 +19,7 @@ The position in the data is the iteration: the sampler starts there.
 import contextlib
 import io
 import json
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def newest_state(folder, warn):
         raise CheckpointError(f"all {len(files)} training states in {folder} are damaged. Start again with "
                               "--overwrite, which keeps the old folder under another name; or start another run from "
                               "its weights: --set name=... path.pretrain_network_g="
-                              f"{Path(folder).parent / 'models' / 'last.safetensors'}")
+                              + shlex.quote(str(Path(folder).parent / "models" / "last.safetensors")))
     return None, None
 
 

@@ -52,7 +52,7 @@ class TinyRestorer(Restorer):
     card = RestorerCard(title="Tiny", paper="none", year=2026, venue="none", official_licence="none",
                         receptive_margin=2)
 
-    def __init__(self, *, width: int = 4, dropout: float = 0.1, norm: bool = True, refine: bool = False,
+    def __init__(self, *, width: int = 4, dropout: float = 0.1, norm: bool = True, refine: bool = False, volume: bool = False,
                  explode_after: int | None = None):
         super().__init__()
         self.first = nn.Conv2d(6, width, 3, padding=1)
@@ -60,6 +60,7 @@ class TinyRestorer(Restorer):
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Conv2d(width, 3, 3, padding=1)
         self.refine = nn.Conv2d(3, 3, 1) if refine else None
+        self.volume = nn.Conv3d(6, 6, 3, padding=1) if volume else None
         self.register_buffer("table", torch.tensor([7, 1]))
         self.explode_after = explode_after
         self.calls = 0
@@ -73,6 +74,8 @@ class TinyRestorer(Restorer):
             number = os.environ.get("TINY_SIGNAL", "").partition(":")[0]
             if _reached("TINY_SIGNAL", number, "forward"):
                 os.kill(os.getpid(), int(number))
+        if self.volume is not None:
+            views = views + self.volume(views[:, :, None].expand(-1, -1, 4, -1, -1)).mean(2)
         hidden = self.dropout(torch.relu(self.norm(self.first(views))))
         image = self.last(hidden) + (views[:, :3] + views[:, 3:6]) / 2
         if self.refine is not None:

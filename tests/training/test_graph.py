@@ -79,6 +79,20 @@ def test_losses_see_float32_under_autocast(batch):
     assert graph(batch)["look"].dtype == torch.float32 and seen == [torch.float32] * 2
 
 
+def test_volumes_are_convolved_in_float32_under_autocast_on_the_cpu():
+    volume, image = torch.rand(1, 2, 4, 5, 6), torch.rand(1, 2, 5, 6)
+    convolutions = [torch.nn.Conv3d(2, 3, 3), torch.nn.ConvTranspose3d(2, 3, 2)]
+    with Precision("bfloat16", CPU).autocast():
+        assert torch.nn.Conv2d(2, 3, 3)(image).dtype == torch.bfloat16
+        outputs = [convolution(volume.bfloat16()) for convolution in convolutions]
+        outputs.append(torch.nn.functional.conv3d(volume, convolutions[0].weight, bias=convolutions[0].bias))
+        assert (image @ image.mT).dtype == torch.bfloat16, "autocast goes on behind them"
+    assert [output.dtype for output in outputs] == [torch.float32] * 3
+    for _ in range(3):
+        sum(output.square().mean() for output in outputs).backward(retain_graph=True)
+    assert convolutions[0].weight.grad.dtype == torch.float32
+
+
 def test_in_float32_looks_inside():
     @dataclasses.dataclass(frozen=True)
     class Feature:

@@ -67,6 +67,23 @@ def test_killed_and_resumed(where, expected, recipe, child, trained, tmp_path):
     assert not list((tmp_path / "experiments").rglob("*.part"))
 
 
+HALF = {"network_g": {"volume": True}, "train": {"amp": "bfloat16"}}
+
+
+def test_bfloat16_resumes_with_the_same_bits(recipe, child, trained, tmp_path):
+    """With a Conv3d, whose weight gradient in bfloat16 oneDNN computes from memory that nobody wrote."""
+    trained(HALF)
+    expected = final(tmp_path / "experiments")
+    shutil.rmtree(tmp_path / "experiments")
+    trained(HALF)
+    assert_equal(final(tmp_path / "experiments"), expected)
+    shutil.rmtree(tmp_path / "experiments")
+    code, output = child("-opt", recipe(HALF), TINY_KILL="forward:6").wait()
+    assert code == KILLED, output
+    trained(HALF, resume="auto")
+    assert_equal(final(tmp_path / "experiments"), expected)
+
+
 def test_killed_again_and_again(expected, recipe, child, tmp_path):
     path, draw = recipe(STAGES), random.Random(3)
     for attempt in range(50):
