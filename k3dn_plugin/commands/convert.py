@@ -10,7 +10,8 @@ GROUP = "weights"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", help="a published file (for DDDNet one of its two, or their folder), or one of ours")
+    parser.add_argument("checkpoint", help="a published file (for DDDNet one of its two, or their folder), or one of "
+                                           "ours")
     parser.add_argument("-o", "--out", metavar="FILE.safetensors", help="where to write; left out: nowhere")
 
 

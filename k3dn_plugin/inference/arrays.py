@@ -54,8 +54,8 @@ def pair_from_arrays(left: np.ndarray, right: np.ndarray,
     for name, array in arrays.items():
         for what, one, other in (("shape", first.shape, array.shape), ("type", first.dtype, array.dtype)):
             if one != other:
-                raise DataError(f"the views differ in {what}: left has {one}, {name} has {other}. Both must come from one "
-                                "shot, converted alike")
+                raise DataError(f"the views differ in {what}: left has {one}, {name} has {other}. Both must come from "
+                                "one shot, converted alike")
     form = ArrayForm(first.dtype, 0 if first.ndim == 2 else first.shape[2])
     tensors = {name: _tensor(array) for name, array in arrays.items()}
     return torch.cat([tensors["left"], tensors["right"]], 1), tensors.get("center"), form
@@ -63,8 +63,8 @@ def pair_from_arrays(left: np.ndarray, right: np.ndarray,
 
 def _checked(name: str, view: object) -> np.ndarray:
     if isinstance(view, torch.Tensor):
-        raise DataError(f"{name}: expected a NumPy array (H, W, 3); found a torch tensor. Use restore_tensor(lq, center) "
-                        "for (B, 6, H, W) tensors in [0, 1]")
+        raise DataError(f"{name}: expected a NumPy array (H, W, 3); found a torch tensor. Use restore_tensor(lq, "
+                        "center) for (B, 6, H, W) tensors in [0, 1]")
     try:
         array = np.asarray(view)
     except ValueError as error:  # a list of rows of unequal length
@@ -85,8 +85,8 @@ def _checked(name: str, view: object) -> np.ndarray:
             raise DataError(f"{name}: {wrong:,} of its {array.size:,} values are not finite (NaN or infinite); replace "
                             "them before restoring, since they would spread over the picture")
         if low < PLAUSIBLE[0] or high > PLAUSIBLE[1]:
-            raise DataError(f"{name}: expected floats in [0, 1]; found {low:.4g} to {high:.4g}. Divide by the largest value "
-                            "that the camera gives (255, 65535, the white level)")
+            raise DataError(f"{name}: expected floats in [0, 1]; found {low:.4g} to {high:.4g}. Divide by the largest "
+                            "value that the camera gives (255, 65535, the white level)")
     return array
 
 

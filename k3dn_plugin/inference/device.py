@@ -24,14 +24,14 @@ def choose_device(name: str | torch.device = "auto", local_rank: int = 0) -> tor
     if name == "cpu" or (name == "auto" and not available):
         return torch.device("cpu")
     if not available:
-        raise OptionError(f"--device {name}: torch sees no CUDA device. Check `nvidia-smi` and that the installed torch "
-                          f"({torch.__version__}) is a CUDA build, or use --device cpu")
+        raise OptionError(f"--device {name}: torch sees no CUDA device. Check `nvidia-smi` and that the installed "
+                          f"torch ({torch.__version__}) is a CUDA build, or use --device cpu")
     count = torch.cuda.device_count()
     if numbered:
         if int(numbered[1]) >= count:
             raise OptionError(f"--device {name}: torch sees {count} CUDA device(s), numbered from 0")
         return torch.device("cuda", int(numbered[1]))
     if local_rank >= count:
-        raise OptionError(f"process {local_rank} of this machine has no GPU of its own: torch sees {count}. Start at most "
-                          "as many processes as GPUs")
+        raise OptionError(f"process {local_rank} of this machine has no GPU of its own: torch sees {count}. Start at "
+                          "most as many processes as GPUs")
     return torch.device("cuda", local_rank)

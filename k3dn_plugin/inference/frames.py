@@ -114,7 +114,7 @@ class FrameRestorer:
 
     def _with_maps(self, lq: torch.Tensor, center: torch.Tensor | None,
                    maps: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-        """Return the center view with the maps as further channels, so that they are padded, cut and mirrored as it is."""
+        """Return the center view with the maps as further channels: they are padded, cut and mirrored as it is."""
         if not self._maps:
             return center
         center = (lq[:, :3] + lq[:, 3:]) / 2 if center is None else center

@@ -49,7 +49,7 @@ class InferenceSettings:
         if not _is_integer(self.share) or self.share < 1:
             raise OptionError(f"share: expected a number of processes, found {self.share!r}")
 
-    def changed(self, **changes: Any) -> "InferenceSettings":  # noqa: ANN401 - of any of the fields' types
+    def changed(self, **changes: Any) -> "InferenceSettings":
         """Return the settings with some fields changed, checked again."""
         return replace(self, **changes)
 

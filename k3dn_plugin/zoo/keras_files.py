@@ -48,7 +48,8 @@ def _member(content: FileContent, group: h5py.Group, name: str) -> h5py.Group | 
     for part in [part for part in name.split("/") if part]:
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if link is None:
-            raise CheckpointError(f"{content.path}: the Keras file lists {name!r}, but holds no such member; it is damaged")
+            raise CheckpointError(f"{content.path}: the Keras file lists {name!r}, but holds no such member; it is "
+                                  "damaged")
         if not isinstance(link, h5py.HardLink):
             raise CheckpointError(f"{content.path}: its member {name!r} is a link"
                                   + (f" to the file {link.filename!r}" if isinstance(link, h5py.ExternalLink) else "")
@@ -60,11 +61,11 @@ def _member(content: FileContent, group: h5py.Group, name: str) -> h5py.Group | 
 def _dataset(content: FileContent, member: h5py.Group | h5py.Dataset) -> h5py.Dataset:
     import h5py  # as above
     if not isinstance(member, h5py.Dataset) or member.dtype.kind not in "fiu" or member.shape is None:
-        raise CheckpointError(f"{content.path}: {member.name} is {getattr(member, 'dtype', 'a group')}; expected an array of "
-                              "numbers")
+        raise CheckpointError(f"{content.path}: {member.name} is {getattr(member, 'dtype', 'a group')}; expected an array "
+                              "of numbers")
     if member.external or member.is_virtual:
-        raise CheckpointError(f"{content.path}: the values of {member.name} lie in other files, which are not read; expected "
-                              "the weights themselves. Save the model anew")
+        raise CheckpointError(f"{content.path}: the values of {member.name} lie in other files, which are not read; "
+                              "expected the weights themselves. Save the model anew")
     return member
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,8 @@ class LoadedRestorer:
             progress: called as `progress(tiles done, tiles)` after each tile.
 
         Returns:
-            an array like `left`: integers rounded, floats clamped to [0, 1]. What the network gives beyond that range is
-            in `restore_tensor`.
+            an array like `left`: integers rounded, floats clamped to [0, 1]. What the network gives beyond that range
+            is in `restore_tensor`.
 
         Raises:
             SizeError: an array has another shape, or no pixel.
@@ -163,8 +163,8 @@ class LoadedRestorer:
             StorageError: the folder cannot be written.
         """
         if self.network_g is None:
-            raise OptionError("save_pretrained: the settings that build this restorer are not known, since it was given in "
-                              "memory. Load it from a file, or use save_weights(path, restorer, network_g=..., "
+            raise OptionError("save_pretrained: the settings that build this restorer are not known, since it was given "
+                              "in memory. Load it from a file, or use save_weights(path, restorer, network_g=..., "
                               "provenance=...)")
         folder = Path(folder)
         save_weights(folder / PRETRAINED[0], self.restorer, network_g=self.network_g, provenance=self.provenance)
@@ -175,7 +175,7 @@ class LoadedRestorer:
         return folder
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, **inference: Any) -> "LoadedRestorer":  # noqa: ANN401
+    def from_pretrained(cls, folder: str | os.PathLike, **inference: Any) -> "LoadedRestorer":
         """Return the restorer in a folder of `save_pretrained`; keyword arguments as for `load_restorer`."""
         return load_restorer(folder, **inference)
 
@@ -187,13 +187,13 @@ def load_restorer(source: str | os.PathLike | Restorer, *, device: str | torch.d
 
     Args:
         source: a weights file of ours or a published checkpoint; a folder (of `save_pretrained`, of a run, or of a
-            published network's files); a name of released weights; "center", which gives the blurred center view back; or
-            a `Restorer`, which is used as it is.
+            published network's files); a name of released weights; "center", which gives the blurred center view back;
+            or a `Restorer`, which is used as it is.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         dtype: None or "float32"; "bfloat16" or "float16" where the restorer's card lists it.
         tile: side of square tiles in pixels; None lets memory decide.
-        max_memory_gb: bound in GiB, of the process on the CPU, of torch's memory on a GPU; larger frames are restored in
-            tiles. None: what is free.
+        max_memory_gb: bound in GiB, of the process on the CPU, of torch's memory on a GPU; larger frames are restored
+            in tiles. None: what is free.
         self_ensemble: take the mean over the four dual-pixel-valid flips (4 x the time).
 
     Raises:
@@ -203,7 +203,7 @@ def load_restorer(source: str | os.PathLike | Restorer, *, device: str | torch.d
     inference = InferenceSettings(device=str(device), dtype=dtype, tile=tile, max_memory_gb=max_memory_gb,
                                   self_ensemble=self_ensemble)
     if isinstance(source, LoadedRestorer):
-        return LoadedRestorer(source.restorer, source.source, source.network_g, source.provenance, source.sha256, inference)
+        return replace(source, inference=inference)
     if isinstance(source, Restorer):
         return LoadedRestorer(source, inference=inference)
     if str(source) == DO_NOTHING:

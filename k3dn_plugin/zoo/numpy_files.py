@@ -35,8 +35,8 @@ def _members(content: FileContent, name: str, data: bytes) -> dict[str, np.ndarr
     shape, _, dtype = HEADERS[version](stream)
     if not dtype.hasobject:
         if dtype.kind not in "fiub" or math.prod(shape) * dtype.itemsize > len(data):
-            raise CheckpointError(f"{content.path}: its member {name} says that it holds {shape} of {dtype}, in {len(data):,} "
-                                  "bytes; expected numbers, as many as it says")
+            raise CheckpointError(f"{content.path}: its member {name} says that it holds {shape} of {dtype}, in "
+                                  f"{len(data):,} bytes; expected numbers, as many as it says")
         return {name: np.load(io.BytesIO(data), allow_pickle=False)}
     try:
         found = _ArrayUnpickler(stream, encoding="latin1").load()

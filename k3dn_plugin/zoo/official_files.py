@@ -79,14 +79,15 @@ def _kind_of_zip(content: FileContent) -> tuple[str, str]:
     if "constants.pkl" in bare or any("/code/" in name for name in names):
         raise CheckpointError(
             f"{content.path} is a TorchScript program, not a state dict: reading it would execute its code, and it is "
-            f"refused. Save its weights alone: torch.save(torch.jit.load({content.path.name!r}).state_dict(), 'weights.pth')")
+            f"refused. Save its weights alone: torch.save(torch.jit.load({content.path.name!r}).state_dict(), "
+            "'weights.pth')")
     if "data.pkl" in bare:
         return "PyTorch", "PyTorch file"
     if any(name.endswith(".npy") for name in names):
         return "TensorLayer .npz", "NumPy file"
     held = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    raise CheckpointError(f"{content.path} is a zip archive of {len(names)} file(s) ({held or 'none'}), not a weights file. "
-                          "Unpack it, and give the weights file in it")
+    raise CheckpointError(f"{content.path} is a zip archive of {len(names)} file(s) ({held or 'none'}), not a weights "
+                          "file. Unpack it, and give the weights file in it")
 
 
 def _torch_tensors(content: FileContent) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -122,8 +123,8 @@ def _array(content: FileContent, key: str, tensor: torch.Tensor) -> np.ndarray:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
         what = ("on the meta device" if tensor.is_meta else "quantized" if tensor.is_quantized
                 else str(tensor.dtype if tensor.is_complex() else tensor.layout).removeprefix("torch."))
-        raise CheckpointError(f"{content.path}: {key} is {what}; expected plain tensors of real numbers. Convert them with "
-                              "their authors' program and save again")
+        raise CheckpointError(f"{content.path}: {key} is {what}; expected plain tensors of real numbers. Convert them "
+                              "with their authors' program and save again")
     tensor = tensor.detach()
     exact = not tensor.is_floating_point() or tensor.dtype in (torch.float32, torch.float64)
     return (tensor if exact else tensor.float()).resolve_neg().numpy()

@@ -23,6 +23,8 @@ from k3dn_plugin.zoo.official_files import read_official_file
 from k3dn_plugin.zoo.unwrapping import readings
 
 PARTS = {"dddnet_estd": "estd", "dddnet_esti": "esti"}  # published as two files
+# What reading the settings of a relative raises: some of the keys are there, others are not, or have odd shapes.
+NOT_ITS_SETTINGS = (K3DNError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError)
 UNFIT = ("ifan_train", "ifan_dual_train", "bambnet_reblur", "dmenet_deconv")
 
 
@@ -143,10 +145,9 @@ def recognise(file: OfficialFile) -> OfficialWeights:
                 return OfficialWeights(reading, *found, {}, {}) if found[0] in PARTS else _converted(reading, *found)
             except CheckpointError as error:
                 near = near or error
-            except (K3DNError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError) as error:
-                # A relative has some of the keys, but not what the settings are read from.
-                near = near or CheckpointError(f"{file.path}: it resembles the networks of {known.__name__}, but is none of "
-                                               f"them ({type(error).__name__}: {error})")
+            except NOT_ITS_SETTINGS as error:
+                near = near or CheckpointError(f"{file.path}: it resembles the networks of {known.__name__}, but is none "
+                                               f"of them ({type(error).__name__}: {error})")
     if near is not None:
         raise near
     shapes = {key: tuple(value.shape) for key, value in file.tensors.items()}

@@ -4,9 +4,9 @@ A file says of itself what it is, so it can be restored without its recipe:
 
     restorer = restorer_from_weights("experiments/k3dn_demo/models/best.safetensors")
 
-The header's metadata holds `format` ("k3dn_plugin"), `network_g` (the option mapping, as JSON), `provenance`
-(recipe hash, iteration, scores, versions, as JSON) and `content_sha256`, a hash of all of it and of the tensors, which is
-checked when the file is read (older files have none). Nothing in such a file is ever executed. Published files of other
+The header's metadata holds `format` ("k3dn_plugin"), `network_g` (the option mapping, as JSON), `provenance` (recipe
+hash, iteration, scores, versions, as JSON) and `content_sha256`, a hash of all of it and of the tensors, which is checked
+when the file is read (older files have none). Nothing in such a file is ever executed. Published files of other
 formats are read as well, wherever weights are asked for (`published.py`).
 """
 import contextlib
@@ -79,8 +79,8 @@ class WeightsFile:
             raise
         except (K3DNError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError, ArithmeticError,
                 LookupError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{self.path}: its settings build no network: {error}\nstored: {_shown(self.network_g)}"
-                                  ) from error
+            raise CheckpointError(f"{self.path}: its settings build no network: {error}\n"
+                                  f"stored: {_shown(self.network_g)}") from error
         load_strictly(model, self.state, source=source)
         return model.eval()
 
@@ -97,15 +97,16 @@ class WeightsFile:
 
 @contextlib.contextmanager
 def _bounded_construction(file: WeightsFile) -> Iterator[None]:
-    """Stop building a network that has far more parts than the file has tensors: its settings are damaged or made up."""
+    """Stop building a network with far more parts than the file has tensors: its settings are damaged or made up."""
     left = PARTS_PER_TENSOR * len(file.state) + FREE_PARTS
 
     def count(*_: object) -> None:
         nonlocal left
         left -= 1
         if left < 0:
-            raise CheckpointError(f"{file.path}: its settings ask for a network far larger than its {len(file.state)} tensors; "
-                                  f"it is damaged, or was made to fill the memory\nstored: {_shown(file.network_g)}")
+            raise CheckpointError(
+                f"{file.path}: its settings ask for a network far larger than its {len(file.state)} tensors; it is damaged, "
+                f"or was made to fill the memory\nstored: {_shown(file.network_g)}")
     hooks = [register(count) for register in (register_module_parameter_registration_hook,
                                               register_module_module_registration_hook)]
     try:
@@ -280,7 +281,8 @@ def _ours(content: FileContent, metadata: dict[str, str]) -> WeightsFile:
     stored = metadata.get("content_sha256")
     if stored is not None and stored != _content_hash(metadata, state):
         raise _damaged(content, "its content is not what was written: the hash stored in it is another")
-    if not isinstance(network_g, dict) or not isinstance(network_g.get("type"), str) or not isinstance(provenance, dict):
+    is_network = isinstance(network_g, dict) and isinstance(network_g.get("type"), str)
+    if not is_network or not isinstance(provenance, dict):
         raise _damaged(content, "expected mappings `network_g`, with `type`, and `provenance` in its header")
     return WeightsFile(content.path, state, network_g, provenance, content.sha256)
 

@@ -173,8 +173,8 @@ def test_pretrained_folders(saved, tmp_path):
         load_restorer(saved[1], device="cpu").save_pretrained(tmp_path / "other")
 
 
-@pytest.mark.parametrize("run", ["../../escaped", "/absolute", "a/b", "a\\b", "", ".", "..", ".hidden", "a\0b", "a\nb", " a",
-                                 "a ", "a.", "x" * 300, "\ud800", "~", 5, ["x"], None, {"a": 1}])
+@pytest.mark.parametrize("run", ["../../escaped", "/absolute", "a/b", "a\\b", "", ".", "..", ".hidden", "a\0b", "a\nb",
+                                 " a", "a ", "a.", "x" * 300, "\ud800", "~", 5, ["x"], None, {"a": 1}])
 def test_no_file_chooses_where_results_go(saved, tmp_path, run):
     path = tmp_path / "weights.safetensors"
     save_weights(path, saved[1], network_g=NETWORK, provenance={"run": run})

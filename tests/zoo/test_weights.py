@@ -187,7 +187,8 @@ def test_changed_content_is_noticed(saved):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
         with pytest.raises(CheckpointError, match="damaged.*its content is not what was written"):
             read_weights(path)
-    for words in ({"network_g": '{"type": "WeightsTestNet", "width": 5, "residual": true}'}, {"provenance": '{"iteration": 8}'}):
+    for words in ({"network_g": '{"type": "WeightsTestNet", "width": 5, "residual": true}'},
+                  {"provenance": '{"iteration": 8}'}):
         path.write_bytes(data)
         path.write_bytes(changed_header(path, keep_hash=True, **words))
         with pytest.raises(CheckpointError, match="its content is not what was written"):
@@ -201,7 +202,8 @@ def test_changed_content_is_noticed(saved):
             file = read_weights(path)
         except CheckpointError:
             continue
-        assert same(file.state, model.state_dict()) and file.network_g["width"] == 5 and file.provenance == {"iteration": 7}
+        assert same(file.state, model.state_dict())
+        assert file.network_g["width"] == 5 and file.provenance == {"iteration": 7}
 
 
 def test_older_files_have_no_hash(saved):
@@ -218,7 +220,8 @@ def test_older_files_have_no_hash(saved):
     ('{"type": "WeightsTestNet", "depth": 5}', "is not an argument"),
     ('{"type": "Restormer", "blocks": [10000000, 1, 1, 1]}', "a network far larger than its 5 tensors"),
     ('{"type": "Nothing"}', "no restorer is registered as 'Nothing'"),
-    ('{"type": 5}', "expected mappings `network_g`"), ("[]", "expected mappings"), ("{", "damaged"), ("[" * 20000, "damaged"),
+    ('{"type": 5}', "expected mappings `network_g`"), ("[]", "expected mappings"), ("{", "damaged"),
+    ("[" * 20000, "damaged"),
     ('{"type": "WeightsTestNet", "width": ' + "9" * 5000 + "}", "damaged"),
 ])
 def test_settings_that_build_nothing(saved, network_g, words):
