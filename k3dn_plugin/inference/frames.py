@@ -126,7 +126,7 @@ class FrameRestorer:
 
     def _restore(self, lq: torch.Tensor, center: torch.Tensor | None, plan: TilePlan, peaks: list[int],
                  progress: Progress | None) -> torch.Tensor:
-        """Return the joined frame on the CPU; raises `_OverBound` where a tile took more than the bound."""
+        """Return the joined frame on the CPU; raises `_OverBoundError` where a tile took more than the bound."""
         total = len(plan.origins()) * (4 if self.settings.self_ensemble else 1)
         before = len(peaks)
 
@@ -239,7 +239,7 @@ class FrameRestorer:
         if self.settings.max_memory_gb is None or self.settings.tile is not None:
             return
         if peak > self.settings.max_memory_gb * GIB and self._smaller(plan) is not None:
-            raise _OverBound
+            raise _OverBoundError
 
     def _smaller(self, plan: TilePlan) -> TilePlan | None:
         """The next smaller tiles, or None at the smallest; remembered for the frames to come."""
@@ -256,7 +256,7 @@ class FrameRestorer:
         return smaller
 
 
-class _OverBound(MemoryError):
+class _OverBoundError(MemoryError):
     """A tile took more memory than the bound allows."""
 
 

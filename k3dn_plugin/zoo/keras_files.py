@@ -61,8 +61,8 @@ def _member(content: FileContent, group: h5py.Group, name: str) -> h5py.Group | 
 def _dataset(content: FileContent, member: h5py.Group | h5py.Dataset) -> h5py.Dataset:
     import h5py  # as above
     if not isinstance(member, h5py.Dataset) or member.dtype.kind not in "fiu" or member.shape is None:
-        raise CheckpointError(f"{content.path}: {member.name} is {getattr(member, 'dtype', 'a group')}; expected an array "
-                              "of numbers")
+        raise CheckpointError(f"{content.path}: {member.name} is {getattr(member, 'dtype', 'a group')}; expected an "
+                              "array of numbers")
     if member.external or member.is_virtual:
         raise CheckpointError(f"{content.path}: the values of {member.name} lie in other files, which are not read; "
                               "expected the weights themselves. Save the model anew")

@@ -1,7 +1,7 @@
 """One way in: whatever names a restorer becomes one that restores pictures.
 
-    >>> restorer = load_restorer("experiments/k3dn_demo/models/best.safetensors")      # doctest: +SKIP
-    >>> sharp = restorer.restore(left, right)                                          # doctest: +SKIP
+>>> restorer = load_restorer("experiments/k3dn_demo/models/best.safetensors")      # doctest: +SKIP
+>>> sharp = restorer.restore(left, right)                                          # doctest: +SKIP
 """
 import json
 import os
@@ -163,9 +163,9 @@ class LoadedRestorer:
             StorageError: the folder cannot be written.
         """
         if self.network_g is None:
-            raise OptionError("save_pretrained: the settings that build this restorer are not known, since it was given "
-                              "in memory. Load it from a file, or use save_weights(path, restorer, network_g=..., "
-                              "provenance=...)")
+            raise OptionError("save_pretrained: the settings that build this restorer are not known, since it was "
+                              "given in memory. Load it from a file, or use save_weights(path, restorer, "
+                              "network_g=..., provenance=...)")
         folder = Path(folder)
         save_weights(folder / PRETRAINED[0], self.restorer, network_g=self.network_g, provenance=self.provenance)
         with atomic_write(folder / PRETRAINED[1], "w", encoding="utf-8") as file:

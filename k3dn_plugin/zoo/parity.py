@@ -6,10 +6,13 @@ on the key alone, so a file of kilobytes stands for a checkpoint of any size. Th
 same mapping as an official file (`zoo/formats/<family>.py`), strictly.
 """
 import json
+import os
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +32,12 @@ class ParityReport:
     tolerance: float = TOLERANCE
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Whether every output is within the tolerance (a NaN is not)."""
         return all(error <= self.tolerance for error in self.errors.values())
 
 
-def check_parity(manifest_path, golden_path=None) -> ParityReport:
+def check_parity(manifest_path: str | os.PathLike, golden_path: str | os.PathLike | None = None) -> ParityReport:
     """Build, load, run and compare.
 
     Args:
@@ -68,8 +71,8 @@ def check_parity(manifest_path, golden_path=None) -> ParityReport:
     return ParityReport(network, compare(outputs, golden, manifest, golden_path))
 
 
-def _with_extra(manifest, golden_name):
-    """`(output set, manifest)`: a golden listed under the manifest's `extra` has an input of its own.
+def _with_extra(manifest: dict[str, Any], golden_name: str) -> tuple[str, dict[str, Any]]:
+    """Return `(output set, manifest)`: a golden listed under the manifest's `extra` has an input of its own.
 
     It may have settings of its own too, and an output set called `output`; else it holds the usual outputs.
     """
@@ -81,11 +84,11 @@ def _with_extra(manifest, golden_name):
     return name, {**manifest, "inputs": [extra["input"]], "settings": {**manifest["settings"], **own}}
 
 
-def read_manifest(path):
-    """The manifest as a mapping; `CheckpointError` if it is missing or not one."""
+def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the manifest as a mapping; `CheckpointError` if it is missing or not one."""
     try:
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-        manifest["arch"], manifest["settings"], manifest["inputs"]  # noqa: B018 - all three are needed
+        manifest["arch"], manifest["settings"], manifest["inputs"]
         return manifest
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such manifest") from None
@@ -94,8 +97,8 @@ def read_manifest(path):
                               f"`tensors` ({type(error).__name__}: {error})") from None
 
 
-def read_golden(path):
-    """The golden arrays by name; `CheckpointError` if the file is missing or damaged."""
+def read_golden(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Return the golden arrays by name; `CheckpointError` if the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -105,12 +108,12 @@ def read_golden(path):
         raise CheckpointError(f"{path}: not a readable .npz file ({error})") from None
 
 
-def _generator(name):
+def _generator(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
 
 
-def fill(key, shape, how):
-    """Values of one tensor, decided by its key: "normal", "uniform", "sign", "constant" or "values"."""
+def fill(key: str, shape: Sequence[int], how: Mapping[str, Any]) -> np.ndarray:
+    """Return the values of one tensor, decided by its key: "normal", "uniform", "sign", "constant" or "values"."""
     random = _generator("weight:" + key)
     kind = how["kind"]
     if kind == "normal":
@@ -126,14 +129,14 @@ def fill(key, shape, how):
     raise CheckpointError(f"{key}: unknown kind of values {kind!r} in the manifest")
 
 
-def weights(manifest):
-    """The official tensors, {key: array} in their own layout and dtype."""
+def weights(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the official tensors, {key: array} in their own layout and dtype."""
     return {t["key"]: fill(t["key"], tuple(t["shape"]), t["init"]).astype(t.get("dtype", "float64"))
             for t in manifest["tensors"]}
 
 
-def inputs_of(manifest):
-    """The inputs in PyTorch layout, {name: float64 array}, in the manifest's order."""
+def inputs_of(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the inputs in PyTorch layout, {name: float64 array}, in the manifest's order."""
     made = {}
     for spec in manifest["inputs"]:
         random = _generator("input:" + spec.get("seed", spec["name"]))
@@ -142,13 +145,14 @@ def inputs_of(manifest):
     return made
 
 
-def _to_torch_layout(array, spec):
+def _to_torch_layout(array: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     order = spec.get("torch_permute", spec.get("permute"))
     return array if order is None else np.transpose(array, order)
 
 
-def compare(outputs, golden, manifest, golden_path):
-    """The largest relative error of each golden entry; outputs must have the same names and shapes."""
+def compare(outputs: Mapping[str, torch.Tensor], golden: Mapping[str, np.ndarray], manifest: Mapping[str, Any],
+            golden_path: str | os.PathLike) -> dict[str, float]:
+    """Return the largest relative error of each golden entry; outputs must have the same names and shapes."""
     layouts = {spec["name"]: spec for spec in manifest.get("outputs", [])}
     if set(outputs) != set(golden):
         raise CheckpointError(f"{golden_path} holds {', '.join(sorted(golden))}; the network gives "

@@ -1,8 +1,8 @@
 """Published checkpoints, recognised by their keys: which network, which views, which settings.
 
-    >>> checkpoint = load_official("dual_pixel_defocus_deblurring.pth")      # doctest: +SKIP
-    >>> print(checkpoint.describe())                                         # doctest: +SKIP
-    >>> restored = checkpoint.restorer(lq)                                   # doctest: +SKIP
+>>> checkpoint = load_official("dual_pixel_defocus_deblurring.pth")      # doctest: +SKIP
+>>> print(checkpoint.describe())                                         # doctest: +SKIP
+>>> restored = checkpoint.restorer(lq)                                   # doctest: +SKIP
 """
 import hashlib
 import os
@@ -146,8 +146,8 @@ def recognise(file: OfficialFile) -> OfficialWeights:
             except CheckpointError as error:
                 near = near or error
             except NOT_ITS_SETTINGS as error:
-                near = near or CheckpointError(f"{file.path}: it resembles the networks of {known.__name__}, but is none "
-                                               f"of them ({type(error).__name__}: {error})")
+                near = near or CheckpointError(f"{file.path}: it resembles the networks of {known.__name__}, but is "
+                                               f"none of them ({type(error).__name__}: {error})")
     if near is not None:
         raise near
     shapes = {key: tuple(value.shape) for key, value in file.tensors.items()}

@@ -5,8 +5,8 @@ A file says of itself what it is, so it can be restored without its recipe:
     restorer = restorer_from_weights("experiments/k3dn_demo/models/best.safetensors")
 
 The header's metadata holds `format` ("k3dn_plugin"), `network_g` (the option mapping, as JSON), `provenance` (recipe
-hash, iteration, scores, versions, as JSON) and `content_sha256`, a hash of all of it and of the tensors, which is checked
-when the file is read (older files have none). Nothing in such a file is ever executed. Published files of other
+hash, iteration, scores, versions, as JSON) and `content_sha256`, a hash of all of it and of the tensors, which is
+checked when the file is read (older files have none). Nothing in such a file is ever executed. Published files of other
 formats are read as well, wherever weights are asked for (`published.py`).
 """
 import contextlib
@@ -105,8 +105,8 @@ def _bounded_construction(file: WeightsFile) -> Iterator[None]:
         left -= 1
         if left < 0:
             raise CheckpointError(
-                f"{file.path}: its settings ask for a network far larger than its {len(file.state)} tensors; it is damaged, "
-                f"or was made to fill the memory\nstored: {_shown(file.network_g)}")
+                f"{file.path}: its settings ask for a network far larger than its {len(file.state)} tensors; it is "
+                f"damaged, or was made to fill the memory\nstored: {_shown(file.network_g)}")
     hooks = [register(count) for register in (register_module_parameter_registration_hook,
                                               register_module_module_registration_hook)]
     try:
