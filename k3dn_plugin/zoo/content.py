@@ -37,8 +37,8 @@ class FileContent:
         if size > bound:
             raise CheckpointError(
                 f"{self.path}: {what} would take {size / GIB:,.2f} GiB of memory, though the file has "
-                f"{len(self.data):,} bytes; at most {bound / GIB:,.2f} GiB is believed of such a file. It is damaged, or "
-                "was made to fill the memory; it is refused")
+                f"{len(self.data):,} bytes; at most {bound / GIB:,.2f} GiB is believed of such a file. It is damaged, "
+                "or was made to fill the memory; it is refused")
 
 
 def read_content(path: str | os.PathLike) -> FileContent:
