@@ -8,6 +8,7 @@ otherwise.
 | file                                     | what                                                          |
 |------------------------------------------|---------------------------------------------------------------|
 | `photographs.py`, `sources.py`           | what scenes are made from                                     |
+| `photograph_list.py`                     | freely licensed photographs, and the crops cut out of them    |
 | `depth_files.py`                         | depth in PNG, TIFF, PFM, .npy                                 |
 | `scenes.py`, `procedural.py`             | random scenes with depth; drawn pictures                      |
 | `optics.py`, `field_window.py`           | from distance to blur; where a picture lies in the frame      |

@@ -1,0 +1,11 @@
+#!/usr/bin/env python3
+"""Cut crops of photographs: the same as `k3dn photographs`, from a checkout that need not be installed."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from k3dn_plugin.commands import main  # noqa: E402  (the path comes first)
+
+if __name__ == "__main__":
+    raise SystemExit(main(["photographs", *sys.argv[1:]], program=sys.argv[0]))
