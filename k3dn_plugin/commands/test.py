@@ -9,6 +9,8 @@ Takes the best weights of the recipe's run (or --weights FILE), restores every f
 import argparse
 from pathlib import Path
 
+from k3dn_plugin.commands._numbers import number, whole
+
 GROUP = "restorers"
 
 
@@ -76,13 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--diagnostics", metavar="NAMES", default="",
                         help="further scores, by commas: blur_bins, preservation, view_swap, reblur")
     parser.add_argument("--out", metavar="DIR", help="default: results/<name>/<protocol>")
-    parser.add_argument("--tile", type=int, metavar="N", help="restore in tiles of N x N pixels")
-    parser.add_argument("--max-memory-gb", type=float, metavar="G",
+    parser.add_argument("--tile", type=whole(1), metavar="N", help="restore in tiles of N x N pixels")
+    parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
                         help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
                              "frames that need more are restored in tiles")
     parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")
     parser.add_argument("--self-ensemble", action="store_true",
                         help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
-    parser.add_argument("--save-pictures", type=int, default=4, metavar="N", help="comparison pictures (4)")
+    parser.add_argument("--save-pictures", type=whole(), default=4, metavar="N", help="comparison pictures (4)")
     parser.add_argument("--fresh", action="store_true", help="score again what has been scored")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

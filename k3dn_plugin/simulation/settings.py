@@ -1,4 +1,5 @@
 """What simulated scenes are like, and what is drawn for one of them: lens, sensor, place in the frame."""
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -130,8 +131,8 @@ def check_settings(settings: SimulationSettings, count: int = 1) -> None:
     for name in ("gain", "vignetting"):
         if not 0 <= getattr(settings, name) < 1:
             raise OptionError(f"{name}: expected a fraction from 0 to below 1, found {getattr(settings, name)}")
-    if settings.shot < 0 or settings.read < 0:
-        raise OptionError(f"noise cannot be negative; found shot {settings.shot}, read {settings.read}")
+    if not (0 <= settings.shot < math.inf and 0 <= settings.read < math.inf):
+        raise OptionError(f"noise cannot be negative or infinite; found shot {settings.shot}, read {settings.read}")
     if settings.frame is not None and any(f < s for f, s in zip(settings.frame, settings.size, strict=True)):
         raise OptionError(f"frame {settings.frame} must hold pictures of {settings.size}; give a larger frame, or none")
 
