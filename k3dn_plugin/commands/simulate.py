@@ -103,12 +103,15 @@ def settings_of(arguments: argparse.Namespace) -> Any:
     """Return the `SimulationSettings` of the arguments; what is not given keeps its default.
 
     Raises:
-        OptionError: `--set` names no setting, or is not NAME=VALUE.
+        OptionError: `--set` names no setting, is not NAME=VALUE, or a value is of another type.
     """
+    from pydantic import TypeAdapter, ValidationError  # slow to import
+
     from k3dn_plugin.registry import PSF_FAMILIES  # heavy: not before the command runs
     from k3dn_plugin.simulation.psf import MEASURED  # heavy: not before the command runs
-    from k3dn_plugin.simulation.settings import FORMER_NAMES, SimulationSettings  # heavy: not before the command runs
-    given = {"size": arguments.size or (512, 512), "max_radius": arguments.max_radius, "shot": arguments.shot,
+
+    from k3dn_plugin.simulation.settings import FORMER_NAMES, SimulationSettings  # heavy, as above
+    given: dict[str, Any] = {"size": arguments.size or (512, 512), "max_radius": arguments.max_radius, "shot": arguments.shot,
              "read": arguments.read, "bit_depth": arguments.bits, "mode": arguments.mode, "bank": arguments.bank,
              "families": arguments.psf or PSF_FAMILIES.names() + [MEASURED] * (arguments.bank is not None),
              "separation": arguments.separation, "frame": arguments.frame,
@@ -120,8 +123,16 @@ def settings_of(arguments: argparse.Namespace) -> Any:
         name = FORMER_NAMES.get(name, name)
         if not equals or name not in known:
             raise OptionError(f"--set {assignment}: expected NAME=VALUE with a name of {', '.join(known)}")
-        given[name] = yaml.safe_load(value)
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise OptionError(f"--set {assignment}: expected a value as YAML writes it, such as 0.5 or "
+                              "[0.2,1.0]") from None
     if list(given.get("frame") or ()) == [0, 0]:
         given["frame"] = None
-    return SimulationSettings(**{name: tuple(value) if isinstance(value, list) else value
-                                 for name, value in given.items()})
+    try:
+        return TypeAdapter(SimulationSettings).validate_python(given)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(map(str, found["loc"]))
+        raise OptionError(f"{where}: {found['msg'].lower()}, found {found['input']!r}") from None

@@ -41,7 +41,7 @@ def render_pair(surfaces: Sequence[Surface], settings: PsfSettings, *, window: F
     shape = surfaces[0].color.shape[-2:]
     if float(surfaces[0].alpha.min()) < 1:
         raise SizeError("the rearmost surface must cover the whole picture (alpha 1 everywhere)")
-    views = None
+    views: list[torch.Tensor] = []
     for surface in surfaces:
         if surface.color.shape[-2:] != shape or surface.radius.shape != shape:
             raise SizeError(f"surfaces of one scene must have one size, found {tuple(shape)} and "
@@ -50,9 +50,11 @@ def render_pair(surfaces: Sequence[Surface], settings: PsfSettings, *, window: F
             spread = spread_part(surface, settings, window, FAST_STEP if fast else STEP)
         else:
             spread = spread_surface(surface, settings)
-        views = [light / coverage.clamp(min=1e-6) if views is None else
-                 below * (1 - coverage.clamp(max=1)) + light / coverage.clamp(min=1)
-                 for (light, coverage), below in zip(spread, views or (None, None), strict=True)]
+        if not views:
+            views = [light / coverage.clamp(min=1e-6) for light, coverage in spread]
+            continue
+        views = [below * (1 - coverage.clamp(max=1)) + light / coverage.clamp(min=1)
+                 for (light, coverage), below in zip(spread, views, strict=True)]
     return views[0], views[1]
 
 
@@ -135,8 +137,8 @@ def _connected(own: torch.Tensor, among: torch.Tensor, bonds: tuple[torch.Tensor
     drawn[::2, ::2] = among.cpu().numpy()
     drawn[1::2, ::2] = (down & among[1:] & among[:-1]).cpu().numpy()
     drawn[::2, 1::2] = (across & among[:, 1:] & among[:, :-1]).cpu().numpy()
-    count, labels = cv2.connectedComponents(drawn, connectivity=4)
-    labels = labels[::2, ::2]
+    count, parts = cv2.connectedComponents(drawn, connectivity=4)
+    labels = np.asarray(parts, np.int64)[::2, ::2]
     held = np.zeros(count, bool)
     held[labels[own.cpu().numpy()]] = True
     held[0] = False

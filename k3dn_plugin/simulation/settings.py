@@ -96,9 +96,10 @@ class SimulationSettings:
     def from_facts(cls, facts: Mapping[str, Any]) -> "SimulationSettings":
         """Return the settings that a store's manifest holds, former names included; what it lacks is the default."""
         known = {f.name for f in fields(cls)}
-        found = {FORMER_NAMES.get(name, name): value for name, value in facts.items()}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value
-                      for name, value in found.items() if name in known})
+        found: dict[str, Any] = {FORMER_NAMES.get(name, name): value for name, value in facts.items()}
+        given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                                 for name, value in found.items() if name in known}
+        return cls(**given)
 
 
 DEFAULTS = SimulationSettings()
