@@ -109,13 +109,13 @@ def settings_of(arguments: argparse.Namespace) -> Any:
 
     from k3dn_plugin.registry import PSF_FAMILIES  # heavy: not before the command runs
     from k3dn_plugin.simulation.psf import MEASURED  # heavy: not before the command runs
-
     from k3dn_plugin.simulation.settings import FORMER_NAMES, SimulationSettings  # heavy, as above
-    given: dict[str, Any] = {"size": arguments.size or (512, 512), "max_radius": arguments.max_radius, "shot": arguments.shot,
-             "read": arguments.read, "bit_depth": arguments.bits, "mode": arguments.mode, "bank": arguments.bank,
-             "families": arguments.psf or PSF_FAMILIES.names() + [MEASURED] * (arguments.bank is not None),
-             "separation": arguments.separation, "frame": arguments.frame,
-             "distortion_share": arguments.distortion}
+    given: dict[str, Any] = {
+        "size": arguments.size or (512, 512), "max_radius": arguments.max_radius, "shot": arguments.shot,
+        "read": arguments.read, "bit_depth": arguments.bits, "mode": arguments.mode, "bank": arguments.bank,
+        "families": arguments.psf or PSF_FAMILIES.names() + [MEASURED] * (arguments.bank is not None),
+        "separation": arguments.separation, "frame": arguments.frame,
+        "distortion_share": arguments.distortion}
     given = {name: value for name, value in given.items() if value is not None}
     known = [field.name for field in fields(SimulationSettings)]
     for assignment in arguments.set:
