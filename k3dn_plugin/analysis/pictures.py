@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from k3dn_plugin.evaluation.maps import principal_values
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.modules.preservation.sharp_region import SharpRegionPreservation
 from k3dn_plugin.modules.preservation.skips import GatedSkip
@@ -58,13 +59,8 @@ def kernel_sets(restorer) -> list[torch.Tensor]:
 
 
 def principal(vectors: torch.Tensor) -> torch.Tensor:
-    """(rows, columns): the vectors along the direction in which they differ most."""
-    flat = vectors.flatten(0, 1).float()
-    centred = flat - flat.mean(0)
-    if len(flat) < 2 or not centred.abs().sum() > 0:
-        return torch.zeros(vectors.shape[:2])
-    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    return (centred @ directions[0]).view(vectors.shape[:2])
+    """Return (rows, columns): the vectors along the direction in which they differ most."""
+    return principal_values(vectors.flatten(0, 1)).view(vectors.shape[:2])
 
 
 def disparity_picture(restorer, sample) -> bytes:

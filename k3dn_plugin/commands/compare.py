@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", metavar="NAME", help="default: the data's usual one")
     parser.add_argument("--metrics", default="", metavar="NAMES", help="further metrics, separated by commas")
     parser.add_argument("--diagnostics", default="", metavar="NAMES",
-                        help="further scores, by commas: blur_bins, preservation, view_swap, reblur")
+                        help="further scores, by commas: blur_bins, disparity_bins, preservation, view_swap, reblur")
     parser.add_argument("--reference", metavar="LABEL", help="whom the others are compared with; default: the first")
     parser.add_argument("--out", type=Path, default=Path("results/comparison"), metavar="DIR")
     parser.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="processes at a time")

@@ -26,7 +26,7 @@ def chosen_scenes(dataset: Dataset, count: int) -> list[int]:
 
 def save_scene_pictures(loaded: LoadedRestorer, dataset: Dataset, protocol: EvaluationProtocol, scenes: Sequence[int],
                         folder: str | Path, *, key: str) -> list[Path]:
-    """Restore scenes; write `restored.png`, `input.png`, `truth.png` of each: 8 bits, as the protocol displays them.
+    """Restore scenes and write `restored.png`, `input.png`, `truth.png` of each, as the protocol displays them.
 
     Each file says in a text of its own to which job it belongs; those of this job are kept, others are made anew.
 
