@@ -28,7 +28,7 @@ def check_optimizer(spec, where="train.optim_g"):
              if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
              and cls not in (torch.optim.Optimizer, torch.optim.LBFGS)}  # LBFGS wants a closure
     name = spec.get("type")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise OptionError(f"{where}.type: no optimizer of torch.optim is called {name!r}."
                           f"{near(name, known)} Known: {', '.join(sorted(known))}")
     cls = known[name]
