@@ -166,3 +166,24 @@ def test_the_rate_of_a_recipe_without_one_is_the_optimizers_own():
     assert learning_rate(stage)(3) == build_optimizer({"type": "Adam"}, weights()).param_groups[0]["lr"] == 1e-3
     with pytest.raises(OptionError, match="no optimizer of torch.optim is called"):
         check_optimizer({"type": {"a": "Adam"}})
+
+
+def test_adam_is_fused_unless_the_recipe_says_otherwise():
+    for name in ("Adam", "AdamW"):
+        assert build_optimizer({"type": name, "lr": 0.1}, weights()).param_groups[0]["fused"] is True
+        for own in ({"fused": False}, {"foreach": True}):
+            groups = build_optimizer({"type": name, "lr": 0.1, **own}, weights()).param_groups
+            assert groups[0]["fused"] in (False, None)
+    assert not build_optimizer({"type": "SGD", "lr": 0.1}, weights()).param_groups[0].get("fused")
+
+
+def test_an_optimizer_s_older_state_goes_on_as_it_was():
+    """A state that was written before fused kernels were the default."""
+    old = build_optimizer({"type": "Adam", "lr": 0.1, "foreach": False}, parameters := weights())
+    parameters[0].grad = torch.ones(2, 2)
+    old.step()
+    new = build_optimizer({"type": "Adam", "lr": 0.1}, weights())
+    state = old.state_dict()
+    state["param_groups"][0]["fused"] = None
+    new.load_state_dict(state)
+    assert new.param_groups[0]["fused"] is None
