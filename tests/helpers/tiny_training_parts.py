@@ -52,8 +52,8 @@ class TinyRestorer(Restorer):
     card = RestorerCard(title="Tiny", paper="none", year=2026, venue="none", official_licence="none",
                         receptive_margin=2)
 
-    def __init__(self, *, width: int = 4, dropout: float = 0.1, norm: bool = True, refine: bool = False, volume: bool = False,
-                 explode_after: int | None = None):
+    def __init__(self, *, width: int = 4, dropout: float = 0.1, norm: bool = True, refine: bool = False,
+                 volume: bool = False, explode_after: int | None = None):
         super().__init__()
         self.first = nn.Conv2d(6, width, 3, padding=1)
         self.norm = nn.BatchNorm2d(width) if norm else nn.Identity()
