@@ -172,7 +172,8 @@ def check_same_run(state: dict, options: Options, path: Path, *, plan: Sequence[
         raise CheckpointError(
             f"{path} belongs to a run with other options or data, so going on would be neither the one nor the "
             "other:\n  " + "\n  ".join(changed) + f"\nGo on with what the run was started with (-opt {stored} "
-            f"--resume auto), or start another from its weights: --set name=... path.pretrain_network_g={weights}{longer}")
+            f"--resume auto), or start another from its weights: --set name=... path.pretrain_network_g="
+            f"{weights}{longer}")
     stage = plan[state["stage"]] if state["stage"] < len(plan) else None
     if stage is None or not stage.start < state["iteration"] <= stage.end:
         raise CheckpointError(f"{path} claims iteration {state['iteration']:,} in stage {state['stage'] + 1}, which "
