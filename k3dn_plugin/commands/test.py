@@ -10,10 +10,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k3dn_plugin.commands._numbers import number, whole
+
 if TYPE_CHECKING:
     from k3dn_plugin.evaluation.results import EvaluationResult
-
-from k3dn_plugin.commands._numbers import number, whole
 
 GROUP = "restorers"
 
@@ -33,7 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.set and arguments.opt is None:
         raise OptionError("--set changes an option file: give -opt FILE too")
     options = load_options(arguments.opt, arguments.set) if arguments.opt else None
-    weights = arguments.weights or trained_weights(options)
+    # BasicSR names the weights to be tested by this option.
+    named = next((text.partition("=")[2] for text in reversed(arguments.set)
+                  if text.startswith("path.pretrain_network_g=")), None)
+    weights = arguments.weights or named or trained_weights(options)
     loaded = load_restorer(weights, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
                            tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
                            self_ensemble=arguments.self_ensemble)

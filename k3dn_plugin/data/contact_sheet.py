@@ -90,4 +90,5 @@ def _titled(image: np.ndarray, title: str) -> np.ndarray:
 
 def _small(frame: np.ndarray) -> tuple[int, int]:
     height, width = frame.shape[:2]
-    return WIDTH, max(round(height * WIDTH / width), 1)
+    # However narrow a frame is, its panel stays a picture.
+    return WIDTH, min(max(round(height * WIDTH / width), 1), 4 * WIDTH)
