@@ -24,8 +24,8 @@ from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: EvaluationProtocol | str, *,
              with_input: bool = True, diagnostics: Sequence[str] = (), map_metrics: Sequence[str] = (),
-             save_pictures: int = 0, out_dir: str | os.PathLike | None = None, rank: int = 0, world_size: int = 1, progress: bool = True,
-             resume: bool = False) -> EvaluationResult:
+             save_pictures: int = 0, out_dir: str | os.PathLike | None = None, rank: int = 0,
+             world_size: int = 1, progress: bool = True, resume: bool = False) -> EvaluationResult:
     """Restore and score every image of `dataset`, or this process's share of them.
 
     The restorer is used in evaluation mode and left in the mode that it was in.

@@ -72,8 +72,8 @@ def predicted_map(restorer: Restorer, prepared: Mapping, *, device: torch.device
             outputs = restorer.training_outputs(batch)
             kind = kind or next((name for name in PREDICTED if outputs.get(name) is not None), None)
             if kind is None:
-                raise OptionError(f"{type(restorer).__name__} predicts no disparity or defocus map, so there is nothing "
-                                  "for map metrics to score; leave --map-metrics out")
+                raise OptionError(f"{type(restorer).__name__} predicts no disparity or defocus map, so there is "
+                                  "nothing for map metrics to score; leave --map-metrics out")
             value = outputs[kind]
             value = value.as_map() if isinstance(value, DisparityFeature) else value.float().mean(1, keepdim=True)
             pieces.append((place, value[0].float().cpu()))

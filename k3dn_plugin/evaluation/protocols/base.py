@@ -52,7 +52,8 @@ class EvaluationProtocol:
     def facts(self) -> dict:
         """The protocol in plain data, as stored with every score."""
         return {"name": self.name, "source": self.source, "reading": self.reading, "size": self.size,
-                "output": self.output, "light": self.light, "metrics": {name: self.metrics.get(name, {}) for name in self.scorers}}
+                "output": self.output, "light": self.light,
+                "metrics": {name: self.metrics.get(name, {}) for name in self.scorers}}
 
     @property
     def light(self) -> str:
