@@ -9,7 +9,6 @@ frames (1120 x 1680) each in a process of its own, whole where memory allows and
 """
 import argparse
 import fnmatch
-import statistics
 import subprocess
 import sys
 import time
@@ -72,39 +71,14 @@ def build(name, device):
 
 def small_pairs(names, size, rounds, device):
     """Rows of `rounds` alternating rounds over all restorers, after one unmeasured call of each."""
-    import torch
-
-    from k3dn_plugin.evaluation.cost import count_macs, count_parameters
-    restorers = {name: build(name, device) for name in names}
-    pair = torch.rand(1, 6, size, size, device=device)
-    seconds = {name: [] for name in names}
-    for number in range(rounds + 1):
-        for name, restorer in restorers.items():
-            taken = timed(restorer, pair)
-            if number:
-                seconds[name].append(taken)
-        print(f"round {number} of {rounds}", file=sys.stderr)
-    fastest = min(statistics.median(s) for s in seconds.values())
-    return [{"restorer": name, "parameters_M": round(count_parameters(restorer) / 1e6, 2),
-             "gmacs": round(count_macs(restorer, (size, size)) / 1e9, 1), "pair": f"{size} x {size}",
-             "seconds": round(statistics.median(seconds[name]), 4),
-             "ratio": round(statistics.median(seconds[name]) / fastest, 2)}
-            for name, restorer in restorers.items()]
-
-
-def timed(restorer, pair):
-    import torch
-
-    def wait():
-        if pair.is_cuda:
-            torch.cuda.synchronize()
-
-    with torch.inference_mode():
-        wait()
-        began = time.perf_counter()
-        restorer(pair)
-        wait()
-        return time.perf_counter() - began
+    from k3dn_plugin.evaluation.measure import measure_restorers
+    found = measure_restorers({name: build(name, device) for name in names}, size=(size, size),
+                              latency_size=(size, size), device=device, rounds=rounds,
+                              progress=lambda line: print(line, file=sys.stderr))
+    fastest = min(one["latency_seconds"] for one in found.values())
+    return [{"restorer": name, "parameters_M": round(one["parameters"] / 1e6, 2), "gmacs": round(one["macs"] / 1e9, 1),
+             "pair": f"{size} x {size}", "seconds": round(one["latency_seconds"], 4),
+             "ratio": round(one["latency_seconds"] / fastest, 2)} for name, one in found.items()]
 
 
 def full_frames(names, arguments):

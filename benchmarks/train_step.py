@@ -7,9 +7,7 @@ rounds; the same crops for all. Memory is what the step adds to the process (CPU
     python benchmarks/train_step.py --only K3DN Restormer --device cuda --batch 4 --amp bfloat16
 """
 import argparse
-import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,33 +41,26 @@ def main(argv=None):
 def measure(names, arguments, device):
     import torch
 
-    from k3dn_plugin.inference.memory import GIB, PeakMemory, memory_in_use, release
-    seconds, peaks = {n: [] for n in names}, dict.fromkeys(names, 0)
+    from k3dn_plugin.evaluation.measure import measured_in_turns
+    from k3dn_plugin.inference.memory import GIB
     pair = torch.rand(arguments.batch, 6, *arguments.crop, device=device)
     batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3],
              "name": ["random"] * arguments.batch}
-    for number in range(arguments.rounds):
-        for name in names:
-            # Built anew for each round: weights, gradients and optimiser states of all would not fit at once.
-            step = training_step(name, batch, device, arguments.amp)
-            step()
-            release(device)
-            before = memory_in_use(device)
-            with PeakMemory(device) as peak:
-                began = time.perf_counter()
-                step()
-                seconds[name].append(time.perf_counter() - began)
-            peaks[name] = max(peaks[name], peak.bytes - before)
-            del step
-            release(device)
-        print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
-    fastest = min(statistics.median(s) for s in seconds.values())
+
+    def ready(name):
+        # Built anew for each round: weights, gradients and optimizer states of all would not fit at once.
+        step = training_step(name, batch, device, arguments.amp)
+        step()
+        return step
+    found = measured_in_turns({name: lambda name=name: ready(name) for name in names}, device=device,
+                              rounds=arguments.rounds, progress=lambda line: print(line, file=sys.stderr))
+    fastest = min(one.median_seconds for one in found.values())
     crop = "{} x {}".format(*arguments.crop)
     return [{"restorer": name, "crop": crop, "batch": arguments.batch, "amp": arguments.amp or "none",
-             "seconds": round(statistics.median(seconds[name]), 3),
-             "samples_per_second": round(arguments.batch / statistics.median(seconds[name]), 3),
-             "ratio": round(statistics.median(seconds[name]) / fastest, 2),
-             "step_GiB": round(peaks[name] / GIB, 2)} for name in names]
+             "seconds": round(one.median_seconds, 3),
+             "samples_per_second": round(arguments.batch / one.median_seconds, 3),
+             "ratio": round(one.median_seconds / fastest, 2),
+             "step_GiB": round(one.most_bytes / GIB, 2)} for name, one in found.items()]
 
 
 def training_step(name, batch, device, amp):

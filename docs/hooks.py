@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 from k3dn_plugin.commands._reference_pages import commands_page, components_page, options_page  # noqa: E402
 
 # Pages that are kept beside the code; the site shows them under these names.
-KEPT_ELSEWHERE = {"datasets/README.md": "guides/datasets.md", "CHANGELOG.md": "changelog.md",
+KEPT_ELSEWHERE = {"datasets/README.md": "guides/datasets.md",
+                  "datasets/photographs/README.md": "guides/photographs.md", "CHANGELOG.md": "changelog.md",
                   "SECURITY.md": "security.md"}
 # The floors of the house, from top to bottom, with a page of the API each.
 FLOORS = {"commands": "the console command `k3dn`", "doctor": "what is installed, missing or broken",

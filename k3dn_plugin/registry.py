@@ -125,7 +125,7 @@ class ComponentRegistry:
 
     def __contains__(self, name: object) -> bool:
         self.load()
-        return name in self._components
+        return isinstance(name, str) and name in self._components
 
     def build(self, spec: Mapping[str, Any], **given: Any) -> Any:
         """Build the component that `spec`, a mapping with `type`, describes.

@@ -1,4 +1,5 @@
 """The documentation: its links, the sections that docstrings cite, and the pages that the code writes."""
+import ast
 import importlib.util
 import posixpath
 import re
@@ -14,10 +15,10 @@ from k3dn_plugin.option_schema import OptionKeys, PhaseOptions
 from k3dn_plugin.registry import REGISTRIES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("datasets/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("datasets/**/*.md")])
 CITATION = r"docs/networks/(\w+)\.md`?(?:,? sections? ((?:\d[\d.]*(?:, | and | to )?)+))?"
 # Written by docs/hooks.py when the site is built.
-BUILT = ("docs/reference/", "docs/api/", "docs/guides/datasets.md")
+BUILT = ("docs/reference/", "docs/api/", "docs/guides/datasets.md", "docs/guides/photographs.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -26,6 +27,21 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+\.\w+)(?:#[^)]*)?\)", text):
         there = posixpath.normpath(posixpath.join(page.parent.relative_to(ROOT).as_posix(), target))
         assert (ROOT / there).exists() or there.startswith(BUILT), f"{page.relative_to(ROOT)}: {target}"
+
+
+def test_pages_of_the_site_link_to_pages_of_the_site():
+    """What the strict build would refuse: a Markdown file of the repository that the site does not have."""
+    tree = ast.parse((ROOT / "docs" / "hooks.py").read_text(encoding="utf-8"))
+    kept = next(ast.literal_eval(node.value) for node in tree.body
+                if isinstance(node, ast.Assign) and node.targets[0].id == "KEPT_ELSEWHERE")
+    for page in PAGES:
+        name = page.relative_to(ROOT).as_posix()
+        if not name.startswith("docs/") and name not in kept:
+            continue
+        for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+\.md)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            there = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+            assert there.startswith("docs/") or there in (*kept, "README.md", "CONTRIBUTING.md"), (
+                f"{name} links {there}: add it to KEPT_ELSEWHERE of docs/hooks.py and to mkdocs.yml")
 
 
 def test_every_page_is_in_the_navigation():

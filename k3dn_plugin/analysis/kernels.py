@@ -1,12 +1,18 @@
 """What K3DN's kernels look like and which windows ask for them: figures and numbers for `tools/inspect_kernels.py`."""
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from k3dn_plugin.analysis.pictures import cropped, disparity_of, kernel_sets, mosaic, principal
 from k3dn_plugin.errors import OptionError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class KernelSetFacts:
     block_query: np.ndarray | None
 
 
-def kernel_facts(restorer, sample=None) -> list[KernelSetFacts]:
+def kernel_facts(restorer: nn.Module, sample: Mapping | None = None) -> list[KernelSetFacts]:
     """Facts of every kernel set of a K3DN; with a sample also what its windows query.
 
     Raises:
@@ -61,7 +67,7 @@ def kernel_facts(restorer, sample=None) -> list[KernelSetFacts]:
     return facts
 
 
-def _queries(restorer, sample):
+def _queries(restorer: nn.Module, sample: Mapping) -> list[torch.Tensor]:
     """(windows, kernels) weights of each block for a sample's pair."""
     vectors = disparity_of(restorer, cropped(sample)).flatten(0, 1)
     found = []
@@ -75,7 +81,7 @@ def _queries(restorer, sample):
     return found
 
 
-def disparity_against_blur(restorer, sample) -> tuple[np.ndarray, np.ndarray] | None:
+def disparity_against_blur(restorer: nn.Module, sample: Mapping) -> tuple[np.ndarray, np.ndarray] | None:
     """Per window: first principal component of its vector, and the median true blur radius; None without a truth.
 
     The sign of a principal component is arbitrary; it is turned so that the two rise together.
@@ -102,7 +108,7 @@ def disparity_against_blur(restorer, sample) -> tuple[np.ndarray, np.ndarray] | 
     return values, truth
 
 
-def inspection_pictures(restorer, sample=None) -> dict[str, bytes]:
+def inspection_pictures(restorer: nn.Module, sample: Mapping | None = None) -> dict[str, bytes]:
     """PNG files by name: kernels, spectra, and with a sample queries and disparity against blur."""
     facts, sets = kernel_facts(restorer, sample), kernel_sets(restorer)
     pictures = {
@@ -119,7 +125,7 @@ def inspection_pictures(restorer, sample=None) -> dict[str, bytes]:
     return pictures
 
 
-def _grid(panels, columns=4):
+def _grid(panels: Sequence[tuple[torch.Tensor, str, str]], columns: int = 4) -> bytes:
     from matplotlib.figure import Figure  # slow to import
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4 * min(len(panels), columns), 3.6 * rows))
@@ -132,7 +138,7 @@ def _grid(panels, columns=4):
     return _png(figure)
 
 
-def _scatter(values, truth):
+def _scatter(values: np.ndarray, truth: np.ndarray) -> bytes:
     from matplotlib.figure import Figure  # slow to import
     figure = Figure(figsize=(5, 4))
     axes = figure.add_subplot()
@@ -145,7 +151,7 @@ def _scatter(values, truth):
     return _png(figure)
 
 
-def _png(figure):
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     return buffer.getvalue()

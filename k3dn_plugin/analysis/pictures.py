@@ -1,12 +1,13 @@
 """Pictures of what K3DN's modules do: the disparity response, the kernel sets, the preservation gates."""
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from k3dn_plugin.evaluation.maps import principal_values
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.modules.preservation.sharp_region import SharpRegionPreservation
 from k3dn_plugin.modules.preservation.skips import GatedSkip
@@ -30,21 +31,21 @@ def internal_pictures(restorer: nn.Module, sample: Mapping) -> dict[str, bytes]:
     return found
 
 
-def cropped(sample):
+def cropped(sample: Mapping) -> torch.Tensor:
     """(1, 6, H, W): the middle of a sample's pair, at most `LARGEST` on a side."""
     lq = sample["lq"]
     top, left = (max(size - LARGEST, 0) // 2 for size in lq.shape[-2:])
     return lq[None, :, top:top + LARGEST, left:left + LARGEST]
 
 
-def disparity_of(restorer, lq) -> torch.Tensor:
+def disparity_of(restorer: nn.Module, lq: torch.Tensor) -> torch.Tensor:
     """(rows, columns, D): the disparity vectors of the windows of one pair."""
     with torch.inference_mode():
         feature = restorer.training_outputs({"lq": lq, "gt": lq[:, :3]})["disparity"]
     return feature.as_map()[0].permute(1, 2, 0)
 
 
-def kernel_sets(restorer) -> list[torch.Tensor]:
+def kernel_sets(restorer: nn.Module) -> list[torch.Tensor]:
     """The (C, k, k) kernels of each block of a deblur module that has kernel sets; else an empty list."""
     blocks = getattr(getattr(restorer, "deblur", None), "blocks", [])
     if not len(blocks):
@@ -58,16 +59,11 @@ def kernel_sets(restorer) -> list[torch.Tensor]:
 
 
 def principal(vectors: torch.Tensor) -> torch.Tensor:
-    """(rows, columns): the vectors along the direction in which they differ most."""
-    flat = vectors.flatten(0, 1).float()
-    centred = flat - flat.mean(0)
-    if len(flat) < 2 or not centred.abs().sum() > 0:
-        return torch.zeros(vectors.shape[:2])
-    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    return (centred @ directions[0]).view(vectors.shape[:2])
+    """Return (rows, columns): the vectors along the direction in which they differ most."""
+    return principal_values(vectors.flatten(0, 1)).view(vectors.shape[:2])
 
 
-def disparity_picture(restorer, sample) -> bytes:
+def disparity_picture(restorer: nn.Module, sample: Mapping) -> bytes:
     """The left view, and the windows' vectors along their principal direction."""
     lq = cropped(sample)
     response = principal(disparity_of(restorer, lq))
@@ -75,7 +71,7 @@ def disparity_picture(restorer, sample) -> bytes:
                     (response, "coolwarm", "vectors, first principal component")])
 
 
-def kernel_picture(restorer) -> bytes:
+def kernel_picture(restorer: nn.Module) -> bytes:
     """Kernels of the first and the last set, side by side, each scaled by its largest value."""
     sets = kernel_sets(restorer)
     chosen = [sets[0], sets[-1]] if len(sets) > 1 else sets
@@ -94,12 +90,12 @@ def mosaic(kernels: torch.Tensor, columns: int = 8) -> torch.Tensor:
     return picture
 
 
-def gate_picture(restorer, sample) -> bytes | None:
+def gate_picture(restorer: nn.Module, sample: Mapping) -> bytes | None:
     """The mean gate of each level of sharp-region preservation; None where there is no such gate."""
     gates, handles = [], []
     for level in getattr(restorer, "preservation", []):
         if isinstance(level, (SharpRegionPreservation, GatedSkip)):
-            def keep(module, inputs, output):
+            def keep(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
                 gate = module.gate(torch.cat(inputs, 1))
                 gates.append((torch.sigmoid(gate) if isinstance(module, GatedSkip) else gate).float().mean(1)[0])
             handles.append(level.register_forward_hook(keep))
@@ -114,7 +110,7 @@ def gate_picture(restorer, sample) -> bytes | None:
     return _figure([(gate, "viridis", f"level {number + 1}") for number, gate in enumerate(gates)])
 
 
-def _figure(panels) -> bytes:
+def _figure(panels: Sequence[tuple[torch.Tensor, str | None, str]]) -> bytes:
     from matplotlib.figure import Figure  # slow to import
     figure = Figure(figsize=(4.2 * len(panels), 3.6))
     for axes, (image, colours, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
@@ -128,7 +124,7 @@ def _figure(panels) -> bytes:
     return buffer.getvalue()
 
 
-def write_pictures(pictures: dict[str, bytes], folder) -> list[Path]:
+def write_pictures(pictures: dict[str, bytes], folder: str | Path) -> list[Path]:
     """Write each picture as a PNG file named by its title."""
     written = []
     for title, data in pictures.items():

@@ -11,6 +11,8 @@ import argparse
 import functools
 from pathlib import Path
 
+from k3dn_plugin.commands._numbers import number, whole
+
 GROUP = "restorers"
 
 
@@ -58,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", action="store_true", help="train the option files, then score")
     parser.add_argument("--budget", metavar="KIND=N", help="equal training for all: samples=, iterations=, macs= or "
                         "seconds=; without it each recipe trains for its own length")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="N", help="one training each")
+    parser.add_argument("--seeds", nargs="+", type=whole(), default=[1], metavar="N", help="one training each")
     parser.add_argument("--matrix", action="store_true", help="train every combination of --choices in one recipe")
     parser.add_argument("--choices", nargs="+", default=[], metavar="SLOT=A,B", help="for --matrix: "
                         "disparity, deblur, preservation of K3DN, blur_map of LDP, reblur; `none` leaves a part out, "
@@ -69,15 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", metavar="NAME", help="default: the data's usual one")
     parser.add_argument("--metrics", default="", metavar="NAMES", help="further metrics, separated by commas")
     parser.add_argument("--diagnostics", default="", metavar="NAMES",
-                        help="further scores, by commas: blur_bins, preservation, view_swap, reblur")
+                        help="further scores, by commas: blur_bins, disparity_bins, preservation, view_swap, reblur")
     parser.add_argument("--reference", metavar="LABEL", help="whom the others are compared with; default: the first")
     parser.add_argument("--out", type=Path, default=Path("results/comparison"), metavar="DIR")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time")
+    parser.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="processes at a time")
     parser.add_argument("--devices", nargs="+", default=["cpu"], metavar="NAME", help="cpu, or cuda:0 cuda:1 ...")
-    parser.add_argument("--size", nargs=2, type=int, default=(1120, 1680), metavar=("ROWS", "COLUMNS"),
+    parser.add_argument("--size", nargs=2, type=whole(1), default=(1120, 1680), metavar=("ROWS", "COLUMNS"),
                         help="of the pair whose MACs are counted")
-    parser.add_argument("--latency-size", nargs=2, type=int, default=(256, 256), metavar=("ROWS", "COLUMNS"),
+    parser.add_argument("--latency-size", nargs=2, type=whole(1), default=(256, 256), metavar=("ROWS", "COLUMNS"),
                         help="of the pair that is timed")
-    parser.add_argument("--scenes", type=int, default=3, metavar="N", help="scenes shown in the report")
-    parser.add_argument("--max-memory-gb", type=float, metavar="G", help="bound for whole frames; else tiles")
+    parser.add_argument("--scenes", type=whole(), default=3, metavar="N", help="scenes shown in the report")
+    parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
+                        help="bound for whole frames; else tiles")
     parser.add_argument("--published", action="store_true", help="show quoted DPDD figures in grey")

@@ -5,6 +5,8 @@ k3dn inspect-kernels --weights experiments/k3dn_demo/models/best.safetensors --d
 import argparse
 from pathlib import Path
 
+from k3dn_plugin.commands._numbers import whole
+
 GROUP = "restorers"
 
 
@@ -12,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--weights", required=True, metavar="FILE", help="a K3DN, ours or a published checkpoint")
     parser.add_argument("--data", metavar="STORE", help="a prepared store, for queries and disparity")
-    parser.add_argument("--scene", type=int, default=0, metavar="N", help="which of its scenes, from 0")
+    parser.add_argument("--scene", type=whole(), default=0, metavar="N", help="which of its scenes, from 0")
     parser.add_argument("-o", "--out", type=Path, default=Path("results/kernels"), metavar="DIR")
 
 

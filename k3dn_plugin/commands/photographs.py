@@ -9,6 +9,10 @@ missing are named at the end, and the exit status is 1 then. An interrupted comm
 import argparse
 import sys
 
+from tqdm import tqdm
+
+from k3dn_plugin.errors import DataError
+
 GROUP = "data"
 FOLDER = "datasets/photographs/crops"
 
@@ -23,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
-    # Imported here, because OpenCV takes time and --help should not.
-    from k3dn_plugin.simulation.photograph_list import listed_crops, listed_photographs
+    from k3dn_plugin.simulation.photograph_list import listed_crops, listed_photographs  # heavy, as below
     listed = listed_photographs()
     if arguments.list:
         for entry in listed.values():
@@ -35,11 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def cut(source: str, out: str, listed: dict, crops: list) -> int:
     """Cut the crops of all photographs that are found; return 0, or 1 where some are missing."""
-    # Imported here, because OpenCV takes time and --help should not.
-    from tqdm import tqdm
-
-    from k3dn_plugin.errors import DataError
-    from k3dn_plugin.simulation.photograph_list import cut_crops, find_photographs
+    from k3dn_plugin.simulation.photograph_list import cut_crops, find_photographs  # heavy: not before the command runs
     found = find_photographs(source, listed)
     problems = [f"{entry.path} of {entry.source}: not found" for name, entry in listed.items() if name not in found]
     due = [crop for crop in crops if crop.photograph in found]

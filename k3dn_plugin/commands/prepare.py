@@ -2,6 +2,7 @@
 import argparse
 import sys
 
+from k3dn_plugin.commands._numbers import whole
 from k3dn_plugin.registry import PREPARERS
 
 GROUP = "data"
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="where the stores go, e.g. datasets/dpdd")
     parser.add_argument("--bits", type=int, choices=(8, 16),
                         help="bit depth of the files, where it differs from the published one")
-    parser.add_argument("--full-scale", type=int, metavar="N",
+    parser.add_argument("--full-scale", type=whole(256, 65535), metavar="N",
                         help="the number that stands for white in 16-bit files of fewer bits: 1023, 4095 or 16383 "
                              "for 10, 12 or 14")
     parser.add_argument("--keep-portrait", action="store_true",

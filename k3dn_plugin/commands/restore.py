@@ -12,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from k3dn_plugin.commands._numbers import number, whole
 from k3dn_plugin.errors import DataError, K3DNError, OptionError, SizeError
 
 if TYPE_CHECKING:
@@ -120,13 +121,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="result (.png or .tif), or a folder")
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights (.safetensors)")
     parser.add_argument("--bits", type=int, choices=(8, 16), help="of the result; default: as the inputs")
-    parser.add_argument("--full-scale", type=int, metavar="N",
+    parser.add_argument("--full-scale", type=whole(256, 65535), metavar="N",
                         help="the number that stands for white in 16-bit files of fewer bits, e.g. 4095; the result "
                              "has it too")
     parser.add_argument("--disparity-axis", choices=("x", "y"),
                         help="along which the views are shifted: x (default), or y for a turned camera")
-    parser.add_argument("--tile", type=int, metavar="N", help="restore in tiles of N x N pixels")
-    parser.add_argument("--max-memory-gb", type=float, metavar="G",
+    parser.add_argument("--tile", type=whole(1), metavar="N", help="restore in tiles of N x N pixels")
+    parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
                         help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
                              "larger frames are restored in tiles")
     parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")

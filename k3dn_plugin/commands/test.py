@@ -8,6 +8,12 @@ Takes the best weights of the recipe's run (or --weights FILE), restores every f
 """
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k3dn_plugin.commands._numbers import number, whole
+
+if TYPE_CHECKING:
+    from k3dn_plugin.evaluation.results import EvaluationResult
 
 GROUP = "restorers"
 
@@ -16,9 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.errors import OptionError
+    from k3dn_plugin.evaluation.diagnostics import without_truth
     from k3dn_plugin.evaluation.run import evaluate_weights, names_in, scored_dataset, trained_weights, usual_protocol
     from k3dn_plugin.options import load_options
-    from k3dn_plugin.registry import PROTOCOLS
+    from k3dn_plugin.registry import MAP_METRICS, PROTOCOLS
     from k3dn_plugin.zoo.load import load_restorer
 
     if arguments.opt is None and arguments.weights is None:
@@ -26,7 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.set and arguments.opt is None:
         raise OptionError("--set changes an option file: give -opt FILE too")
     options = load_options(arguments.opt, arguments.set) if arguments.opt else None
-    weights = arguments.weights or trained_weights(options)
+    # BasicSR names the weights to be tested by this option.
+    named = next((text.partition("=")[2] for text in reversed(arguments.set)
+                  if text.startswith("path.pretrain_network_g=")), None)
+    weights = arguments.weights or named or trained_weights(options)
     loaded = load_restorer(weights, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
                            tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
                            self_ensemble=arguments.self_ensemble)
@@ -35,18 +45,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.metrics:
         spec["extra_metrics"] = names_in(arguments.metrics)
     protocol = PROTOCOLS.build(spec)
+    diagnostics, map_metrics = names_in(arguments.diagnostics), names_in(arguments.map_metrics)
+    card = getattr(dataset, "card", None)
+    if card is not None and not card.truth and not diagnostics and not map_metrics:
+        diagnostics = tuple(without_truth())
+        print(f"{card.name} has no truth; scores that need none: {', '.join(diagnostics)}"
+              + (f" (and --map-metrics {','.join(MAP_METRICS.names())} for its maps)" if card.maps else ""), flush=True)
     name = options.name if options else loaded.name
     out_dir = Path(arguments.out) if arguments.out else Path("results") / name / protocol.name
     print(f"scoring {weights} on {len(dataset)} images by {protocol.name}; results in {out_dir}", flush=True)
     result = evaluate_weights(
         loaded, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
-        diagnostics=names_in(arguments.diagnostics),
+        diagnostics=diagnostics, map_metrics=map_metrics,
         save_pictures=arguments.save_pictures)
     report(result, out_dir)
     return 0
 
 
-def report(result, out_dir):
+def report(result: "EvaluationResult", out_dir: Path) -> None:
     """Print the means, and what a reader should know about them."""
     if result.damaged:
         print(f"{result.damaged} rows had been changed since they were written, and were computed again")
@@ -71,18 +87,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "`center` scores the blurred center view as it is")
     parser.add_argument("--data", metavar="STORE", help="prepared store; default: the recipe's datasets.val")
     parser.add_argument("--protocol", metavar="NAME",
-                        help="default: the recipe's val.protocol; without a recipe, dpdd16 for 16-bit data")
+                        help="default: the recipe's val.protocol; without a recipe, the one usual for the data")
     parser.add_argument("--metrics", metavar="NAMES", help="further metrics, separated by commas")
     parser.add_argument("--diagnostics", metavar="NAMES", default="",
-                        help="further scores, by commas: blur_bins, preservation, view_swap, reblur")
+                        help="further scores, by commas: blur_bins, disparity_bins, preservation, view_swap, reblur")
+    parser.add_argument("--map-metrics", metavar="NAMES", default="",
+                        help="scores of the predicted disparity or defocus map against the known one, by commas: ai1, "
+                             "ai2, spearman")
     parser.add_argument("--out", metavar="DIR", help="default: results/<name>/<protocol>")
-    parser.add_argument("--tile", type=int, metavar="N", help="restore in tiles of N x N pixels")
-    parser.add_argument("--max-memory-gb", type=float, metavar="G",
+    parser.add_argument("--tile", type=whole(1), metavar="N", help="restore in tiles of N x N pixels")
+    parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
                         help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
                              "frames that need more are restored in tiles")
     parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")
     parser.add_argument("--self-ensemble", action="store_true",
                         help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
-    parser.add_argument("--save-pictures", type=int, default=4, metavar="N", help="comparison pictures (4)")
+    parser.add_argument("--save-pictures", type=whole(), default=4, metavar="N", help="comparison pictures (4)")
     parser.add_argument("--fresh", action="store_true", help="score again what has been scored")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -10,6 +10,8 @@ What a recipe will do on so many devices, without starting it:
 """
 import argparse
 
+from k3dn_plugin.commands._numbers import whole
+
 GROUP = "restorers"
 
 
@@ -45,4 +47,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--plan", action="store_true",
                         help="print batch, accumulation, iterations, samples and learning rate, and stop")
-    parser.add_argument("--devices", type=int, default=1, metavar="N", help="for --plan: how many devices")
+    parser.add_argument("--devices", type=whole(1), default=1, metavar="N", help="for --plan: how many devices")

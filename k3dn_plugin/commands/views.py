@@ -12,6 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from k3dn_plugin.commands._numbers import whole
+
 GROUP = "photographs"
 
 
@@ -49,12 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--light", choices=("srgb", "linear"), default="srgb",
                         help="encoded as restorers expect it (srgb, the default), or linear")
     parser.add_argument("--format", choices=("png", "tif"), default="png", help="16-bit PNG (default) or TIFF")
-    parser.add_argument("--scale", type=int, default=1, metavar="N",
+    parser.add_argument("--scale", type=whole(1), default=1, metavar="N",
                         help="shrink by N, averaging areas in linear light; 4 makes 1680 x 1120 of the 5D Mark IV")
     parser.add_argument("--swap", action="store_true", help="exchange left and right")
     parser.add_argument("--axis", choices=("x", "y"), default="x",
                         help="of quad-pixel sets: views shifted along the columns (x) or the rows (y)")
     parser.add_argument("--mask", action="store_true", help="also write NAME_M.png, black where the sum was clipped")
-    parser.add_argument("--black-level", type=int, metavar="N", help="in place of the file's own")
+    parser.add_argument("--black-level", type=whole(), metavar="N", help="in place of the file's own")
     parser.add_argument("--whole", action="store_true",
                         help="keep the sensor's border, which the camera's own pictures leave out")

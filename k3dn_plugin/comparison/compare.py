@@ -64,6 +64,8 @@ def compare(contestants: Sequence[Contestant], settings: Settings, *, log: Calla
     if len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds, default=-1) < 0:
         raise OptionError(f"--seeds {' '.join(map(str, settings.seeds))}: expected different whole numbers from 0 on")
     dataset = scored_dataset(None, settings.data)
+    if not dataset.card.truth:
+        raise OptionError(f"{settings.data} has no truth to compare by; `k3dn test` computes what needs none")
     name = settings.protocol or usual_protocol(dataset)
     protocol = PROTOCOLS.build({"type": name, "extra_metrics": settings.metrics})
     protocol.check(dataset.card)

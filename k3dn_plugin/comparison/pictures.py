@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch.utils.data import Dataset
 
+from k3dn_plugin.data.collage import eight_bits
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.evaluation.evaluate import spread
 from k3dn_plugin.evaluation.pictures import detail_window
@@ -26,7 +27,7 @@ def chosen_scenes(dataset: Dataset, count: int) -> list[int]:
 
 def save_scene_pictures(loaded: LoadedRestorer, dataset: Dataset, protocol: EvaluationProtocol, scenes: Sequence[int],
                         folder: str | Path, *, key: str) -> list[Path]:
-    """Restore scenes; write `restored.png`, `input.png`, `truth.png` of each: 8 bits, as the protocol displays them.
+    """Restore scenes and write `restored.png`, `input.png`, `truth.png` of each, as the protocol displays them.
 
     Each file says in a text of its own to which job it belongs; those of this job are kept, others are made anew.
 
@@ -38,7 +39,8 @@ def save_scene_pictures(loaded: LoadedRestorer, dataset: Dataset, protocol: Eval
         all files that belong to the scenes.
     """
     folder = Path(folder)
-    files = {index: [folder / str(index) / f"{name}.png" for name in ("restored", "input", "truth")] for index in scenes}
+    files = {index: [folder / str(index) / f"{name}.png" for name in ("restored", "input", "truth")]
+             for index in scenes}
     todo = [index for index, paths in files.items() if any(_key_of(path) != key for path in paths)]
     for index in todo:
         sample = dataset[index]
@@ -46,7 +48,8 @@ def save_scene_pictures(loaded: LoadedRestorer, dataset: Dataset, protocol: Eval
         frame = loaded.restore_tensor(prepared["lq"][None], prepared["center"][None], loaded.maps_of(sample))
         images = (protocol.finish(frame.image[0], prepared), protocol.do_nothing(sample, prepared), prepared["gt"])
         for path, image in zip(files[index], images, strict=True):
-            _write_keyed(path, _eight_bits(protocol.display(image)), key)
+            shown = protocol.display(image).float().cpu().permute(1, 2, 0)
+            _write_keyed(path, eight_bits(shown.contiguous().numpy()), key)
     return [path for paths in files.values() for path in paths]
 
 
@@ -106,8 +109,3 @@ def _limited(window: slice) -> slice:
     length = min(window.stop - window.start, DETAIL)
     start = window.start + (window.stop - window.start - length) // 2
     return slice(start, start + length)
-
-
-def _eight_bits(image: torch.Tensor) -> np.ndarray:
-    values = image.float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-    return np.ascontiguousarray((255 * values + 0.5).astype(np.uint8))

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from k3dn_plugin.data.collage import beside, captioned, eight_bits, stacked
 from k3dn_plugin.data.disparity_check import TILE, tile_shifts
 from k3dn_plugin.data.images import FULL_SCALE, to_float, write_image
 from k3dn_plugin.data.store.reader import LmdbStore
@@ -34,10 +35,7 @@ def contact_sheet(store: LmdbStore, scenes: int = SCENES) -> np.ndarray:
     further right, blue where it lies further left, grey where it cannot be told.
     """
     names = store.names[::max(len(store) // scenes, 1)][:scenes]
-    rows = [_row(store, name) for name in names]
-    width = max(row.shape[1] for row in rows)
-    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    return np.concatenate(rows)
+    return stacked([_row(store, name) for name in names])
 
 
 def _row(store: LmdbStore, name: str) -> np.ndarray:
@@ -46,7 +44,7 @@ def _row(store: LmdbStore, name: str) -> np.ndarray:
     panels = [_titled(_displayed(frame, view, facts), f"{name}  {TITLES[view]}") for view, frame in frames.items()]
     shifts = [] if facts["single_image"] else tile_shifts(frames["left"], frames["right"])
     panels.append(_titled(_coloured(frames["left"], shifts, facts), _shift_title(shifts)))
-    return np.concatenate(panels, axis=1)
+    return beside(panels)
 
 
 def _displayed(frame: np.ndarray, view: str, facts: Mapping[str, Any]) -> np.ndarray:
@@ -81,13 +79,11 @@ def _shift_title(shifts: list[tuple]) -> str:
 
 
 def _titled(image: np.ndarray, title: str) -> np.ndarray:
-    """Return the panel with its title in a strip above, and a white margin."""
-    picture = np.ascontiguousarray((255 * image + 0.5).astype(np.uint8))
-    strip = np.full((22, picture.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, title[:48], (2, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.pad(np.concatenate([strip, picture]), ((2, 2), (2, 2), (0, 0)), constant_values=255)
+    """Return the panel, floats in [0, 1], with its title in a strip above."""
+    return captioned(eight_bits(image), title, height=22, size=0.4)
 
 
 def _small(frame: np.ndarray) -> tuple[int, int]:
     height, width = frame.shape[:2]
-    return WIDTH, max(round(height * WIDTH / width), 1)
+    # However narrow a frame is, its panel stays a picture.
+    return WIDTH, min(max(round(height * WIDTH / width), 1), 4 * WIDTH)

@@ -7,6 +7,7 @@ import numpy as np
 TILE = 128
 LEAST_RESPONSE = 0.15
 LEAST_TILES = 3
+LEAST_TILE = 16     # pixels along its side, for a shift to be seen in it
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ def measure_disparity(left: np.ndarray, right: np.ndarray, *, tile: int = TILE) 
 
 
 def tile_shifts(left: np.ndarray, right: np.ndarray, *, tile: int = TILE) -> list[tuple[int, int, float, float]]:
-    """`(row, column, shift along the columns, along the rows)` of each tile that has texture enough to tell.
+    """Return `(row, column, shift along the columns, along the rows)` of each tile that has texture enough to tell.
 
     Row and column are those of the tile's top left pixel; see `measure_disparity` for signs.
     """
     left, right = (frame.mean(-1).astype(np.float32) for frame in (left, right))
     tile = min(tile, *left.shape)
+    if tile < LEAST_TILE:
+        return []
     window = cv2.createHanningWindow((tile, tile), cv2.CV_32F)
     shifts = []
     for row in range(0, left.shape[0] - tile + 1, tile):

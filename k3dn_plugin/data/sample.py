@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from k3dn_plugin.errors import DataError
+from k3dn_plugin.errors import DataError, OptionError
 
 IMAGE_KEYS = ("lq", "center", "gt")
 MAP_KEYS = ("disparity", "defocus", "depth")
@@ -39,12 +39,18 @@ class SampleIndex(NamedTuple):
 
 
 def random_source(*numbers: int) -> np.random.Generator:
-    """Return a generator that depends on its arguments (seed, epoch, index, ...) alone, whichever process asks."""
+    """Return a generator that depends on its arguments (seed, epoch, index, ...) alone, whichever process asks.
+
+    Raises:
+        OptionError: one of them is negative.
+    """
+    if min(numbers, default=0) < 0:
+        raise OptionError(f"seed: expected whole numbers of at least 0, found {min(numbers)}")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(list(numbers))))
 
 
 def collate(samples: Sequence[dict]) -> dict:
-    """A batch of samples.
+    """Return a batch of samples.
 
     Raises:
         DataError: the samples have different keys, or images of different sizes.

@@ -1,7 +1,7 @@
 """Scores a restorer on a data set by a protocol: one row an image, resumable, shared among processes."""
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,22 @@ from tqdm import tqdm
 
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.evaluation.diagnostics import check_names, diagnose
+from k3dn_plugin.evaluation.diagnostics import check_names, diagnose, without_truth
+from k3dn_plugin.evaluation.maps import check_map_metrics, map_scores
 from k3dn_plugin.evaluation.pictures import save_comparison
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import identity, provenance
 from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile
 from k3dn_plugin.files import file_name, file_names
-from k3dn_plugin.registry import PROTOCOLS
+from k3dn_plugin.inference.frames import FrameRestorer
+from k3dn_plugin.registry import MAP_METRICS, PROTOCOLS
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 
 def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: EvaluationProtocol | str, *,
-             with_input: bool = True, diagnostics: Sequence[str] = (), save_pictures: int = 0,
-             out_dir: str | os.PathLike | None = None, rank: int = 0, world_size: int = 1, progress: bool = True,
-             resume: bool = False) -> EvaluationResult:
+             with_input: bool = True, diagnostics: Sequence[str] = (), map_metrics: Sequence[str] = (),
+             save_pictures: int = 0, out_dir: str | os.PathLike | None = None, rank: int = 0,
+             world_size: int = 1, progress: bool = True, resume: bool = False) -> EvaluationResult:
     """Restore and score every image of `dataset`, or this process's share of them.
 
     The restorer is used in evaluation mode and left in the mode that it was in.
@@ -31,10 +33,12 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     Args:
         restorer: a `LoadedRestorer`, whose inference settings hold; a `Restorer` runs where its weights lie, whole
             where memory allows.
-        dataset: of samples with `gt`, without random choices.
+        dataset: of samples without random choices. Without `gt`, only diagnostics and map metrics that need none are
+            computed.
         protocol: an `EvaluationProtocol`, or the name of a registered one.
         with_input: score the blurred center view too.
         diagnostics: names of further scores (`diagnostics.py`).
+        map_metrics: names of scores of the map that the restorer predicts, against the sample's (`maps.py`).
         save_pictures: how many images get a comparison picture, spread evenly over the data set.
         out_dir: for rows as they come (`per_image.csv`) and `pictures/`; None writes nothing. The summary is
             written by `EvaluationResult.write`.
@@ -55,11 +59,13 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     if getattr(dataset, "card", None) is not None:
         protocol.check(dataset.card)
     check_names(diagnostics)
+    check_map_metrics(map_metrics)
     was_training = (restorer.restorer if isinstance(restorer, LoadedRestorer) else restorer).training
     loaded = restorer if isinstance(restorer, LoadedRestorer) else load_restorer(restorer, device=_device_of(restorer))
     if world_size > 1:
         loaded = replace(loaded, inference=loaded.inference.changed(share=world_size))
-    settings = {**loaded.inference.facts(), "with_input": with_input, "diagnostics": list(diagnostics)}
+    settings = {**loaded.inference.facts(), "with_input": with_input, "diagnostics": list(diagnostics),
+                "map_metrics": list(map_metrics)}
     if getattr(loaded.restorer, "maps", ()):
         settings["maps"] = loaded.restorer.maps_hash()
     origin = provenance(loaded.restorer, dataset, settings=settings, device=loaded.device, weights=loaded.facts,
@@ -80,15 +86,15 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     try:
         for index in _with_progress(mine, progress and rank == 0, protocol.name):
             picture = picture_path(out_dir, kept[index].name, files) if index in kept and index in pictured else None
-            if index in kept and (picture is None or picture.exists()):
+            if index in kept and (picture is None or picture.exists() or not kept[index].input_scores):
                 row = kept[index]
                 result.kept += 1
-                result.pictures += [picture] if picture else []
+                result.pictures += [picture] if picture and picture.exists() else []
             else:
-                row, images = _score(run, dataset, index, protocol, with_input, diagnostics)
+                row, images = _score(run, dataset, index, protocol, with_input, diagnostics, map_metrics)
                 if file is not None and index not in kept:
                     file.append(row)
-                if index in pictured:
+                if index in pictured and images["truth"] is not None:
                     result.pictures.append(save_comparison(
                         picture_path(out_dir, row.name, files), images, row, protocol))
             _check_name(row, names)
@@ -103,7 +109,7 @@ def _device_of(restorer: Restorer) -> str:
     return "cpu" if first is None else str(first.device)
 
 
-def row_file(out_dir, identity, rank=0, world_size=1) -> RowFile:
+def row_file(out_dir: str | os.PathLike, identity: dict, rank: int = 0, world_size: int = 1) -> RowFile:
     """The file in which a process keeps its rows."""
     share = "" if world_size == 1 else f".{rank + 1}of{world_size}"
     return RowFile(Path(out_dir) / f"per_image{share}.csv", identity)
@@ -114,35 +120,47 @@ def picture_path(out_dir: str | Path, name: str, files: Mapping[str, str] | None
     return Path(out_dir) / "pictures" / f"{(files or {}).get(name) or file_name(name)}.png"
 
 
-def spread(count, length) -> set[int]:
+def spread(count: int, length: int) -> set[int]:
     """`count` indices spread evenly over `range(length)`, the first and the last among them."""
     count = min(count, length)
     return {round(i * (length - 1) / max(count - 1, 1)) for i in range(count)}
 
 
-def _score(run, dataset, index, protocol, with_input, diagnostics):
+def _score(run: FrameRestorer, dataset: Any, index: int, protocol: EvaluationProtocol, with_input: bool,
+           diagnostics: Sequence[str], map_metrics: Sequence[str]) -> tuple[ImageRow, dict]:
     """The `ImageRow` of one image, and its images for a picture."""
     sample = dataset[index]
-    name = str(sample.get("name", index))
-    if sample.get("gt") is None:
-        raise DataError(f"{name} has no truth (`gt`) to score against. Data sets without truth can be "
-                        "restored (tools/restore.py) but not scored")
+    name, gt = str(sample.get("name", index)), sample.get("gt")
+    if gt is None:
+        diagnostics = [one for one in diagnostics if one in without_truth()]
+        if not diagnostics and not map_metrics:
+            raise DataError(f"{name} has no truth (`gt`) to score against. What needs none: --diagnostics "
+                            f"{','.join(without_truth())}, and where there is a known map --map-metrics "
+                            f"{','.join(MAP_METRICS.names())}")
     prepared = protocol.prepare(sample)
+    if gt is not None:
+        prepared = {**prepared, "sharp": protocol.fed(prepared["gt"])}
+    card = getattr(dataset, "card", None)
+    if card is not None:
+        prepared["pixel_maps"] = [map_ for map_, unit in card.maps.items() if unit.lower().startswith(("px", "pixel"))]
     began = time.perf_counter()
     frame = run(prepared["lq"][None], prepared["center"][None], run.maps_of(sample))
     seconds = time.perf_counter() - began
     restored = protocol.finish(frame.image[0], prepared)
     blurred = protocol.do_nothing(sample, prepared)
     further, of_input = diagnose(diagnostics, run, sample, prepared, restored, blurred)
+    further.update(map_scores(map_metrics, run, sample, prepared))
+    known = gt is not None
     row = ImageRow(
         index=index, name=name, group=group_of(dataset, sample),
-        scores={**protocol.score(restored, prepared["gt"]), **further},
-        input_scores={**protocol.score(blurred, prepared["gt"]), **of_input} if with_input else {},
+        scores={**(protocol.score(restored, prepared["gt"]) if known else {}), **further},
+        input_scores={**protocol.score(blurred, prepared["gt"]), **of_input} if with_input and known else {},
         seconds=seconds, tiling=frame.tiling, same_as_whole=frame.same_as_whole)
-    return row, {"input": blurred, "restored": restored, "truth": prepared["gt"], "views": prepared["lq"]}
+    return row, {"input": blurred, "restored": restored, "truth": prepared["gt"] if known else None,
+                 "views": prepared["lq"]}
 
 
-def group_of(dataset, sample) -> str:
+def group_of(dataset: Any, sample: Mapping) -> str:
     """The label by which an image's scores are averaged beside the mean over all ("indoor"), or ""."""
     tags = getattr(dataset, "tags", None)
     tags = tags(sample["name"]) if callable(tags) else {}
@@ -154,7 +172,7 @@ def _all_names(dataset: object) -> list[str]:
     return list(getattr(dataset, "names", None) or getattr(getattr(dataset, "store", None), "names", None) or ())
 
 
-def _check_name(row, names):
+def _check_name(row: ImageRow, names: dict[str, int]) -> None:
     """Names are how rows of different results are paired, so each may occur once."""
     if row.name in names:
         raise DataError(f"the images {names[row.name]} and {row.index} of the data set have one name, "
@@ -162,7 +180,7 @@ def _check_name(row, names):
     names[row.name] = row.index
 
 
-def _with_progress(indices, wanted, title):
+def _with_progress(indices: range, wanted: bool, title: str) -> Iterable[int]:
     if not wanted:
         return indices
     # disable=None: no bar where the output is not a terminal, such as a log file.

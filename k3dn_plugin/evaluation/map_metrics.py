@@ -21,20 +21,23 @@ class MapMetric(Metric):
     valid; values that are not finite are left out too.
 
     Raises:
-        SizeError: the shapes differ, or fewer than two pixels are valid.
+        SizeError: the shapes differ, there is more than one channel (a picture is no map), or fewer than two pixels are
+            valid.
     """
 
     higher_is_better = False
 
-    def __call__(self, predicted, truth, mask=None):
+    def __call__(self, predicted: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+        """Return the score of one map, or the mean of a batch's."""
         mask = torch.ones_like(truth, dtype=torch.bool) if mask is None else mask.bool()
-        if not predicted.shape == truth.shape == mask.shape or truth.ndim not in (3, 4):
+        if not predicted.shape == truth.shape == mask.shape or truth.ndim not in (3, 4) \
+                or truth.shape[-3] != 1:
             raise SizeError("a map's score needs map, truth and mask of one shape (1, H, W); found "
                             f"{tuple(predicted.shape)}, {tuple(truth.shape)}, {tuple(mask.shape)}")
         shape = (-1, truth.shape[-2] * truth.shape[-1])
         predicted, truth = (values.detach().double().reshape(shape) for values in (predicted, truth))
         scores = []
-        for x, y, valid in zip(predicted, truth, mask.reshape(shape)):
+        for x, y, valid in zip(predicted, truth, mask.reshape(shape), strict=True):
             valid = valid & x.isfinite() & y.isfinite()
             if valid.sum() < 2:
                 raise SizeError("a map's score needs at least two valid pixels; check the mask and the truth")
@@ -46,7 +49,8 @@ class MapMetric(Metric):
 class AffineInvariantMAE(MapMetric):
     """AI(1): the smallest mean |a x + b - y| over all a, b, by iteratively reweighted least squares."""
 
-    def score(self, restored, gt):
+    def score(self, restored: torch.Tensor, gt: torch.Tensor) -> float:
+        """Return the score of valid values, both (N,)."""
         weights = torch.ones_like(gt)
         best = torch.inf
         for _ in range(ROUNDS):
@@ -62,7 +66,8 @@ class AffineInvariantMAE(MapMetric):
 class AffineInvariantRMSE(MapMetric):
     """AI(2): the smallest root mean square of a x + b - y over all a, b."""
 
-    def score(self, restored, gt):
+    def score(self, restored: torch.Tensor, gt: torch.Tensor) -> float:
+        """Return the score of valid values, both (N,)."""
         return float((affine_fit(restored, gt, torch.ones_like(gt)) - gt).square().mean().sqrt())
 
 
@@ -70,14 +75,15 @@ class AffineInvariantRMSE(MapMetric):
 class SpearmanDistance(MapMetric):
     """1 - |rank correlation|: 0 where the order of the values, or its reverse, is right everywhere."""
 
-    def score(self, restored, gt):
+    def score(self, restored: torch.Tensor, gt: torch.Tensor) -> float:
+        """Return the score of valid values, both (N,)."""
         from scipy.stats import spearmanr  # slow to import
         if restored.min() == restored.max() or gt.min() == gt.max():
             return 1.0  # a constant orders nothing
         return 1 - abs(float(spearmanr(restored.cpu().numpy(), gt.cpu().numpy()).statistic))
 
 
-def affine_fit(x, y, weights):
+def affine_fit(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """A x + b with the a, b that minimise the weighted squares of a x + b - y; all (N,)."""
     total = weights.sum()
     mean_x, mean_y = (weights * x).sum() / total, (weights * y).sum() / total

@@ -4,21 +4,26 @@
 | detail        | detail           | detail           |     where input and truth differ most
 | left          | right            | left - right     |     the same detail, the difference around grey
 """
+from collections.abc import Mapping
+from pathlib import Path
+
 import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from k3dn_plugin.data.collage import beside, captioned, eight_bits, stacked
+from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
+from k3dn_plugin.evaluation.results import ImageRow
 from k3dn_plugin.files import atomic_write
 
 PANEL_WIDTH = 520    # pixels; three panels a row
-BAR = 26             # height of a caption
-GAP = 6
 DETAIL_SHARE = 4     # a detail is a quarter of the frame's sides
 SMALLEST_DETAIL = 48
 
 
-def save_comparison(path, images, row, protocol):
+def save_comparison(path: Path, images: Mapping[str, torch.Tensor], row: ImageRow,
+                    protocol: EvaluationProtocol) -> Path:
     """Write the comparison picture of an `ImageRow` as PNG and return its path.
 
     Args:
@@ -33,7 +38,7 @@ def save_comparison(path, images, row, protocol):
     return path
 
 
-def comparison(images, row, protocol):
+def comparison(images: Mapping[str, torch.Tensor], row: ImageRow, protocol: EvaluationProtocol) -> np.ndarray:
     """The picture as a uint8 RGB array."""
     show = {name: protocol.display(image.float().cpu()) for name, image in images.items()}
     truth = show["truth"]
@@ -49,15 +54,15 @@ def comparison(images, row, protocol):
     difference = (0.5 + 2 * (left - right)).clamp(0, 1)
     views = [_panel(view, detail_shape, text) for view, text in (
         (left, "left view"), (right, "right view"), (difference, "left - right, twice, around grey"))]
-    return _stack([_beside(panels) for panels in (whole, detail, views)])
+    return stacked([beside(panels) for panels in (whole, detail, views)])
 
 
-def caption(label, scores):
+def caption(label: str, scores: Mapping[str, float | None]) -> str:
     """`restored 26.81 dB`, with the PSNR where it was computed."""
     return f"{label} {scores['psnr']:.2f} dB" if "psnr" in scores else label
 
 
-def detail_window(blurred, truth):
+def detail_window(blurred: torch.Tensor, truth: torch.Tensor) -> tuple[slice, slice]:
     """(rows, columns) slices of the window in which the blurred image differs most from the truth."""
     height, width = truth.shape[-2:]
     size = [min(max(n // DETAIL_SHARE, SMALLEST_DETAIL), n) for n in (height, width)]
@@ -67,34 +72,20 @@ def detail_window(blurred, truth):
     return slice(row, row + size[0]), slice(column, column + size[1])
 
 
-def _scaled_detail(view, truth, rows, columns):
+def _scaled_detail(view: torch.Tensor, truth: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
     """The detail of a view, which a protocol may have resized beside the truth."""
     if view.shape[-2:] != truth.shape[-2:]:
         view = F.interpolate(view[None], size=truth.shape[-2:], mode="area")[0]
     return view[:, rows, columns]
 
 
-def _panel_shape(size):
+def _panel_shape(size: tuple[int, int]) -> tuple[int, int]:
     return max(round(size[0] * PANEL_WIDTH / size[1]), 1), PANEL_WIDTH
 
 
-def _panel(image, shape, text):
+def _panel(image: torch.Tensor, shape: tuple[int, int], text: str) -> np.ndarray:
     """A captioned panel: the image scaled to `shape`, pixels kept visible where it is enlarged."""
     larger = shape[1] > image.shape[-1]
-    array = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    array = eight_bits(image.permute(1, 2, 0).contiguous().numpy())
     array = cv2.resize(array, shape[::-1], interpolation=cv2.INTER_NEAREST if larger else cv2.INTER_AREA)
-    bar = np.full((BAR, shape[1], 3), 255, np.uint8)
-    # The built-in strokes know ASCII alone.
-    text = text.encode("ascii", "replace").decode()
-    cv2.putText(bar, text, (6, BAR - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([bar, array])
-
-
-def _beside(panels):
-    gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
-    return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
-
-
-def _stack(rows):
-    gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
-    return np.concatenate([part for row in rows for part in (row, gap)][:-1])
+    return captioned(array, text)

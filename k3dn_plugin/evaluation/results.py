@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.provenance import identity, text_hash
@@ -137,7 +138,7 @@ class EvaluationResult:
                    damaged=sum(r.damaged for r in results),
                    pictures=[p for r in results for p in r.pictures])
 
-    def write(self, folder) -> Path:
+    def write(self, folder: str | Path) -> Path:
         """Write per_image.csv and summary.json into `folder`, each whole or not at all; the latter's path.
 
         The files in which several processes kept their shares are then no longer needed, and removed.
@@ -159,7 +160,7 @@ def mean_of(values: Iterable[float]) -> float:
     return next(value for value in values if not math.isfinite(value))
 
 
-def check_one_protocol(results):
+def check_one_protocol(results: Iterable[EvaluationResult]) -> None:
     """Raise `OptionError` unless all results were scored by one protocol: their scores do not compare."""
     found = {json.dumps(plain(r.protocol), sort_keys=True): r.protocol.get("name") for r in results}
     if len(found) > 1:
@@ -175,7 +176,7 @@ class RowFile:
         identity: what the rows belong to (plain data), kept beside it as JSON.
     """
 
-    def __init__(self, path, identity):
+    def __init__(self, path: str | Path, identity: dict) -> None:
         self.path = Path(path)
         self.sidecar = self.path.with_suffix(".identity.json")
         self.identity = plain(identity)
@@ -221,7 +222,7 @@ class RowFile:
         values = [[str(key), "" if value is None else str(value)] for key, value in row.items() if key != CHECK]
         return text_hash([self._key, values], 12)
 
-    def stored_identity(self):
+    def stored_identity(self) -> dict | None:
         """What the rows in the file belong to, or None where there is no file or it cannot be read."""
         try:
             found = json.loads(self.sidecar.read_text(encoding="utf-8")) if self.path.exists() else None
@@ -229,7 +230,7 @@ class RowFile:
             return None
         return found if isinstance(found, dict) else None
 
-    def keep_other(self):
+    def keep_other(self) -> None:
         """Move results that belong to something else into a folder of their own, `older_<weights>`."""
         stored = self.stored_identity()
         if stored is None or stored == self.identity:
@@ -245,14 +246,14 @@ class RowFile:
         except OSError as error:
             raise storage_error(older, error) from error
 
-    def start(self, rows):
+    def start(self, rows: Iterable[ImageRow]) -> None:
         """Begin the file anew with `rows`."""
         write_json(self.sidecar, self.identity)
         with atomic_write(self.path, "w", newline="", encoding="utf-8") as file:
             for row in rows:
                 self._write(file, row)
 
-    def append(self, row):
+    def append(self, row: ImageRow) -> None:
         """Add a row, flushed to the file."""
         try:
             with open(self.path, "a", newline="", encoding="utf-8") as file:
@@ -260,7 +261,7 @@ class RowFile:
         except OSError as error:
             raise storage_error(self.path, error) from error
 
-    def _write(self, file, row):
+    def _write(self, file: IO[str], row: ImageRow) -> None:
         flat = row.flat()
         flat[CHECK] = self._check(flat)
         writer = csv.DictWriter(file, list(flat))
@@ -269,14 +270,14 @@ class RowFile:
         writer.writerow(flat)
 
 
-def write_json(path, data):
+def write_json(path: str | Path, data: object) -> None:
     """Write plain data as JSON, whole or not at all."""
     with atomic_write(path, "w", encoding="utf-8") as file:
         json.dump(plain(data), file, indent=2, allow_nan=False)
         file.write("\n")
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """A copy that every JSON reader takes: infinities and NaN as text, tuples as lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

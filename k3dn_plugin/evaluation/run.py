@@ -3,12 +3,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from k3dn_plugin.data.store import open_store
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.evaluation.evaluate import evaluate
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.results import EvaluationResult
 from k3dn_plugin.files import FolderLock
-from k3dn_plugin.registry import DATASETS, check_arguments
+from k3dn_plugin.options import Options
+from k3dn_plugin.registry import DATASETS, PROTOCOLS, check_arguments
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 
@@ -43,7 +45,7 @@ def names_in(text: str | None) -> tuple[str, ...]:
     return tuple(name for part in (text or "").split(",") if (name := part.strip()))
 
 
-def trained_weights(options) -> Path:
+def trained_weights(options: Options) -> Path:
     """The best weights of the run that `options` describe, or the last where it had no validation.
 
     Raises:
@@ -58,7 +60,7 @@ def trained_weights(options) -> Path:
                           f"{options.source() or 'FILE'}), or name a weights file with --weights")
 
 
-def scored_dataset(options=None, store=None):
+def scored_dataset(options: Options | None = None, store: str | os.PathLike | None = None) -> Any:
     """The data set to score on: the validation set of `options`, or another store read in the same way.
 
     Raises:
@@ -73,10 +75,32 @@ def scored_dataset(options=None, store=None):
         raise OptionError("nothing to score on: give --data STORE (a prepared .lmdb folder), or an option "
                           "file with datasets.val")
     check_arguments(DATASETS, spec, path="datasets.val")
+    if spec["type"] == "DualPixelDataset" and "truth" not in spec and not _has_truth(spec["store"]):
+        spec = {**spec, "truth": False}
     return DATASETS.build(spec)
 
 
-def usual_protocol(dataset) -> str:
-    """The protocol of papers where the data allow it (16-bit sRGB), else its formulas for any data."""
+def _has_truth(store: str) -> bool:
+    return any("sharp" in scene.views for scene in open_store(store).manifest.scenes.values())
+
+
+def usual_protocol(dataset: Any) -> str:
+    """Return the usual protocol of a data set.
+
+    That is the one that its manifest names; else the one that is usual for its name (`usual_for`); else by its light
+    and bit depth: the papers' where the data allow it (16-bit sRGB), its formulas for other data.
+    """
     card = getattr(dataset, "card", None)
-    return "dpdd16" if card is not None and card.bit_depth == 16 and not card.linear else "full_float"
+    if card is None:
+        return "full_float"
+    named = card.facts.get("protocol")
+    if named in PROTOCOLS.names():
+        return str(named)
+    for name in PROTOCOLS.names():
+        protocol = PROTOCOLS.get(name)
+        if card.name in protocol.usual_for and protocol.bit_depth in (None, card.bit_depth) and \
+                protocol.linear == card.linear:
+            return name
+    if card.linear:
+        return "linear_float"
+    return "dpdd16" if card.bit_depth == 16 else "full_float"

@@ -64,7 +64,7 @@ class FrameRestorer:
         settings.check(restorer)
         self.settings, self.device = settings, choose_device(settings.device)
         self.restorer = restorer.to(self.device).eval()
-        self.amp = None if settings.dtype is None else getattr(torch, settings.dtype)
+        self.amp = None if settings.half is None else getattr(torch, settings.half)
         self._line = None
         self._proven = None
 
@@ -148,7 +148,7 @@ class FrameRestorer:
         lq = lq.to(self.device)
         center = None if center is None else center.to(self.device)
         maps = {}
-        if self._maps:
+        if self._maps and center is not None:
             center, *found = center.split([3, *(1 for _ in self._maps)], 1)
             maps = dict(zip(self._maps, found))
         precision = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
@@ -203,11 +203,11 @@ class FrameRestorer:
             return frame
         side = math.sqrt(max(pixels, 1))
         rows = min(frame[0], max(side, pixels / frame[1]))
-        return tuple(
-            even_tile(length, _floor(size, step, low), low=low, step=step,
-                      margin=self.restorer.card.receptive_margin)
-            for length, size, step, low in zip(frame, (rows, min(frame[1], pixels / rows)),
-                                               self.restorer.size_rule.for_tiles.multiple, smallest))
+        margin, steps = self.restorer.card.receptive_margin, self.restorer.size_rule.for_tiles.multiple
+        sides = (rows, min(frame[1], pixels / rows))
+        height, width = (even_tile(length, _floor(size, step, low), low=low, step=step, margin=margin)
+                         for length, size, step, low in zip(frame, sides, steps, smallest))
+        return height, width
 
     def _measure(self, frame: Size, lq: torch.Tensor, center: torch.Tensor | None,
                  bound: float) -> tuple[float, float]:
@@ -247,11 +247,11 @@ class FrameRestorer:
         smallest = rule.padded(1, 1)
         # Halve the longer side, in steps of the rule.
         axis = 0 if plan.tile[0] / smallest[0] > plan.tile[1] / smallest[1] else 1
-        tile = list(plan.tile)
-        tile[axis] = _floor(tile[axis] / 2, rule.multiple[axis], smallest[axis])
-        if tuple(tile) == plan.tile:
+        half = _floor(plan.tile[axis] / 2, rule.multiple[axis], smallest[axis])
+        tile = (half, plan.tile[1]) if axis == 0 else (plan.tile[0], half)
+        if tile == plan.tile:
             return None
-        smaller = self._tiles(plan.frame, tuple(tile))
+        smaller = self._tiles(plan.frame, tile)
         self._proven = smaller.tile
         return smaller
 

@@ -30,7 +30,7 @@ class InferenceSettings:
     """
 
     device: str = "auto"
-    dtype: str | None = None
+    dtype: str | torch.dtype | None = None   # a name or None, once checked
     tile: int | None = None
     max_memory_gb: float | None = None
     self_ensemble: bool = False
@@ -49,6 +49,11 @@ class InferenceSettings:
         if not _is_integer(self.share) or self.share < 1:
             raise OptionError(f"share: expected a number of processes, found {self.share!r}")
 
+    @property
+    def half(self) -> str | None:
+        """The name of the half precision, or None for float32."""
+        return None if self.dtype is None else str(self.dtype)
+
     def changed(self, **changes: Any) -> "InferenceSettings":
         """Return the settings with some fields changed, checked again."""
         return replace(self, **changes)
@@ -56,8 +61,8 @@ class InferenceSettings:
     def check(self, restorer: Restorer) -> None:
         """Raise `OptionError` where the card of `restorer` does not list the half precision that is asked for."""
         allowed = restorer.card.half_precision
-        if self.dtype is not None and self.dtype not in allowed:
-            raise OptionError(f"{type(restorer).__name__} does not keep its accuracy in {self.dtype} (its card lists: "
+        if self.half is not None and self.half not in allowed:
+            raise OptionError(f"{type(restorer).__name__} does not keep its accuracy in {self.half} (its card lists: "
                               f"{', '.join(allowed) or 'none'}); run it in float32")
 
     def facts(self) -> dict[str, Any]:
@@ -65,7 +70,7 @@ class InferenceSettings:
 
         The bound belongs to it: it decides the tiles, and so the result of restorers that tiling changes.
         """
-        return {"amp": self.dtype, "tile": self.tile, "max_memory_gb": self.max_memory_gb,
+        return {"amp": self.half, "tile": self.tile, "max_memory_gb": self.max_memory_gb,
                 "self_ensemble": self.self_ensemble}
 
 

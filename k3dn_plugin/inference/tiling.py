@@ -71,7 +71,7 @@ def plan_tiles(frame: tuple[int, int], tile: tuple[int, int], *, multiple: tuple
         multiple: tiles start at multiples of this, so that strides and windows fall as in the whole frame.
         margin: pixels to throw away; a tile gives at most a quarter of its side on each side.
     """
-    tile = tuple(min(t, f) for t, f in zip(tile, frame))
+    tile = min(tile[0], frame[0]), min(tile[1], frame[1])
     starts, margins, blends = [], [], []
     for size, length, step in zip(tile, frame, multiple):
         overlap = size - _stride(size, step, margin, blend)
@@ -81,8 +81,8 @@ def plan_tiles(frame: tuple[int, int], tile: tuple[int, int], *, multiple: tuple
         fading = min(blend, overlap - 2 * margin if overlap >= 2 * margin else overlap // 2)
         blends.append(fading)
         margins.append(min(margin, (overlap - fading) // 2))
-    return TilePlan(frame=tuple(frame), tile=tile, rows=starts[0], columns=starts[1],
-                    margin=tuple(margins), blend=tuple(blends), wanted_margin=margin)
+    return TilePlan(frame=(frame[0], frame[1]), tile=tile, rows=starts[0], columns=starts[1],
+                    margin=(margins[0], margins[1]), blend=(blends[0], blends[1]), wanted_margin=margin)
 
 
 def even_tile(length: int, size: int, *, low: int = 1, step: int = 1, margin: int = 0, blend: int = BLEND) -> int:

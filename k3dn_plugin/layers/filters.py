@@ -1,6 +1,6 @@
 """Plain filters that the physics, the modules and the scores share."""
-from collections.abc import Sequence
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

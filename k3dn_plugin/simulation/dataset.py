@@ -120,11 +120,13 @@ class SimulatedDualPixelDataset(Dataset):
         if depth is None and (mode != "layered" or depth_scale is not None):
             raise OptionError(f"mode {mode} and depth_scale need pictures with depth: give `depth` (a folder, "
                               "or \"inside\")")
-        if depth is not None and photographs is None:
-            raise OptionError("depth: give `photographs` too, the folder of the pictures that it belongs to")
         _check_device(device)
-        self._photos = Photographs(photographs) if depth is None else RgbdFolder(
-            photographs, None if depth == "inside" else depth, scale=depth_scale)
+        if depth is None:
+            self._photos = Photographs(photographs)
+        elif photographs is None:
+            raise OptionError("depth: give `photographs` too, the folder of the pictures that it belongs to")
+        else:
+            self._photos = RgbdFolder(photographs, None if depth == "inside" else depth, scale=depth_scale)
 
     @functools.cached_property
     def card(self) -> DatasetCard:

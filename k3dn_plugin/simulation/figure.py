@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
+from k3dn_plugin.data.collage import beside, eight_bits, stacked
 from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation.psf import PsfSettings, kernel_pair, kernel_reach
-
-GAP = 6
 
 
 def contact_sheet(rows: Sequence[Mapping[str, np.ndarray]], height: int = 220) -> np.ndarray:
@@ -22,16 +21,8 @@ def contact_sheet(rows: Sequence[Mapping[str, np.ndarray]], height: int = 220) -
         pictures.append(color_of_radius(row["defocus"]))
         width = round(pictures[0].shape[1] * height / pictures[0].shape[0])
         pictures = [cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pictures]
-        lines.append(_join(pictures, 1))
-    widest = max(line.shape[1] for line in lines)
-    lines = [np.pad(line, ((0, 0), (0, widest - line.shape[1]), (0, 0)), constant_values=255)
-             for line in lines]
-    return _join(lines, 0)
-
-
-def eight_bits(image: np.ndarray) -> np.ndarray:
-    """Return the uint8 of uint8 or uint16."""
-    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+        lines.append(beside(pictures))
+    return stacked(lines)
 
 
 def color_of_radius(radius: np.ndarray, largest: float | None = None) -> np.ndarray:
@@ -58,14 +49,5 @@ def kernel_sheet(radii: Sequence[float] = (-8, -4, -2, 2, 4, 8), *, separation: 
                 cell = (255 * (kernel / brightest).numpy() ** 0.7).astype(np.uint8)
                 cell = cv2.resize(cell, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
                 cells.append(np.repeat(cell[..., None], 3, 2))
-        lines.append(_join(cells, 1))
-    return _join(lines, 0)
-
-
-def _join(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    gap = list(pictures[0].shape)
-    gap[axis] = GAP
-    parts = []
-    for picture in pictures:
-        parts += [picture, np.full(gap, 255, np.uint8)]
-    return np.concatenate(parts[:-1], axis)
+        lines.append(beside(cells))
+    return stacked(lines)

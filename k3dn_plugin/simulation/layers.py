@@ -21,6 +21,7 @@ from k3dn_plugin.simulation.spread import FAST_STEP, STEP, Surface, spread_part,
 # Neighbors whose radii differ by more lie on two surfaces, the nearer of which hides some of the other.
 STEP_OF_DEPTH = 0.2
 MOST_CUTS = 24
+FEW_CUTS = 8  # for the fast renderer
 
 def render_pair(surfaces: Sequence[Surface], settings: PsfSettings, *, window: FieldWindow | None = None,
                 fast: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,18 +42,20 @@ def render_pair(surfaces: Sequence[Surface], settings: PsfSettings, *, window: F
     shape = surfaces[0].color.shape[-2:]
     if float(surfaces[0].alpha.min()) < 1:
         raise SizeError("the rearmost surface must cover the whole picture (alpha 1 everywhere)")
-    views = None
+    views: list[torch.Tensor] = []
     for surface in surfaces:
         if surface.color.shape[-2:] != shape or surface.radius.shape != shape:
             raise SizeError(f"surfaces of one scene must have one size, found {tuple(shape)} and "
                             f"{tuple(surface.color.shape[-2:])}")
-        if fast or settings.varies:
+        if fast or settings.varies or surface is not surfaces[0]:
             spread = spread_part(surface, settings, window, FAST_STEP if fast else STEP)
         else:
             spread = spread_surface(surface, settings)
-        views = [light / coverage.clamp(min=1e-6) if views is None else
-                 below * (1 - coverage.clamp(max=1)) + light / coverage.clamp(min=1)
-                 for (light, coverage), below in zip(spread, views or (None, None), strict=True)]
+        if not views:
+            views = [light / coverage.clamp(min=1e-6) for light, coverage in spread]
+            continue
+        views = [below * (1 - coverage.clamp(max=1)) + light / coverage.clamp(min=1)
+                 for (light, coverage), below in zip(spread, views, strict=True)]
     return views[0], views[1]
 
 
@@ -73,11 +76,15 @@ def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness:
         aligned: cut at multiples of `thickness`, where there are levels of radius: fewer of them, for the fast
             renderer.
     """
-    step, cuts = _cuts_through_steps(radius)
+    step, cuts = _cuts_through_steps(radius, FEW_CUTS if aligned else MOST_CUTS)
     bonds = radius.diff(dim=0).abs() <= step, radius.diff(dim=1).abs() <= step
+    low, high = float(radius.min()), float(radius.max())
     if aligned:
-        low, high = (float(radius.min()), float(radius.max()))
-        cuts = np.concatenate([cuts, np.arange(math.ceil(low / thickness), high / thickness) * thickness])
+        multiples = np.arange(math.ceil(low / thickness), high / thickness) * thickness
+        apart = [m for m in multiples if not len(cuts) or np.abs(cuts - m).min() > thickness / 2]
+        cuts = np.concatenate([cuts, apart])
+    # Light of a slab is seen no farther behind a nearer one than both spread.
+    margin = 2 * math.ceil(max(abs(low), abs(high))) + 4
     slabs = list(_slabs(radius, thickness, cuts))
     surfaces = []
     for number, (near, far) in enumerate(slabs):
@@ -86,9 +93,32 @@ def surfaces_from_depth(image: torch.Tensor, radius: torch.Tensor, *, thickness:
             shown = own
         else:
             shown = _connected(own, own | ((radius < near) & (radius >= near - thickness)), bonds)
-        filled = fill_holes(torch.cat([image, radius[None]]), shown[None].float())
-        surfaces.append(Surface(filled[:3], (radius <= far).float()[None], filled[3]))
+        alpha = radius <= far
+        if number:
+            alpha &= _dilated(own, margin)
+        surfaces.append(_surface(image, radius, shown & alpha, alpha))
     return surfaces
+
+
+def _surface(image: torch.Tensor, radius: torch.Tensor, shown: torch.Tensor, alpha: torch.Tensor) -> Surface:
+    """A surface of coverage `alpha` whose colors and radii are the picture's where `shown`, and filled in elsewhere."""
+    spans = [torch.nonzero(alpha.any(axis))[:, 0] for axis in (1, 0)]
+    rows, columns = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    part = torch.cat([image, radius[None]])[:, rows, columns]
+    filled = fill_holes(part, shown[None, rows, columns].float())
+    color = torch.zeros_like(image)
+    color[:, rows, columns] = filled[:3]
+    # Outside there is no light; a radius of its own keeps a flat surface flat.
+    spread = torch.full_like(radius, float(filled[3].flatten()[0]))
+    spread[rows, columns] = filled[3]
+    return Surface(color, alpha.float()[None], spread)
+
+
+def _dilated(own: torch.Tensor, margin: int) -> torch.Tensor:
+    """The pixels within `margin` rows and columns of one of `own`."""
+    line = np.ones((1, 2 * margin + 1), np.uint8)
+    grown = cv2.dilate(cv2.dilate(own.cpu().numpy().astype(np.uint8), line), line.T)
+    return torch.from_numpy(np.asarray(grown)).to(own.device) > 0
 
 
 def _slabs(radius: torch.Tensor, thickness: float, cuts: np.ndarray) -> Iterator[tuple[float, float]]:
@@ -104,21 +134,26 @@ def _slabs(radius: torch.Tensor, thickness: float, cuts: np.ndarray) -> Iterator
                 yield float(part[0]), float(part[-1])
 
 
-def _cuts_through_steps(radius: torch.Tensor) -> tuple[float, np.ndarray]:
+def _cuts_through_steps(radius: torch.Tensor, most: int) -> tuple[float, np.ndarray]:
     """What counts as a step of depth, and radii, as few as will do, of which one lies within each step."""
-    pairs = [(radius.narrow(axis, 0, radius.shape[axis] - 1), radius.narrow(axis, 1, radius.shape[axis] - 1))
-             for axis in (0, 1)]
-    ends = torch.cat([torch.stack([torch.minimum(*pair), torch.maximum(*pair)], -1).flatten(0, 1)
-                      for pair in pairs]).double()
+    values = radius.cpu().numpy()
+    low = np.concatenate([np.minimum(values[1:], values[:-1]).ravel(),
+                          np.minimum(values[:, 1:], values[:, :-1]).ravel()])
+    high = np.concatenate([np.maximum(values[1:], values[:-1]).ravel(),
+                           np.maximum(values[:, 1:], values[:, :-1]).ravel()])
     step = STEP_OF_DEPTH
     while True:
-        found = torch.unique(ends[ends[:, 1] - ends[:, 0] > step], dim=0).cpu().numpy()
+        larger = high - low > step
+        low, high = low[larger], high[larger]
         cuts: list[float] = []
         # The fewest points that meet all intervals: by upper end, each interval that no point has met adds one.
-        for low, high in found[np.argsort(found[:, 1], kind="stable")]:
-            if not cuts or cuts[-1] < low:
-                cuts.append(float(high) - step / 2)
-        if len(cuts) <= MOST_CUTS:
+        order = np.argsort(high, kind="stable")
+        lows, highs = low[order], high[order]
+        while len(lows) and len(cuts) <= most:
+            cuts.append(float(highs[0]) - step / 2)
+            unmet = lows > cuts[-1]
+            lows, highs = lows[unmet], highs[unmet]
+        if len(cuts) <= most:
             return step, np.array(cuts)
         # A noisy map, or a steep slope: only larger steps count.
         step *= 2
@@ -135,8 +170,8 @@ def _connected(own: torch.Tensor, among: torch.Tensor, bonds: tuple[torch.Tensor
     drawn[::2, ::2] = among.cpu().numpy()
     drawn[1::2, ::2] = (down & among[1:] & among[:-1]).cpu().numpy()
     drawn[::2, 1::2] = (across & among[:, 1:] & among[:, :-1]).cpu().numpy()
-    count, labels = cv2.connectedComponents(drawn, connectivity=4)
-    labels = labels[::2, ::2]
+    count, parts = cv2.connectedComponents(drawn, connectivity=4)
+    labels = np.asarray(parts, np.int64)[::2, ::2]
     held = np.zeros(count, bool)
     held[labels[own.cpu().numpy()]] = True
     held[0] = False

@@ -5,16 +5,17 @@ python tools/simulate.py --figure docs/simulation.jpg
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from k3dn_plugin.data.collage import eight_bits
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation import dddnet, rdpd
 from k3dn_plugin.simulation.demo import load_motorcycle
-from k3dn_plugin.simulation.figure import color_of_radius, eight_bits
+from k3dn_plugin.simulation.figure import color_of_radius
 from k3dn_plugin.simulation.layers import surfaces_from_depth
 from k3dn_plugin.simulation.optics import blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import photograph, random_source, simulate_scene
@@ -33,15 +34,15 @@ CROP = (slice(130, 370), slice(150, 510))  # of the motorcycle scene
 
 def write_overview(path: str | Path, *, bank: str | None = None) -> Path:
     """Draw the picture; `bank`, a folder of measured kernels, adds a row of them."""
-    from matplotlib import pyplot  # slow to import
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure  # slow to import
     kernels, pairs = kernel_rows(bank), pair_rows()
-    figure = pyplot.Figure(figsize=(11, 1.0 * len(kernels) + 1.3 * len(pairs) + 0.8), layout="constrained")
+    figure = Figure(figsize=(11, 1.0 * len(kernels) + 1.3 * len(pairs) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(len(kernels), 1.3 * len(pairs)))
+    panels: Any = figure.subfigures(2, 1, height_ratios=(len(kernels), 1.3 * len(pairs)))
     columns = [f"r = {r:+g} px" for r in RADII] + [f"r = +10, u = {u:+g}" for u in FIELD]
-    _draw(upper, kernels, columns, "Kernels of the left view (red) and of the right view (cyan)")
-    _draw(lower, pairs, ["left", "right", "left red, right cyan", "sharp", "blur radius: near, in focus, far"],
+    _draw(panels[0], kernels, columns, "Kernels of the left view (red) and of the right view (cyan)")
+    _draw(panels[1], pairs, ["left", "right", "left red, right cyan", "sharp", "blur radius: near, in focus, far"],
           "Pairs")
     content = io.BytesIO()
     figure.savefig(content, format=Path(path).suffix[1:], dpi=100, pil_kwargs={"quality": 80})
@@ -114,7 +115,7 @@ def _overlay(pair: Sequence[torch.Tensor]) -> np.ndarray:
 
 def _draw(panel: "SubFigure", rows: Mapping[str, list[np.ndarray]], columns: Sequence[str], title: str) -> None:
     panel.suptitle(title, fontsize=10)
-    axes = panel.subplots(len(rows), len(columns))
+    axes: Any = panel.subplots(len(rows), len(columns))
     for (name, pictures), line in zip(rows.items(), axes, strict=True):
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         for axis, picture in zip(line, pictures, strict=True):

@@ -53,8 +53,8 @@ def listed_photographs() -> dict[str, ListedPhotograph]:
 
 def listed_crops() -> list[ListedCrop]:
     """Return the listed crops."""
-    return [ListedCrop(row["crop"], row["photograph"], *(int(row[key]) for key in ("rows", "columns", "top", "left")),
-                       row["fingerprint"]) for row in _rows("crops.csv")]
+    return [ListedCrop(row["crop"], row["photograph"], int(row["rows"]), int(row["columns"]), int(row["top"]),
+                       int(row["left"]), row["fingerprint"]) for row in _rows("crops.csv")]
 
 
 def find_photographs(folder: str | Path, listed: Mapping[str, ListedPhotograph]) -> dict[str, Path]:

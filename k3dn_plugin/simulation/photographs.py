@@ -1,6 +1,7 @@
 """Sharp photographs to make scenes from."""
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -60,7 +61,15 @@ def load_linear(path: str | Path) -> torch.Tensor:
     return srgb_to_linear(torch.from_numpy(image.astype(np.float32) / scale).permute(2, 0, 1).contiguous())
 
 
-def random_tile(photo: torch.Tensor, size: tuple[int, int], random: np.random.Generator, *,
+class Sliced(Protocol):
+    """What gives (3, H, W) linear light of a part of a picture, as `sources.Photograph` does."""
+
+    shape: tuple[int, int, int]
+
+    def __getitem__(self, part: tuple[slice, slice, slice]) -> torch.Tensor: ...
+
+
+def random_tile(photo: "torch.Tensor | Sliced", size: tuple[int, int], random: np.random.Generator, *,
                 shrink: tuple[float, float] = (1.0, 2.0)) -> torch.Tensor:
     """Cut a (3, *size) piece out of a photograph, shrunk by a random factor, perhaps mirrored.
 
@@ -72,7 +81,7 @@ def random_tile(photo: torch.Tensor, size: tuple[int, int], random: np.random.Ge
     factor = min(random.uniform(*shrink), most)
     rows, columns = (min(round(s * factor), full) for s, full in zip(size, (height, width), strict=True))
     top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
-    piece = photo[:, top:top + rows, left:left + columns]
+    piece = photo[slice(None), slice(top, top + rows), slice(left, left + columns)]
     if random.random() < 0.5:
         piece = piece.flip(-1)
     # Area averaging keeps linear light and makes no rings.

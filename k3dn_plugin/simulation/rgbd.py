@@ -104,13 +104,13 @@ def _published(picture: RgbdPicture, rows: slice, columns: slice, settings: Simu
     pixels = _eight_bits(picture.photograph.pixels())
     depth = picture.depth.numpy().astype(np.float64)
     distortion = None
+    camera, psf = rdpd.CAMERAS[0], rdpd.PSF_BANK[0]
     if settings.mode == "rdpd":
         camera = rdpd.CAMERAS[int(random.integers(len(rdpd.CAMERAS)))]
         psf = rdpd.PSF_BANK[int(random.integers(len(rdpd.PSF_BANK)))]
         distortion = draw_distortion(settings, random) and camera.distortion
     else:
-        camera = dddnet.CAMERAS[int(random.integers(len(dddnet.CAMERAS)))]
-        depth = dddnet.dddnet_disparity(depth, camera)
+        depth = dddnet.dddnet_disparity(depth, dddnet.CAMERAS[int(random.integers(len(dddnet.CAMERAS)))])
     if distortion is None:
         # What lies further away than the largest kernel reaches need not be blurred.
         pixels, depth, rows, columns = _surroundings(pixels, depth, rows, columns)

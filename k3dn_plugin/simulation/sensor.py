@@ -76,7 +76,7 @@ def develop(linear: torch.Tensor, settings: SensorSettings, bit_depth: int = 16,
         return rounded(encoded, bit_depth)
     eight = np.ascontiguousarray(rounded(encoded, 8)[..., ::-1])
     _, file = cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, settings.jpeg_quality])
-    eight = np.ascontiguousarray(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1])
+    eight = np.ascontiguousarray(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR))[..., ::-1])
     return eight if bit_depth == 8 else eight.astype(np.uint16) * np.uint16(257)
 
 

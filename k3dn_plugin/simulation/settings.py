@@ -1,4 +1,5 @@
 """What simulated scenes are like, and what is drawn for one of them: lens, sensor, place in the frame."""
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -95,9 +96,10 @@ class SimulationSettings:
     def from_facts(cls, facts: Mapping[str, Any]) -> "SimulationSettings":
         """Return the settings that a store's manifest holds, former names included; what it lacks is the default."""
         known = {f.name for f in fields(cls)}
-        found = {FORMER_NAMES.get(name, name): value for name, value in facts.items()}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value
-                      for name, value in found.items() if name in known})
+        found: dict[str, Any] = {FORMER_NAMES.get(name, name): value for name, value in facts.items()}
+        given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                                 for name, value in found.items() if name in known}
+        return cls(**given)
 
 
 DEFAULTS = SimulationSettings()
@@ -130,8 +132,8 @@ def check_settings(settings: SimulationSettings, count: int = 1) -> None:
     for name in ("gain", "vignetting"):
         if not 0 <= getattr(settings, name) < 1:
             raise OptionError(f"{name}: expected a fraction from 0 to below 1, found {getattr(settings, name)}")
-    if settings.shot < 0 or settings.read < 0:
-        raise OptionError(f"noise cannot be negative; found shot {settings.shot}, read {settings.read}")
+    if not (0 <= settings.shot < math.inf and 0 <= settings.read < math.inf):
+        raise OptionError(f"noise cannot be negative or infinite; found shot {settings.shot}, read {settings.read}")
     if settings.frame is not None and any(f < s for f, s in zip(settings.frame, settings.size, strict=True)):
         raise OptionError(f"frame {settings.frame} must hold pictures of {settings.size}; give a larger frame, or none")
 

@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from k3dn_plugin.data.depth_files import SUFFIXES, read_depth
 from k3dn_plugin.data.images import FULL_SCALE, read_image
 from k3dn_plugin.data.listing import list_files, stem
-from k3dn_plugin.data.store import open_store
+from k3dn_plugin.data.store import BasicSRStore, LmdbStore, open_store
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.files import file_hash
 from k3dn_plugin.simulation.color import srgb_to_linear
@@ -59,35 +59,34 @@ class Photographs:
     """
 
     def __init__(self, source: str | Path | Sequence[str | Path] | None = None) -> None:
-        self.store = None
+        self.store: LmdbStore | BasicSRStore | None = None
         self._cache = _Cache()
-        if source is None:
-            self.names = bundled_photographs()
-        elif isinstance(source, (list, tuple)):
-            self.names = [Path(p) for p in source]
+        if source is not None and not isinstance(source, (str, Path)):
+            self.names = [str(path) for path in source]
+        elif source is None:
+            self.names = [str(path) for path in bundled_photographs()]
         elif Path(source).suffix == ".lmdb":
             self.store = open_store(source)
             self.names = [n for n in self.store.names if "sharp" in self.store.scene(n).views]
             if not self.names:
                 raise DataError(f"{source}: no scene of this store has a sharp frame to make scenes from")
         else:
-            self.names = photographs_in(source)
+            self.names = [str(path) for path in photographs_in(source)]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def content_hash(self) -> str:
         """Return a fingerprint of the pictures' content, the same wherever they lie."""
-        return self.store.hash if self.store is not None else hash_of_files(self.names)
+        return self.store.hash if self.store is not None else hash_of_files([Path(name) for name in self.names])
 
     def __getitem__(self, index: int) -> Photograph:
-        name = self.names[index]
-        if self.store is None:
+        name, store = self.names[index], self.store
+        if store is None:
             image = self._cache.load(name, lambda: read_image(name, gray=True))
             return Photograph(image.shape[:2], lambda rows, columns: image[rows, columns])
-        facts = self.store.manifest.facts
-        return Photograph(self.store.scene(name).size,
-                          lambda rows, columns: self.store.read(name, "sharp", rows, columns), facts["linear"])
+        return Photograph(store.scene(name).size, lambda rows, columns: store.read(name, "sharp", rows, columns),
+                          store.manifest.facts["linear"])
 
 
 class RgbdPicture(NamedTuple):

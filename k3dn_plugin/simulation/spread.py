@@ -72,7 +72,7 @@ def spread_part(surface: Surface, settings: PsfSettings, window: FieldWindow | N
         window: of the picture in the frame; the picture is the frame if None.
         step: pixels of radius between two levels.
     """
-    size = tuple(surface.radius.shape)
+    size = surface.radius.shape[0], surface.radius.shape[1]
     levels = radius_levels(surface.radius, step)
     if _in_focus(levels):
         light = surface.color * surface.alpha
@@ -172,11 +172,8 @@ def _share(radius: torch.Tensor, levels: list[float], number: int) -> torch.Tens
     level = levels[number]
     below = (radius - levels[number - 1]) / (level - levels[number - 1]) if number else None
     above = (levels[number + 1] - radius) / (levels[number + 1] - level) if number + 1 < len(levels) else None
-    if below is None or above is None:
-        share = above if below is None else below
-    else:
-        share = torch.minimum(below, above)
-    return share.clamp(0, 1)
+    shares = [share for share in (below, above) if share is not None]
+    return (shares[0] if len(shares) == 1 else torch.minimum(*shares)).clamp(0, 1)
 
 
 def _covered(alpha: torch.Tensor) -> list[tuple[int, int]] | None:
@@ -199,7 +196,7 @@ def _transform_cut(span: tuple[int, int], size: int, pad: int, reach: int) -> tu
     start = span[0] - reach                          # of the full convolution, in the padded picture
     low, high = max(pad, start), min(pad + size, span[1] + reach)
     full = span[1] - span[0] + 2 * reach
-    length = next_fast_len(max(high - start, full - (low - start)), real=True)
+    length = int(next_fast_len(max(high - start, full - (low - start)), real=True))
     return length, slice(low - start, high - start), slice(low - pad, high - pad)
 
 

@@ -6,6 +6,7 @@ from torch.utils.data import Dataset
 from k3dn_plugin.data.loader import build_loader
 from k3dn_plugin.evaluation.provenance import data_hash
 from k3dn_plugin.registry import DATASETS
+from k3dn_plugin.training import randomness
 from k3dn_plugin.training.stages import Stage, share_stage
 
 
@@ -30,6 +31,7 @@ class DataModule:
         self._seed = options.manual_seed
         self._group = group
         self._sets = []
+        self._hashes: list[str] | None = None
         self._train = {stage.index: self._open(self._seeded(stage.dataset.arguments())) for stage in plan}
         validation = options.datasets.val
         self.validation = None if validation is None else self._open(validation.arguments())
@@ -39,8 +41,12 @@ class DataModule:
         return self._train[stage.index]
 
     def hashes(self) -> list[str]:
-        """Return what identifies the training data of each stage."""
-        return [data_hash(self._train[index]) for index in sorted(self._train)]
+        """Return what identifies the training data of each stage; with a question mark where that is not sure."""
+        if self._hashes is None:
+            # Once, and without a trace: a data set of one's own may have to be read for it, and draw random numbers.
+            with randomness.preserved(self._group.device):
+                self._hashes = [data_hash(self._train[index]) for index in sorted(self._train)]
+        return self._hashes
 
     def batches(self, stage, iteration):
         """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""

@@ -6,10 +6,12 @@ program; process 0 writes the files. On the GPU the back end is NCCL, on the CPU
 import contextlib
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from k3dn_plugin.errors import K3DNError, OptionError
@@ -32,26 +34,40 @@ class ProcessGroup:
     def is_main(self):
         return self.rank == 0
 
-    def wrap(self, graph):
-        """`graph` itself, or `DistributedDataParallel` around it."""
+    def wrap(self, graph: nn.Module, *, find_unused: bool) -> nn.Module:
+        """Return `graph` itself, or `DistributedDataParallel` around it.
+
+        Args:
+            find_unused: whether parameters without a gradient have to be looked for in each step.
+        """
         if self.size == 1:
             return graph
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # A recipe may leave some parameters without a loss (no reblur loss, say): DDP must not wait
-        # for their gradients.
-        return DistributedDataParallel(graph, device_ids=ids, find_unused_parameters=True)
+        return DistributedDataParallel(graph, device_ids=ids, find_unused_parameters=find_unused)
 
     def synchronized(self, model, last):
         """Context in which `model`'s gradients are exchanged only on the last micro-batch."""
         return contextlib.nullcontext() if last or self.size == 1 else model.no_sync()
 
-    def mean(self, values):
-        """Scalar tensors by name -> floats, each the mean over all processes."""
-        stacked = torch.stack([v.detach().double() for v in values.values()])
+    def share(self, losses: Sequence[dict[str, torch.Tensor]], number: int) -> tuple[list[dict[str, float]], int]:
+        """Return each micro-batch's losses, the mean over all processes, and the largest of the processes' `number`s.
+
+        One collective, and the one moment of a step in which the host waits for the device.
+        """
+        values = [value for found in losses for value in found.values()]
+        shared = torch.stack([value.detach().double() for value in values])
         if self.size > 1:
-            dist.all_reduce(stacked)
-            stacked /= self.size
-        return dict(zip(values, stacked.tolist()))
+            shared = torch.cat([shared, shared.new_full((1,), number)])
+            all_of_them = [torch.empty_like(shared) for _ in range(self.size)]
+            dist.all_gather(all_of_them, shared)
+            table = torch.stack(all_of_them)
+            means = table[:, :-1].sum(0) / self.size
+            numbers = [*means.tolist(), *table[:, -1].tolist()]
+            number = int(max(numbers[len(values):]))
+        else:
+            numbers = shared.tolist()
+        each = iter(numbers)
+        return [{name: next(each) for name in found} for found in losses], number
 
     def largest(self, number):
         """The largest of the processes' integers."""

@@ -162,16 +162,18 @@ def check_same_run(state: dict, options: Options, path: Path, *, plan: Sequence[
     finished = state["iteration"] == then["train"]["total_iter"]
     changed = differences(then, _shortened(now, then) if finished else now)
     changed += [f"data of stage {stage.name!r} at the same place: {before} -> {after}"
-                for stage, before, after in zip(plan, state.get("data", ()), data, strict=False) if before != after]
+                for stage, before, after in zip(plan, state.get("data", ()), data, strict=False)
+                if before != after and not (before + after).count("?")]
     if changed:
         longer = "" if finished or then["train"]["total_iter"] >= now["train"]["total_iter"] else (
             f" (A run can be made longer once its {then['train']['total_iter']:,} iterations are done.)")
-        folder = path.parent.parent
+        stored, weights = (shlex.quote(str(path.parent.parent / name))
+                           for name in ("options.yml", "models/last.safetensors"))
         raise CheckpointError(
             f"{path} belongs to a run with other options or data, so going on would be neither the one nor the "
-            "other:\n  " + "\n  ".join(changed) + f"\nGo on with what the run was started with "
-            f"(-opt {shlex.quote(str(folder / 'options.yml'))} --resume auto), or start another from its weights: --set name=... "
-            f"path.pretrain_network_g={shlex.quote(str(folder / 'models' / 'last.safetensors'))}{longer}")
+            "other:\n  " + "\n  ".join(changed) + f"\nGo on with what the run was started with (-opt {stored} "
+            f"--resume auto), or start another from its weights: --set name=... path.pretrain_network_g="
+            f"{weights}{longer}")
     stage = plan[state["stage"]] if state["stage"] < len(plan) else None
     if stage is None or not stage.start < state["iteration"] <= stage.end:
         raise CheckpointError(f"{path} claims iteration {state['iteration']:,} in stage {state['stage'] + 1}, which "

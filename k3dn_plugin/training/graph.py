@@ -86,6 +86,20 @@ class TrainingGraph(nn.Module):
             self._still += norms_without_match(self.reblur, REBLUR_PREFIX, patterns)
 
 
+def parameters_behind(loss: torch.Tensor) -> set[torch.Tensor]:
+    """Return the parameters that would get a gradient from `loss`."""
+    found, seen, todo = set(), set(), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(node.variable)
+        todo += [function for function, _ in node.next_functions]
+    return found
+
+
 def matches(name, patterns):
     """Whether `patterns` (None: everything) train what is called `name`."""
     return patterns is None or any(fnmatch.fnmatchcase(name, p) for p in patterns)

@@ -2,6 +2,7 @@
 
 A hook overrides what it needs of `Hook`; `default_hooks` lists those of a run in their order.
 """
+import contextlib
 import csv
 import datetime
 import logging
@@ -10,12 +11,14 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 
+import torch
 from tqdm import tqdm
 
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.evaluation.evaluate import evaluate
-from k3dn_plugin.evaluation.provenance import data_hash, describe_data, device_name, versions
+from k3dn_plugin.evaluation.provenance import describe_data, device_name, versions
 from k3dn_plugin.evaluation.results import EvaluationResult
 from k3dn_plugin.files import atomic_write, storage_error
 from k3dn_plugin.registry import PROTOCOLS
@@ -42,7 +45,7 @@ def provenance(trainer):
         "origin": "trained here", "run": options.name, "recipe": str(options.source() or ""),
         "options_hash": options.hash(), "stage": stage.name, "iteration": trainer.iteration,
         "samples_seen": trainer.samples_seen, "moving_average": stage.ema_decay or None,
-        "data": describe_data(dataset), "data_hash": data_hash(dataset),
+        "data": describe_data(dataset), "data_hash": trainer.data.hashes()[stage.index],
         "validation": trainer.latest_scores(),
         "protocol": options.val.protocol if options.datasets.val is not None else None,
         "device": device_name(trainer.group.device), "processes": trainer.group.size,
@@ -169,7 +172,8 @@ class ValidationHook(Hook):
         parts, group, options = trainer.components, trainer.group, self._options
         group.share_buffers(parts.validated)
         working = trainer.experiment.working if options.save_img else None
-        with randomness.preserved(group.device):
+        # Frames are tiled and of many sizes: trying algorithms for each would cost more than it saves.
+        with randomness.preserved(group.device), _without_trials():
             loaded = load_restorer(parts.validated, device=group.device, tile=options.tile,
                                    max_memory_gb=options.max_memory_gb)
             mine = evaluate(loaded, self._dataset, self._protocol, save_pictures=options.save_img, out_dir=working,
@@ -188,6 +192,16 @@ class ValidationHook(Hook):
         if math.isnan(value):
             return -math.inf
         return value if self._protocol.higher_is_better(self._protocol.ranking) else -value
+
+
+@contextlib.contextmanager
+def _without_trials() -> Iterator[None]:
+    """Context in which cuDNN tries no algorithms for each new size."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def show_scores(scores):

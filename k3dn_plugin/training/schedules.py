@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import SCHEDULES, conform, near
+from k3dn_plugin.training.optim import check_optimizer
 
 
 @SCHEDULES.register_module("Constant")
@@ -31,6 +32,8 @@ def constant():
 @SCHEDULES.register_module(["CosineAnnealing", "CosineAnnealingLR", "TrueCosineAnnealingLR"])
 def cosine(*, T_max: int, eta_min: float = 0.0):
     """eta_min + (lr - eta_min) (1 + cos(pi t / T_max)) / 2, and eta_min after T_max."""
+    if T_max < 1:
+        raise OptionError(f"T_max: expected at least one iteration, found {T_max}")
     return lambda lr, t: _cosine(lr, eta_min, min(t / T_max, 1))
 
 
@@ -51,6 +54,8 @@ def multi_step(*, milestones: list[int], gamma: float = 0.1, restarts: list[int]
 def cosine_restart(*, periods: list[int], restart_weights: list[float] | None = None,
                    eta_min: float = 0.0, eta_mins: list[float] | None = None):
     """Cosines one after the other: period i falls from lr * restart_weights[i] to eta_mins[i]."""
+    if not periods or min(periods) < 1:
+        raise OptionError(f"periods: expected one or more, each of at least one iteration; found {periods}")
     weights = restart_weights or [1.0] * len(periods)
     floors = eta_mins or [eta_min] * len(periods)
     _same_length("periods", periods, "restart_weights", weights)
@@ -106,7 +111,9 @@ def build_schedule(spec, optimizer, *, total_iter, warmup_iter=0, where="train.s
 def learning_rate(stage):
     """The rate of a `Stage` as a function of the iterations done in it."""
     rate = _warmed_up(check_schedule(stage.scheduler, stage.total_iter), stage.warmup_iter)
-    return lambda t: rate(float(stage.optim_g["lr"]), t)
+    optimizer, given = check_optimizer(stage.optim_g)
+    lr = given.get("lr", inspect.signature(optimizer).parameters["lr"].default)
+    return lambda t: rate(float(lr), t)
 
 
 def _warmed_up(rate, warmup_iter):

@@ -221,6 +221,8 @@ def share(global_batch: int, devices: int, limit: int, where: str) -> tuple[int,
 def _pair(size):
     if size is None:
         return None
+    if not isinstance(size, int) and len(size) != 2:
+        raise OptionError(f"crop_size of a phase: expected one number or [rows, columns], found {size}")
     return (size, size) if isinstance(size, int) else tuple(size)
 
 

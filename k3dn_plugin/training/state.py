@@ -63,8 +63,8 @@ def load_state(path):
                               f"{', '.join(there) or 'none'}. --resume auto takes the newest of a run")
     with contextlib.suppress(OSError), open(path, "rb") as file:
         if file.read(9)[8:] == b"{":  # how safetensors begin
-            raise CheckpointError(f"{path} holds weights, not a training state, so training cannot be resumed from it. To "
-                                  "start a training from these weights: --set path.pretrain_network_g=" + str(path))
+            raise CheckpointError(f"{path} holds weights, not a training state, so training cannot be resumed from it. "
+                                  "To start a training from these weights: --set path.pretrain_network_g=" + str(path))
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # compares every record with its checksum

@@ -4,9 +4,11 @@
 before.
 """
 import contextlib
+import itertools
 import json
 import logging
 import time
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -16,7 +18,7 @@ from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.inference.memory import is_out_of_memory
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
 from k3dn_plugin.training import randomness
-from k3dn_plugin.training.graph import TrainingGraph
+from k3dn_plugin.training.graph import TrainingGraph, parameters_behind
 from k3dn_plugin.training.norms import synchronize_norms
 from k3dn_plugin.training.optim import Precision, build_optimizer, moving_average
 from k3dn_plugin.training.schedules import build_schedule
@@ -68,9 +70,35 @@ class TrainingComponents:
         self.scheduler = build_schedule(stage.scheduler, self.optimizer, total_iter=stage.total_iter,
                                         warmup_iter=stage.warmup_iter)
         self.ema = moving_average(self.restorer, stage.ema_decay)
-        self.model = group.wrap(self.graph)
+        self.model, self._group = self.graph, group
         # Processes share their initial weights, not their dropout.
         randomness.seed_everything(seed + 1000 * group.rank)
+
+    def wrap(self, batches: Iterator[dict], on_device: Callable[[dict], dict]) -> Iterator[dict]:
+        """Let several processes exchange gradients in `model` from here on; return the same batches.
+
+        What the first one shows to be without a gradient (a part that no loss of the recipe reads) must not be waited
+        for in each step; looking for it costs time, so that is done only where there is some.
+        """
+        if self._group.size == 1:
+            return batches
+        first = next(batches)
+        varies = any(getattr(part, "varying_graph", False) for part in self.graph.modules())
+        unused = varies or self._has_unused(on_device(first))
+        self.model = self._group.wrap(self.graph, find_unused=bool(self._group.largest(int(unused))))
+        return itertools.chain([first], batches)
+
+    def _has_unused(self, batch: dict) -> bool:
+        """Whether some trained parameter gets no gradient; the parts' buffers and generators stay as they are."""
+        before = [(buffer, buffer.clone()) for buffer in self.graph.buffers()]
+        with randomness.preserved(self._group.device):
+            with self.precision.autocast():
+                losses = self.graph(batch)
+            reached = parameters_behind(sum(losses.values()))
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+        return any(parameter not in reached for parameter in self.parameters)
 
     @property
     def validated(self):
@@ -182,31 +210,30 @@ class Trainer:
             if resumed:
                 # After building the network, which draws random numbers itself.
                 randomness.restore(resumed["rng"][self.group.rank], self.group.device)
+            batches = self.components.wrap(batches, self._on_device)
             self._call("before_stage")
             while self.iteration < stage.end and not self.stopping:
                 self._step(batches)
                 self.iteration += 1
-                self.stopping = self.group.largest(self.stop.signal)
                 self._call("after_iteration")
         return self.state()
 
-    def _step(self, batches):
+    def _step(self, batches: Iterator[dict]) -> None:
         """One iteration over `accumulate` micro-batches; their mean gradient is that of the whole batch."""
         began, self.data_seconds, self.validation = time.perf_counter(), 0.0, None
-        parts, count, sums = self.components, self.phase.accumulate, {}
+        parts, count, losses, names = self.components, self.phase.accumulate, [], []
         for micro in range(count):
-            batch, names = self._fetch(batches)
+            batch, named = self._fetch(batches)
             with self.group.synchronized(parts.model, last=micro == count - 1):
                 with parts.precision.autocast():
-                    losses = parts.model(batch)
-                values = self.group.mean(losses)
-                check_finite(values, names, self)
-                parts.precision.scaler.scale(sum(losses.values()) / count).backward()
-            sums = {name: sums.get(name, 0.0) + value / count for name, value in values.items()}
+                    found = parts.model(batch)
+                parts.precision.scaler.scale(sum(found.values()) / count).backward()
+            losses.append({name: value.detach() for name, value in found.items()})
+            names.append(named)
         parts.precision.scaler.unscale_(parts.optimizer)
         if self.stage.grad_clip is not None:
             self.grad_norm = torch.nn.utils.clip_grad_norm_(parts.parameters, self.stage.grad_clip)
-        self.losses, self.lr = sums, parts.optimizer.param_groups[0]["lr"]
+        self.lr = parts.optimizer.param_groups[0]["lr"]
         parts.precision.scaler.step(parts.optimizer)
         parts.precision.scaler.update()
         parts.optimizer.zero_grad(set_to_none=True)
@@ -214,6 +241,11 @@ class Trainer:
         parts.restorer.after_iteration()
         if parts.ema is not None:
             parts.ema.update_parameters(parts.restorer)
+        # Read last, and once: until here nothing has made the host wait for the device.
+        values, self.stopping = self.group.share(losses, self.stop.signal)
+        for found, named in zip(values, names, strict=True):
+            check_finite(found, named, self)
+        self.losses = {name: sum(found[name] / count for found in values) for name in values[0]}
         self.step_seconds = time.perf_counter() - began
         self.seconds += self.step_seconds
 
@@ -221,12 +253,14 @@ class Trainer:
         """`(tensors on the device, names)` of the next batch."""
         began = time.perf_counter()
         batch = next(batches)
-        device = self.group.device
-        # Where crops lie is read as numbers, for which the host would have to wait.
-        tensors = {k: v if k == "window" else v.to(device, non_blocking=True)
-                   for k, v in batch.items() if torch.is_tensor(v)}
+        tensors = self._on_device(batch)
         self.data_seconds += time.perf_counter() - began
         return tensors, batch.get("name", [])
+
+    def _on_device(self, batch: dict) -> dict[str, torch.Tensor]:
+        # Where crops lie is read as numbers, for which the host would have to wait.
+        return {key: value if key == "window" else value.to(self.group.device, non_blocking=True)
+                for key, value in batch.items() if torch.is_tensor(value)}
 
     def row(self):
         """The row of `history` that belongs to this iteration, made if there is none yet."""

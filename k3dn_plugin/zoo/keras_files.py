@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def keras_tensors(content: FileContent) -> tuple[dict[str, np.ndarray], tuple[st
     except ImportError as error:
         raise DependencyError(f"{content.path} is a Keras file, which needs h5py: pip install h5py") from error
     with h5py.File(h5py.h5f.open_file_image(content.data), "r") as file:
-        group = _member(content, file, "model_weights") if "model_weights" in file else file
+        group = _group(content, file, "model_weights") if "model_weights" in file else file
         layers = _names(group, "layer_names")
         if layers is None:
             raise CheckpointError(
@@ -35,18 +35,29 @@ def keras_tensors(content: FileContent) -> tuple[dict[str, np.ndarray], tuple[st
                 "Keras's layers; expected a model saved by Keras 2 (.hdf5, .h5)")
         found: dict[str, h5py.Dataset] = {}
         for layer in layers:
-            held = _member(content, group, layer)
+            held = _group(content, group, layer)
             for name in sorted(_names(held, "weight_names") or (), key=_kind_order):
                 found[_unused(name, found)] = _dataset(content, _member(content, held, name))
         content.check_declared(sum(math.prod(d.shape) * d.dtype.itemsize for d in found.values()))
         return {name: np.asarray(dataset) for name, dataset in found.items()}, ()
 
 
+def _group(content: FileContent, group: h5py.Group, name: str) -> h5py.Group:
+    """Return a group within a group by its path."""
+    import h5py  # as above
+    found = _member(content, group, name)
+    if not isinstance(found, h5py.Group):
+        raise CheckpointError(f"{content.path}: {found.name} is no group of weights; expected a file as Keras 2 "
+                              "writes it")
+    return found
+
+
 def _member(content: FileContent, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     """Return a member of a group by its path, without following links: they may lead out of the file, or in circles."""
     import h5py  # as above
+    found: Any = group
     for part in [part for part in name.split("/") if part]:
-        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
         if link is None:
             raise CheckpointError(f"{content.path}: the Keras file lists {name!r}, but holds no such member; it is "
                                   "damaged")
@@ -54,8 +65,8 @@ def _member(content: FileContent, group: h5py.Group, name: str) -> h5py.Group | 
             raise CheckpointError(f"{content.path}: its member {name!r} is a link"
                                   + (f" to the file {link.filename!r}" if isinstance(link, h5py.ExternalLink) else "")
                                   + ", which is not followed; expected the weights themselves. Save the model anew")
-        group = group[part]
-    return group
+        found = found[part]
+    return found
 
 
 def _dataset(content: FileContent, member: h5py.Group | h5py.Dataset) -> h5py.Dataset:
@@ -72,11 +83,11 @@ def _dataset(content: FileContent, member: h5py.Group | h5py.Dataset) -> h5py.Da
 def _names(group: h5py.Group, attribute: str) -> list[str] | None:
     """Return a list of names, which Keras splits over `attribute0`, `attribute1`, ... where it is long."""
     if attribute in group.attrs:
-        values = list(group.attrs[attribute])
+        values = list(np.asarray(group.attrs[attribute]))
     else:
         values, part = [], 0
         while f"{attribute}{part}" in group.attrs:
-            values += list(group.attrs[f"{attribute}{part}"])
+            values += list(np.asarray(group.attrs[f"{attribute}{part}"]))
             part += 1
         if not part:
             return None

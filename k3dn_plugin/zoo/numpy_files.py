@@ -3,6 +3,7 @@ import io
 import math
 import pickle
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -67,12 +68,12 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
 
 
 # All that the pickles of NumPy arrays call, under old and new module names, and what they get here.
-_SCALAR = (getattr(np, "_core", None) or np.core).multiarray.scalar
+_CORE: Any = getattr(np, "_core", None) or np.core   # its name before NumPy 2
 _ADMITTED = {("numpy", "ndarray"): "numpy.ndarray", ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): _latin1}
 for _core in ("core", "_core"):
     _ADMITTED[f"numpy.{_core}.multiarray", "_reconstruct"] = _empty_array
-    _ADMITTED[f"numpy.{_core}.multiarray", "scalar"] = _SCALAR
-    _ADMITTED[f"numpy.{_core}.numeric", "_frombuffer"] = (getattr(np, "_core", None) or np.core).numeric._frombuffer
+    _ADMITTED[f"numpy.{_core}.multiarray", "scalar"] = _CORE.multiarray.scalar
+    _ADMITTED[f"numpy.{_core}.numeric", "_frombuffer"] = _CORE.numeric._frombuffer
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -12,6 +12,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,8 +110,8 @@ def _torch_tensors(content: FileContent) -> tuple[dict[str, np.ndarray], tuple[s
 
 def _numbers() -> list:
     """NumPy scalars in a training state (a best score, say) do no harm."""
-    multiarray = getattr(np, "_core", None) or np.core
-    return [multiarray.multiarray.scalar, np.dtype, type(np.dtype("float64")), type(np.dtype("float32")),
+    core: Any = getattr(np, "_core", None) or np.core   # its name before NumPy 2
+    return [core.multiarray.scalar, np.dtype, type(np.dtype("float64")), type(np.dtype("float32")),
             type(np.dtype("int64"))]
 
 

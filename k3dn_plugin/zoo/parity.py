@@ -88,7 +88,9 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
     """Return the manifest as a mapping; `CheckpointError` if it is missing or not one."""
     try:
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-        manifest["arch"], manifest["settings"], manifest["inputs"]
+        missing = [key for key in ("arch", "settings", "inputs") if key not in manifest]
+        if missing:
+            raise KeyError(missing[0])
         return manifest
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such manifest") from None

@@ -56,6 +56,9 @@ class OfficialWeights:
     def build(self) -> Restorer:
         """The restorer, loaded, in evaluation mode on the CPU."""
         model = official_format(self.network).build(self.settings, self.network)
+        if not isinstance(model, Restorer):
+            raise CheckpointError(f"{self.file.path}: {self.network} is not a restorer by itself, but trains beside "
+                                  "one; take the checkpoint of the restorer")
         load_strictly(model, self.state, source=f"{self.file.path}: official {self.network} weights")
         return model.eval()
 
@@ -142,7 +145,9 @@ def recognise(file: OfficialFile) -> OfficialWeights:
                 found = known().recognise(shapes)
                 if found is None:
                     continue
-                return OfficialWeights(reading, *found, {}, {}) if found[0] in PARTS else _converted(reading, *found)
+                network, settings = found
+                return (OfficialWeights(reading, network, settings, {}, {}) if network in PARTS
+                        else _converted(reading, network, settings))
             except CheckpointError as error:
                 near = near or error
             except NOT_ITS_SETTINGS as error:

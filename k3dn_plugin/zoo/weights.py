@@ -221,7 +221,7 @@ def load_pretrained(path: str | os.PathLike, model: torch.nn.Module, *, strict: 
 
 def _other_views(stored: Mapping[str, Any], model: torch.nn.Module) -> str:
     """Return what to say when the file is of a network that reads other views than `model`."""
-    if stored.get("type") not in ARCHS.names() or not hasattr(model, "card"):
+    if stored.get("type") not in ARCHS.names() or not isinstance(model, Restorer):
         return ""
     with torch.device("meta"):
         views = ARCHS.build(stored).card.views

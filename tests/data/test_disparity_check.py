@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, shift
 
-from k3dn_plugin.data.disparity_check import measure_disparity
+from k3dn_plugin.data.disparity_check import measure_disparity, tile_shifts
 from k3dn_plugin.data.images import write_image
 from k3dn_plugin.data.preparation import prepare
 
@@ -37,3 +37,9 @@ def test_preparing_tells_the_shift_and_a_wrong_axis(tmp_path):
     assert "shifted along the rows" in prepare("pairs", tmp_path / "wrong", tmp_path / "2")[0].summary()
     miniatures.pairs(tmp_path / "noise")
     assert "warning" not in prepare("pairs", tmp_path / "noise", tmp_path / "3")[0].summary()
+
+
+def test_frames_too_small_to_measure():
+    for shape in ((1, 1, 3), (1, 300, 3), (15, 15, 3)):
+        frame = np.random.default_rng(0).random(shape)
+        assert tile_shifts(frame, frame) == [] and measure_disparity(frame, frame) is None

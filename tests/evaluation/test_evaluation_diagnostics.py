@@ -83,7 +83,7 @@ def test_reblur_consistency_of_k3dn():
 
 
 def test_unknown_diagnostic():
-    with pytest.raises(OptionError, match="'blur'.*blur_bins, preservation, reblur, view_swap"):
+    with pytest.raises(OptionError, match="'blur'.*blur_bins, disparity_bins, preservation, reblur, view_swap"):
         evaluate(EvaluationIdentity(), TinyPairs(1), "dpdd16", diagnostics=["blur"])
 
 

@@ -8,7 +8,8 @@ import torch
 from k3dn_plugin.errors import SizeError
 from k3dn_plugin.registry import METRICS
 
-IMAGE_METRICS = ("psnr", "mae", "ssim_uniform7", "ssim_gaussian11")
+IMAGE_METRICS = ("psnr", "mae", "ssim_uniform7", "ssim_gaussian11", "relative_rmse")
+UNITS = {"psnr": "dB", "relative_rmse": "%"}
 
 
 def images(height=33, width=40, noise=0.1):
@@ -29,7 +30,7 @@ def test_smoke(name):
     restored, gt = images()
     value = metric(restored, gt)
     assert isinstance(value, float) and math.isfinite(value)
-    assert metric.unit == ("dB" if name == "psnr" else "")
+    assert metric.unit == UNITS.get(name, "")
     worse, _ = images(noise=0.3)
     better_is_better = metric(gt, gt) > value if metric.higher_is_better else metric(gt, gt) < value
     assert better_is_better

@@ -11,10 +11,11 @@ from tiny_evaluation_parts import TinyPairs
 
 from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.evaluation.run import usual_protocol
 from k3dn_plugin.registry import PROTOCOLS
 
 NAMES = ("dpdd16", "full_float", "k3dn_resize", "basicsr_uint8", "ifan8", "drbnet8", "iniknet8", "dddnet_half",
-         "pixel4_linear", "pixel4_scaled")
+         "dddnet8", "deeprft8", "bambnet16", "pixel4_linear", "pixel4_scaled", "linear_float")
 
 
 def build(name, **arguments):
@@ -177,6 +178,89 @@ def test_the_card_of_the_data_is_checked():
         build("dpdd16").check(DatasetCard(name="mine", bit_depth=8))
     with pytest.raises(OptionError, match="linear raw data, mine holds sRGB"):
         build("pixel4_linear").check(DatasetCard(name="mine", bit_depth=16))
+
+
+def srgb(light):
+    """IEC 61966-2-1, written out."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("name", ["pixel4_linear", "pixel4_scaled", "linear_float"])
+def test_linear_light_is_encoded_before_and_decoded_after(name, sample):
+    """The restorer sees sRGB; a restorer that gives the encoded truth back has the truth's score."""
+    protocol = build(name)
+    prepared = protocol.prepare(sample)
+    assert np.allclose(prepared["lq"].numpy(), srgb(sample["lq"].double().numpy()), atol=1e-6)
+    assert torch.equal(prepared["gt"], sample["gt"]), "the truth is scored in its own light"
+    perfect = protocol.finish(protocol.fed(prepared["gt"]), prepared)
+    assert (perfect - sample["gt"]).abs().max() < 1e-6
+    assert torch.equal(protocol.do_nothing(sample, prepared), sample["center"].clamp(0, 1))
+    assert "encoded" in protocol.facts()["light"] and "linear" in protocol.facts()["light"]
+
+
+def test_srgb_data_is_fed_as_it_is(sample):
+    protocol = build("full_float")
+    assert protocol.prepare(sample) is sample and protocol.fed(sample["gt"]) is sample["gt"]
+
+
+def test_srgb_protocols_refuse_linear_light():
+    for name in ("full_float", "basicsr_uint8"):
+        with pytest.raises(OptionError, match="mine holds linear light.*linear_float"):
+            build(name).check(DatasetCard(name="mine", bit_depth=14, linear=True))
+
+
+class Card:
+    """A data set that is its card."""
+
+    def __init__(self, **facts):
+        self.card = DatasetCard(**facts)
+
+
+@pytest.mark.parametrize("facts, wanted", [
+    ({"name": "pixel4", "bit_depth": 14, "linear": True}, "pixel4_linear"),
+    ({"name": "mine", "bit_depth": 14, "linear": True}, "linear_float"),
+    ({"name": "mine", "bit_depth": 16, "facts": {"protocol": "ifan8"}}, "ifan8"),
+    ({"name": "mine", "bit_depth": 16, "facts": {"protocol": "of another version"}}, "dpdd16"),
+    ({"name": "dpdd", "bit_depth": 8}, "full_float"), ({"name": "dpdd", "bit_depth": 16}, "dpdd16")])
+def test_the_usual_protocol_is_the_manifests(facts, wanted):
+    assert usual_protocol(Card(**facts)) == wanted
+
+
+def test_dddnets_relative_rmse(sample):
+    protocol = build("dddnet8")
+    prepared = protocol.prepare(sample)
+    scores = protocol.score(protocol.finish(prepared["center"], prepared), prepared["gt"])
+    assert scores["relative_rmse"] == pytest.approx(100 * 10 ** (-scores["psnr"] / 20), abs=1e-6)
+    # Its paper's pairs of PSNR and relative RMSE.
+    for psnr_, percent in ((26.76, 4.59), (25.53, 5.29), (23.93, 6.36)):
+        assert 100 * 10 ** (-psnr_ / 20) == pytest.approx(percent, abs=0.006)
+    assert not protocol.higher_is_better("relative_rmse")
+
+
+def test_deeprft_rounds_its_output_to_8_bits(sample):
+    protocol = build("deeprft8")
+    prepared = protocol.prepare(sample)
+    output = sample["center"] * 1.1
+    rounded = np.round(np.clip(array(output), 0, 1) * 255)
+    truth = np.rint(array(sample["gt"]) * 65535).astype(np.uint16) >> 8
+    expected = 10 * math.log10(255 ** 2 / np.mean((rounded - truth) ** 2))
+    assert protocol.score(protocol.finish(output, prepared), prepared["gt"])["psnr"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_bambnet_is_scored_as_dpdd16(sample):
+    ours, theirs = build("bambnet16"), build("dpdd16")
+    for protocol in (ours, theirs):
+        protocol.check(DatasetCard(name="dpdd", bit_depth=16))
+    assert ours.score(sample["center"], sample["gt"]) == theirs.score(sample["center"], sample["gt"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_without_truth_keep_their_size(name, sample):
+    protocol = build(name)
+    del sample["gt"]
+    prepared = protocol.prepare(sample)
+    frame = protocol.finish(prepared["center"], prepared)
+    assert frame.shape == protocol.do_nothing(sample, prepared).shape
 
 
 def test_extra_metrics(sample):

@@ -291,6 +291,15 @@ def test_test_scores_the_run_of_a_recipe(call, recipe, tmp_path, monkeypatch):
     assert status == 0 and "2 of 2 images had been scored before" in out
 
 
+def test_test_takes_weights_named_as_basicsr_does(call, recipe, weights, tmp_path):
+    named = f"path.pretrain_network_g={tmp_path / 'nowhere.safetensors'}"
+    status, _, err = call("test", "-opt", recipe, "--set", named, "--out", tmp_path / "r")
+    assert status == 2 and "nowhere.safetensors" in err
+    status, out, _ = call("test", "-opt", recipe, "--set", f"path.pretrain_network_g={weights}",
+                          "--out", tmp_path / "r")
+    assert status == 0 and f"scoring {weights}" in out
+
+
 def test_test_other_protocol_metrics_and_weights(call, recipe, weights, tmp_path):
     status, out, err = call("test", "-opt", recipe, "--weights", weights, "--protocol", "ifan8", "--metrics",
                             "ssim_gaussian11", "--out", tmp_path / "scores", "--tile", 40, "--self-ensemble",

@@ -52,8 +52,8 @@ class TinyRestorer(Restorer):
     card = RestorerCard(title="Tiny", paper="none", year=2026, venue="none", official_licence="none",
                         receptive_margin=2)
 
-    def __init__(self, *, width: int = 4, dropout: float = 0.1, norm: bool = True, refine: bool = False, volume: bool = False,
-                 explode_after: int | None = None):
+    def __init__(self, *, width: int = 4, dropout: float = 0.1, norm: bool = True, refine: bool = False,
+                 volume: bool = False, explode_after: int | None = None):
         super().__init__()
         self.first = nn.Conv2d(6, width, 3, padding=1)
         self.norm = nn.BatchNorm2d(width) if norm else nn.Identity()
@@ -78,11 +78,18 @@ class TinyRestorer(Restorer):
             views = views + self.volume(views[:, :, None].expand(-1, -1, 4, -1, -1)).mean(2)
         hidden = self.dropout(torch.relu(self.norm(self.first(views))))
         image = self.last(hidden) + (views[:, :3] + views[:, 3:6]) / 2
+        self.half = image
         if self.refine is not None:
             image = image + self.refine(image)
         if self.explode_after is not None and self.training and self.calls > self.explode_after:
             image = image * float("nan")
         return image
+
+
+    def training_outputs(self, batch):
+        """`restored`, and `half`, in which the last part has no share."""
+        restored = self(batch["lq"], batch.get("center"))
+        return {"restored": restored, "half": self.half} if self.refine is not None else {"restored": restored}
 
 
 @DATASETS.register_module()
@@ -97,6 +104,9 @@ class TinyPairs(Dataset):
 
     def __len__(self):
         return self.length
+
+    def fingerprint(self):
+        return ["TinyPairs", self.length, self.size, self.seed]
 
     def __getitem__(self, index):
         epoch, index = (index.epoch, index.index) if isinstance(index, SampleIndex) else (0, index)
@@ -154,6 +164,40 @@ def _watch_files():
     tempfile.mkstemp, os.fsync, os.replace = mkstemp, fsync, replace
 
 
+def _tell_of_processes():
+    """Print how DDP is set up, and how often the loop itself makes the processes wait for each other."""
+    from k3dn_plugin.training import distributed, trainer
+    made, gather = distributed.DistributedDataParallel, distributed.dist.all_gather
+    step, count = trainer.Trainer._step, [0, 0]
+
+    def parallel(*arguments, **named):
+        print(f"find_unused_parameters={named['find_unused_parameters']}", flush=True)
+        return made(*arguments, **named)
+
+    def all_gather(*arguments, **named):
+        count[0] += 1
+        return gather(*arguments, **named)
+
+    def refuse(*arguments, **named):
+        raise AssertionError("another collective within a step")
+
+    def counted(self, batches):
+        names = ("all_reduce", "broadcast", "all_gather_object", "broadcast_object_list", "barrier")
+        kept = {name: getattr(distributed.dist, name) for name in names}
+        for name in names:
+            setattr(distributed.dist, name, refuse)
+        try:
+            step(self, batches)
+        finally:
+            for name, function in kept.items():
+                setattr(distributed.dist, name, function)
+        count[1] += 1
+        print(f"collectives of the loop: {count[0]} in {count[1]} iterations", flush=True)
+
+    distributed.DistributedDataParallel, distributed.dist.all_gather = parallel, all_gather
+    trainer.Trainer._step = counted
+
+
 def train_in_child(arguments, variables, output):
     """tools/train.py with `variables` in the environment; what it prints goes to the file `output`."""
     os.environ.update(variables)
@@ -161,6 +205,8 @@ def train_in_child(arguments, variables, output):
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     _watch_files()
+    if "TINY_TELL_DDP" in os.environ:
+        _tell_of_processes()
     # As in a program started by hand; a fork server of this process would outlive its being killed.
     multiprocessing.set_start_method("fork", force=True)
     tool = Path(__file__).parents[2] / "tools" / "train.py"

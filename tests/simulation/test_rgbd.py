@@ -238,6 +238,19 @@ class TestStoredDisparity:
             if family == "stepped":
                 PSF_FAMILIES.unregister("stepped")
 
+    @pytest.mark.parametrize("fast", [False, True])
+    def test_it_follows_the_lens_over_the_field(self, fast):
+        psf = PsfSettings(separation=1.0, field_tilt=0.8)
+        radius = torch.full((33, 121), 5.0)
+        stored = disparity_map(radius, psf, fast=fast)
+        for column in (10, 60, 110):
+            dot = torch.zeros(3, 33, 121)
+            dot[:, 16, column] = 1
+            left, right = render_pair([Surface(dot, torch.ones(1, 33, 121), radius)], psf, fast=fast)
+            columns = torch.arange(121)
+            rendered = float(((right[0].sum(0) - left[0].sum(0)) * columns).sum() / right[0].sum())
+            assert float(stored[16, column]) == pytest.approx(rendered, abs=0.03)
+
     def test_that_of_rdpds_kernels_is_their_own(self):
         image = np.zeros((41, 41, 3), np.uint8)
         image[20, 20] = 255

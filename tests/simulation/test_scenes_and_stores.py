@@ -203,6 +203,10 @@ class TestFormerNames:
             assert settings == SimulationSettings(size=(512, 512), separation=(0.2, 0.6))
         with pytest.raises(OptionError, match="expected NAME=VALUE with a name of .*radius_power"):
             simulate.settings_of(parser.parse_args(["--photos", "x", "--set", "radius=3"]))
+        for wrong, message in (("max_radius=many", "max_radius: .*number, found 'many'"), ("exposure=3", "exposure: "),
+                               ("exposure=[1", "as YAML writes it"), ("mode=fine", "mode: .*found 'fine'")):
+            with pytest.raises(OptionError, match=message):
+                simulate.settings_of(parser.parse_args(["--photos", "x", "--set", wrong]))
 
 
 def test_the_data_set_and_the_command_have_the_defaults_of_the_settings(photos):

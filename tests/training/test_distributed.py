@@ -67,7 +67,8 @@ def test_a_resumed_run_of_two_processes_has_the_same_bits(recipe, child, tmp_pat
 
     finish(start_two(child, recipe({"name": "unbroken"}, file="unbroken.yml")))
     path = recipe({"name": "broken"}, file="broken.yml")
-    stopped = start_two(child, path, TINY_SIGNAL="15:5")
+    # The first forward pass only looks for parameters without a gradient.
+    stopped = start_two(child, path, TINY_SIGNAL="15:6")
     outputs = finish(stopped, 143)
     assert "--resume auto --launcher pytorch" in outputs[0]
     assert last("broken")["iteration"] == 5
@@ -98,3 +99,19 @@ def test_a_global_batch_is_the_same_run_on_two_processes(recipe, child, trained,
     outputs = finish(start_two(child, odd), 2)
     assert "a global batch of 3 cannot be shared evenly by 2 devices" in outputs[0]
     assert not (tmp_path / "experiments" / "odd").exists()
+
+
+@pytest.mark.parametrize("losses, expected", [
+    ({"pixel": {"type": "L1Loss"}}, False), ({"pixel": {"type": "L1Loss", "predicted": "half"}}, True)])
+def test_unused_parameters_are_looked_for_only_where_there_are_some(losses, expected, recipe, child):
+    path = recipe(PLAIN, {"name": "unused", "datasets": {"val": None}, "network_g": {"refine": True},
+                          "train": {"total_iter": 2, "losses": {"_delete_": True, **losses}}})
+    outputs = finish(start_two(child, path, TINY_TELL_DDP=1))
+    assert f"find_unused_parameters={expected}" in outputs[0] and f"find_unused_parameters={expected}" in outputs[1]
+
+
+def test_one_collective_a_step(recipe, child):
+    path = recipe(PLAIN, {"name": "calls", "datasets": {"val": None}, "train": {"total_iter": 6, "accumulate": 2},
+                          "logger": {"save_checkpoint_freq": 6}})
+    outputs = finish(start_two(child, path, TINY_TELL_DDP=1))
+    assert "collectives of the loop: 6 in 6 iterations" in outputs[0]

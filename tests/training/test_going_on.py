@@ -242,7 +242,7 @@ def test_advice_about_changed_options(stages, recipe, child, trained):
     code, fresh = child("-opt", changed, *keys).wait()
     assert code == 0 and "finished" in fresh, fresh
     if stages:
-        assert "its 2 tensors that stage 'base' does not have (refine.weight, ...) start anew" in fresh
+        assert "its 2 tensors that stage 'base' does not have (refine.bias, ...) start anew" in fresh
 
 
 def test_advice_about_damaged_states(recipe, child, trained):

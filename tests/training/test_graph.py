@@ -8,7 +8,7 @@ import torch
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.losses.pixel import L1Loss
 from k3dn_plugin.training.distributed import ProcessGroup, launched
-from k3dn_plugin.training.graph import TrainingGraph, in_float32
+from k3dn_plugin.training.graph import TrainingGraph, in_float32, parameters_behind
 from k3dn_plugin.training.optim import Precision
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ class MeanReblur(torch.nn.Module):
         self.gain = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, sharp, guidance):
-        assert set(guidance.prediction) == {"restored"} and guidance.restorer is not None
+        assert "restored" in guidance.prediction and guidance.restorer is not None
         return {"center": sharp * self.gain}
 
 
@@ -38,6 +38,13 @@ def test_losses_come_one_by_one(batch):
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in graph.trained_parameters())
     assert len(graph.trained_parameters()) == 7
+
+
+def test_parameters_behind_a_loss(batch):
+    restorer = tiny_training_parts.TinyRestorer(refine=True)
+    graph = TrainingGraph(restorer, losses={"pixel": L1Loss(predicted="half")})
+    reached = parameters_behind(sum(graph(batch).values()))
+    assert {name for name, p in restorer.named_parameters() if p not in reached} == {"refine.weight", "refine.bias"}
 
 
 def test_patterns_freeze_the_rest(batch):

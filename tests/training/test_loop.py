@@ -98,6 +98,40 @@ def test_float16_on_the_cpu_is_refused(trained):
         trained({"train": {"amp": "float16"}})
 
 
+@pytest.mark.parametrize("amp", [None, "bfloat16"])
+def test_a_step_reads_no_number_before_its_end(amp, trained, monkeypatch):
+    """On a GPU each such reading would make the host wait for all that is queued."""
+    from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+    from k3dn_plugin.training.distributed import ProcessGroup
+    from k3dn_plugin.training.trainer import Trainer
+    seen, step, share, fetch = [], Trainer._step, ProcessGroup.share, Trainer._fetch
+
+    class Readings(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
+                seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    def watched(self, batches):
+        with Readings():
+            step(self, batches)
+
+    def counted(self, losses, number):
+        seen.append("share")
+        return share(self, losses, number)
+
+    def fetched(self, batches):
+        with _disable_current_modes():  # the loader's own numbers are on the host
+            return fetch(self, batches)
+    monkeypatch.setattr(Trainer, "_fetch", fetched)
+    monkeypatch.setattr(Trainer, "_step", watched)
+    monkeypatch.setattr(ProcessGroup, "share", counted)
+    trained(PLAIN, {"datasets": {"val": None}, "train": {
+        "ema_decay": 0.0, "grad_clip": 1.0, "amp": amp, "accumulate": 2, "optim_g": {"type": "AdamW"}}})
+    assert seen == ["share"] * 8
+
+
 def test_compile_wraps_the_whole_graph(trained, monkeypatch):
     compiled = []
     monkeypatch.setattr(TrainingGraph, "compile", lambda self: compiled.append(self))

@@ -9,7 +9,7 @@ import torch
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import SCHEDULES
 from k3dn_plugin.training.optim import build_optimizer, check_optimizer, moving_average
-from k3dn_plugin.training.schedules import build_schedule, check_schedule
+from k3dn_plugin.training.schedules import build_schedule, check_schedule, learning_rate
 
 
 def weights():
@@ -149,3 +149,41 @@ def test_moving_average_of_weights_and_buffers():
     assert ema.module.table.tolist() == [7, 9] and ema.module.num_batches_tracked.item() == 4
     assert not any(p.requires_grad for p in ema.parameters())
     assert moving_average(model, 0) is None
+
+
+@pytest.mark.parametrize("spec, message", [
+    ({"type": "CosineAnnealing", "T_max": 0}, "T_max: expected at least one"), ({"type": ["a"]}, "no schedule is called"),
+    ({"type": "CosineAnnealingRestart", "periods": []}, "periods: expected one or more"),
+    ({"type": "CosineAnnealingRestart", "periods": [0]}, "periods: expected one or more"), ({"type": {}}, "no schedule")])
+def test_impossible_schedules_are_one_error(spec, message):
+    with pytest.raises(OptionError, match=message):
+        check_schedule(spec, 10)
+
+
+def test_the_rate_of_a_recipe_without_one_is_the_optimizers_own():
+    from types import SimpleNamespace
+    stage = SimpleNamespace(optim_g={"type": "Adam"}, scheduler={"type": "Constant"}, total_iter=5, warmup_iter=0)
+    assert learning_rate(stage)(3) == build_optimizer({"type": "Adam"}, weights()).param_groups[0]["lr"] == 1e-3
+    with pytest.raises(OptionError, match="no optimizer of torch.optim is called"):
+        check_optimizer({"type": {"a": "Adam"}})
+
+
+def test_adam_is_fused_unless_the_recipe_says_otherwise():
+    for name in ("Adam", "AdamW"):
+        assert build_optimizer({"type": name, "lr": 0.1}, weights()).param_groups[0]["fused"] is True
+        for own in ({"fused": False}, {"foreach": True}):
+            groups = build_optimizer({"type": name, "lr": 0.1, **own}, weights()).param_groups
+            assert groups[0]["fused"] in (False, None)
+    assert not build_optimizer({"type": "SGD", "lr": 0.1}, weights()).param_groups[0].get("fused")
+
+
+def test_an_optimizer_s_older_state_goes_on_as_it_was():
+    """A state that was written before fused kernels were the default."""
+    old = build_optimizer({"type": "Adam", "lr": 0.1, "foreach": False}, parameters := weights())
+    parameters[0].grad = torch.ones(2, 2)
+    old.step()
+    new = build_optimizer({"type": "Adam", "lr": 0.1}, weights())
+    state = old.state_dict()
+    state["param_groups"][0]["fused"] = None
+    new.load_state_dict(state)
+    assert new.param_groups[0]["fused"] is None

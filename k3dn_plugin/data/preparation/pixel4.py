@@ -40,7 +40,7 @@ class Pixel4(Preparer):
         "black_level": {"left": BLACK, "right": 0, "sharp": 0},
         "full_scale": {"left": RANGE, "right": RANGE, "sharp": 65535},
         "crop": "the central two thirds: rows 252-1259, columns 336-1679 of 1512 x 2016", "disparity_axis": "x",
-        "orientation": "landscape, as published", "aligned_with": "left", "border_ring": 1,
+        "orientation": "landscape, as published", "aligned_with": "left", "border_ring": 1, "protocol": "pixel4_linear",
         "usual_shift": "positive",  # all scenes are focused on one side
         "vignetting": "right view times box101(white left) / box101(white right), black level subtracted",
         "defocus_unit": "arbitrary scale and offset"}

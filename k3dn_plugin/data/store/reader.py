@@ -216,6 +216,9 @@ class _Environment:
         try:
             self._handle = lmdb.open(str(self.path), readonly=True, lock=False, create=False)
         except lmdb.Error as error:
+            if "Permission denied" in str(error):
+                raise DataError(f"{self.path}/data.mdb: cannot be read (permission denied). Change its permissions, or "
+                                "give a store that you may read") from None
             raise DataError(f"{self.path}: not readable as an LMDB database ({error}). If it was copied, "
                             f"the copy may be incomplete; otherwise {ways_on(self.path)}") from None
         self._process = os.getpid()

@@ -2,6 +2,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from k3dn_plugin.errors import SizeError
@@ -22,6 +23,7 @@ class Metric(ABC):
     unit: ClassVar[str] = ""
 
     def __call__(self, restored: torch.Tensor, gt: torch.Tensor) -> float:
+        """Return the score of one image, or the mean of a batch's."""
         restored, gt = image_batches(restored, gt)
         scores = [self.score(one, truth) for one, truth in zip(restored, gt)]
         return float(sum(scores) / len(scores))
@@ -31,7 +33,7 @@ class Metric(ABC):
         """The score of one image: two float64 tensors (C, H, W)."""
 
 
-def image_batches(restored, gt):
+def image_batches(restored: torch.Tensor, gt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both images as float64 (B, C, H, W), checked.
 
     Raises:
@@ -47,6 +49,6 @@ def image_batches(restored, gt):
     return restored.detach().double().reshape(shape), gt.detach().double().reshape(shape)
 
 
-def channels_last(image):
+def channels_last(image: torch.Tensor) -> np.ndarray:
     """A tensor (C, H, W) as a NumPy array (H, W, C)."""
     return image.permute(1, 2, 0).cpu().numpy()

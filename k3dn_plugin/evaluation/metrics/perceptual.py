@@ -9,8 +9,10 @@ import warnings
 from abc import abstractmethod
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import torch
+from torch import nn
 
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.evaluation.metrics.base import Metric
@@ -30,10 +32,11 @@ class PerceptualDistance(Metric):
     higher_is_better = False
     package = pip_name = backbone = ""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._network = None
 
-    def score(self, restored, gt):
+    def score(self, restored: torch.Tensor, gt: torch.Tensor) -> float:
+        """Return the distance of one image."""
         if self._network is None:
             self._network = self.load(self._module()).eval()
         network = self._network.to(gt.device)
@@ -41,14 +44,14 @@ class PerceptualDistance(Metric):
             return float(self.distance(network, gt.float()[None], restored.float()[None]))
 
     @abstractmethod
-    def load(self, module):
+    def load(self, module: ModuleType) -> nn.Module:
         """The network of the imported package."""
 
     @abstractmethod
-    def distance(self, network, gt, restored):
+    def distance(self, network: nn.Module, gt: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
         """The distance of two images (1, 3, H, W) in [0, 1]."""
 
-    def _module(self):
+    def _module(self) -> ModuleType:
         found = Path(torch.hub.get_dir()) / "checkpoints" / self.backbone
         define_missing_operators()
         try:
@@ -74,12 +77,14 @@ class LPIPS(PerceptualDistance):
     package = pip_name = "lpips"
     net = ""
 
-    def load(self, module):
+    def load(self, module: ModuleType) -> nn.Module:
+        """Return the package's network."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torchvision, about how the package asks for its backbone
             return module.LPIPS(net=self.net, version="0.1", verbose=False)
 
-    def distance(self, network, gt, restored):
+    def distance(self, network: nn.Module, gt: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
+        """Return the distance of two images (1, 3, H, W)."""
         return network(gt, restored, normalize=True)
 
 
@@ -103,7 +108,8 @@ class DISTS(PerceptualDistance):
 
     package, pip_name, backbone = "DISTS_pytorch", "DISTS-pytorch", "vgg16-397923af.pth"
 
-    def load(self, module):
+    def load(self, module: ModuleType) -> nn.Module:
+        """Return the package's network."""
         own = Path(sys.prefix) / "weights.pt"
         beside = Path(module.__file__).parent / "weights.pt"
         with warnings.catch_warnings():
@@ -121,5 +127,6 @@ class DISTS(PerceptualDistance):
         network.alpha.data, network.beta.data = weights["alpha"], weights["beta"]
         return network
 
-    def distance(self, network, gt, restored):
+    def distance(self, network: nn.Module, gt: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
+        """Return the distance of two images (1, 3, H, W)."""
         return network(gt, restored)

@@ -3,6 +3,10 @@
 The variants differ in the third decimal on defocused photographs, so each has its own name and no score
 is called plain "SSIM".
 """
+from typing import ClassVar
+
+import torch
+
 from k3dn_plugin.errors import SizeError
 from k3dn_plugin.evaluation.metrics.base import Metric, channels_last
 from k3dn_plugin.registry import METRICS
@@ -19,12 +23,13 @@ class StructuralSimilarity(Metric):
     """
 
     window = 0
-    settings = {}
+    settings: ClassVar[dict] = {}
 
     def __init__(self, *, data_range: float = 1.0):
         self.data_range = data_range
 
-    def score(self, restored, gt):
+    def score(self, restored: torch.Tensor, gt: torch.Tensor) -> float:
+        """Return the SSIM of one image."""
         # Imported here: it takes longer than the whole package, and only scoring needs it.
         from skimage.metrics import structural_similarity
         if min(gt.shape[-2:]) < self.window:

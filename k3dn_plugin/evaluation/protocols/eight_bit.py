@@ -1,6 +1,7 @@
 """Protocols that read or score 8-bit copies of the frames: BasicSR's, IFAN's, DRBNet's, INIKNet's, DDDNet's."""
 import math
 
+import torch
 from torch.nn import functional as F
 
 from k3dn_plugin.evaluation.protocols.base import VIEW_KEYS, EvaluationProtocol, map_images
@@ -9,12 +10,12 @@ from k3dn_plugin.registry import PROTOCOLS
 IMAGE_KEYS = (*VIEW_KEYS, "gt")
 
 
-def high_byte(image):
+def high_byte(image: torch.Tensor) -> torch.Tensor:
     """An image in [0, 1] as OpenCV's 8-bit reading of its 16-bit file: the low byte dropped, /255."""
     return (image.double() * 65535).round().div(256, rounding_mode="floor").clamp(0, 255).div(255).float()
 
 
-def rounded_to_bytes(image):
+def rounded_to_bytes(image: torch.Tensor) -> torch.Tensor:
     """An image clamped to [0, 1] and rounded to 8 bits, in [0, 1]."""
     return (image.float().clamp(0, 1) * 255).round() / 255
 
@@ -28,10 +29,12 @@ class BasicSRUint8(EvaluationProtocol):
     output = "clamped to [0, 1], rounded to 8 bits; the truth too"
     metrics = {"psnr": {"identical": math.inf}, "ssim_gaussian11": {}, "mae": {}}
 
-    def prepare(self, sample):
+    def prepare(self, sample: dict) -> dict:
+        """The sample with frames as the authors read them."""
         return map_images(sample, rounded_to_bytes, ("gt",))
 
-    def finish(self, restored, sample):
+    def finish(self, restored: torch.Tensor, sample: dict) -> torch.Tensor:
+        """The output rounded to 8 bits."""
         return rounded_to_bytes(super().finish(restored, sample))
 
 
@@ -40,7 +43,8 @@ class _EightBitCropped(EvaluationProtocol):
 
     multiple = 1
 
-    def prepare(self, sample):
+    def prepare(self, sample: dict) -> dict:
+        """The sample with frames as the authors read them."""
         return map_images(sample, lambda image: cropped(high_byte(image), self.multiple), IMAGE_KEYS)
 
 
@@ -88,17 +92,60 @@ class DDDNetHalf(EvaluationProtocol):
     source = "DDDNet (Pan et al., CVPR 2021), its half-resolution figure"
     reading = "high byte of 16-bit frames (no rounding), divided by 255; the truth too"
     size = "views and truth reduced to half by the mean of 2 x 2 pixels (assumed), odd edges cropped"
+    metrics = {"psnr": {}, "ssim_uniform7": {}, "mae": {}, "relative_rmse": {}}
 
-    def prepare(self, sample):
+    def prepare(self, sample: dict) -> dict:
+        """The sample with frames as the authors read them."""
         return map_images(sample, lambda image: halved(high_byte(image)), IMAGE_KEYS)
 
 
-def cropped(image, multiple):
+@PROTOCOLS.register_module(name="dddnet8")
+class DDDNet8(EvaluationProtocol):
+    """DDDNet's figure at full resolution: 8-bit frames, clamped floats, and the relative RMSE of its tables.
+
+    Its script runs the networks in training mode, so that batch norm uses each image's own statistics; which SSIM the
+    figure has is not known.
+    """
+
+    name = "dddnet8"
+    source = "DDDNet (Pan et al., CVPR 2021), its public script for full resolution"
+    reading = "high byte of 16-bit frames (no rounding), divided by 255; the truth too"
+    metrics = {"psnr": {}, "ssim_uniform7": {}, "mae": {}, "relative_rmse": {}}
+
+    def prepare(self, sample: dict) -> dict:
+        """The sample with frames of 8 bits."""
+        return map_images(sample, high_byte, IMAGE_KEYS)
+
+
+@PROTOCOLS.register_module(name="deeprft8")
+class DeepRFT8(EvaluationProtocol):
+    """DeepRFT's (AAAI 2023): 8-bit frames, the output rounded to 8 bits.
+
+    The authors publish no evaluation on DPDD; this is theirs of motion blur. Their PSNR is scikit-image's at 255, which
+    is that of rounded values over 255.
+    """
+
+    name = "deeprft8"
+    source = "DeepRFT (Mao et al., AAAI 2023), its evaluation of motion blur; none is published for DPDD"
+    reading = "high byte of 16-bit frames (no rounding), divided by 255; the truth too"
+    output = "clamped to [0, 1], rounded to 8 bits"
+    metrics = {"psnr": {}, "ssim_gaussian11": {}, "mae": {}}
+
+    def prepare(self, sample: dict) -> dict:
+        """The sample with frames of 8 bits."""
+        return map_images(sample, high_byte, IMAGE_KEYS)
+
+    def finish(self, restored: torch.Tensor, sample: dict) -> torch.Tensor:
+        """The output rounded to 8 bits."""
+        return rounded_to_bytes(super().finish(restored, sample))
+
+
+def cropped(image: torch.Tensor, multiple: int) -> torch.Tensor:
     """(C, H, W) without the bottom rows and right columns beyond a multiple."""
     rows, columns = (n // multiple * multiple for n in image.shape[-2:])
     return image[..., :rows, :columns]
 
 
-def halved(image):
+def halved(image: torch.Tensor) -> torch.Tensor:
     """(C, H, W) at half size: the mean of each 2 x 2 pixels."""
     return F.avg_pool2d(image[None], 2)[0]
