@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from k3dn_plugin.commands._restorer_page import restorer_names
+from k3dn_plugin.evaluation.cost import count_macs
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.training.stages import plan_stages
@@ -61,6 +62,28 @@ def test_every_restorer_is_trained_on_identical_data():
                 options["datasets"]["train"].pop(key)
             sections[name] = {"datasets": options["datasets"], "val": options["val"]}
     assert len({json.dumps(section, sort_keys=True) for section in sections.values()}) == 1
+
+
+REAL = [name for name in RECIPES if "_real" in name]
+
+
+def test_recipes_for_real_photographs_differ_in_the_network_alone():
+    """The same data, length, batch and optimizer for K3DN, its ablations and its rivals."""
+    assert {"k3dn_s_real.yml", "restormer_s_real.yml", "nafnet_s_real.yml", "drbnet_s_real.yml"} < set(REAL)
+    sections = set()
+    for name in REAL:
+        options = load_options(FOLDER / name).as_dict()
+        training = {key: options["train"][key] for key in ("total_iter", "optim_g", "scheduler", "global_batch",
+                                                           "ema_decay", "grad_clip", "warmup_iter")}
+        sections.add(json.dumps([options["datasets"], options["val"], training], sort_keys=True))
+    assert len(sections) == 1
+
+
+def test_rivals_on_real_photographs_cost_what_k3dn_s_costs():
+    macs = {name: count_macs(ARCHS.build(load_options(FOLDER / name).network_g), (288, 384))
+            for name in REAL if not name.startswith("k3dn_s_real_no")}
+    for name, found in macs.items():
+        assert found == pytest.approx(macs["k3dn_s_real.yml"], rel=0.06), name
 
 
 def test_every_restorer_has_a_recipe():

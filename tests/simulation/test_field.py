@@ -175,7 +175,7 @@ class TestMeasuredBank:
             np.save(exchanged / name, np.load(tmp_path / other))
         assert centroid_gap(5.0, measured(str(exchanged))) > 0
 
-    def test_what_is_no_bank_is_told(self, tmp_path, bank):
+    def test_what_is_no_bank_is_refused(self, tmp_path, bank):
         with pytest.raises(OptionError, match="needs the folder"):
             kernel_pair(3.0, PsfSettings(family="measured"))
         with pytest.raises(DataError, match="there is no .*blur_kernels_left.npy"):

@@ -61,7 +61,7 @@ def test_the_combined_kernel_is_the_mean_of_the_views():
     np.testing.assert_allclose((kernels.left + kernels.right) / 2, kernels.center, atol=1e-16)
 
 
-def test_wrong_input_is_told():
+def test_wrong_input_is_refused():
     image = np.zeros((8, 9, 3), np.uint8)
     with pytest.raises(SizeError, match="they must agree"):
         render_rdpd(image, np.ones((9, 8)), CAMERAS[0], PSF_BANK[0])

@@ -124,14 +124,14 @@ class TestFolders:
         with pytest.raises(DataError, match="1 depth files have no picture in .*e.g. room_0"):
             RgbdFolder(folder)
 
-    def test_exchanged_folders_are_told(self, folder):
+    def test_exchanged_folders_are_refused(self, folder):
         exchanged = RgbdFolder(folder / "depth", folder / "rgb")
         with pytest.raises(DataError, match="exchanged"):
             exchanged[0]
         with pytest.raises(DataError, match="expected depth, .*found 3 channels of uint8.*exchanged"):
             read_depth(folder / "rgb" / "room_0.png")
 
-    def test_other_sizes_and_empty_maps_are_told(self, folder):
+    def test_other_sizes_and_empty_maps_are_refused(self, folder):
         cv2.imwrite(str(folder / "depth" / "room_0.png"), np.full((50, 60), 1000, np.uint16))
         cv2.imwrite(str(folder / "depth" / "room_1.png"), np.zeros(SIZE, np.uint16))
         pictures = RgbdFolder(folder)
@@ -196,7 +196,7 @@ class TestScenes:
             difference = whole[view][top:top + 32, left:left + 40].astype(float) - frame
             assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.01
 
-    def test_contradictions_are_told(self, folder, tmp_path):
+    def test_contradictions_are_refused(self, folder, tmp_path):
         with pytest.raises(OptionError, match="need depth in metres"):
             check_rgbd(SETTINGS, RgbdSettings(kind="disparity", focus=2.0))
         with pytest.raises(OptionError, match="kind of depth map"):

@@ -104,7 +104,7 @@ def test_an_interrupted_build_goes_on(photos, tmp_path, monkeypatch):
     assert made == [0, 1, 2, 2, 3] and store.hash == whole.hash
 
 
-def test_bad_settings_and_folders_are_told(photos, tmp_path):
+def test_bad_settings_and_folders_are_refused(photos, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         build_simulated(tmp_path / "x.lmdb", tmp_path / "none", count=1, settings=SETTINGS)
     (tmp_path / "empty").mkdir()
@@ -150,7 +150,7 @@ def test_the_documentations_picture_is_drawn(tmp_path):
     assert cv2.imread(str(path)).std() > 10 and path.stat().st_size < 400_000
 
 
-def test_settings_out_of_range_are_told():
+def test_settings_out_of_range_are_refused():
     for change, message in (({"separation": (0.9, 0.2)}, "separation: expected a range"), ({"shot": -1.0}, "negative"),
                             ({"flat_share": 2.0}, "flat_share: expected a share"), ({"mode": "raytraced"}, "a mode of"),
                             ({"families": ("measured",)}, "needs the folder"), ({"frame": (10, 10)}, "must hold")):

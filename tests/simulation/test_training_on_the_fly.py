@@ -62,7 +62,7 @@ def test_a_run_trains_and_resumes_to_the_same_bits(recipe):
     assert resumed.samples_seen == 8 and all(torch.equal(again[key], whole[key]) for key in whole)
 
 
-def test_wrong_arguments_are_told_before_anything_is_simulated(recipe):
+def test_wrong_arguments_are_refused_before_anything_is_simulated(recipe):
     with pytest.raises(OptionError, match="max_radios.*Did you mean 'max_radius'"):
         load_options(recipe, ["datasets.train.max_radios=3"])
     with pytest.raises(OptionError, match="families"):
