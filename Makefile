@@ -14,12 +14,18 @@ TORCH_INDEX ?=
 
 PIP   = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 STAMP = $(VENV)/.ready
+DEV   = $(VENV)/.dev-ready
+# make test COVERAGE=1 also prints which share of the package's lines the tests run; the suite takes longer then.
+COVERAGE ?=
+COVERED   = $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
-.PHONY: help setup demo test doctor clean
+.PHONY: help setup demo test lint docs doctor clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
 	@echo "make setup   the virtual environment alone ($(VENV), from $(PYTHON))"
+	@echo "make lint    check style (ruff) and types (basedpyright)"
+	@echo "make docs    build the documentation site into site/, strictly"
 	@echo "make doctor  what is installed, missing or broken"
 	@echo "make clean   remove the virtual environment and the demo's data and results"
 
@@ -38,9 +44,20 @@ $(STAMP): setup.cfg pyproject.toml requirements/build.txt requirements/pinned.tx
 demo: setup
 	$(VENV)/bin/python tools/demo.py
 
-test: setup
+test: $(if $(COVERAGE),$(DEV),setup)
 	# One thread a process: the processes are the parallelism.
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto $(COVERED)
+
+$(DEV): $(STAMP) requirements/dev.txt requirements/docs.txt
+	$(PIP) -r requirements/dev.txt -c requirements/constraints.txt
+	@touch $(DEV)
+
+lint: $(DEV)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+
+docs: $(DEV)
+	$(VENV)/bin/python -m mkdocs build --strict
 
 doctor: setup
 	$(VENV)/bin/python tools/doctor.py
