@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from k3dn_plugin.commands import main  # noqa: E402  (the path comes first)
+from k3dn_plugin.commands import main
 
 if __name__ == "__main__":
     raise SystemExit(main(["photographs", *sys.argv[1:]], program=sys.argv[0]))

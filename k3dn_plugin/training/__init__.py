@@ -1,7 +1,8 @@
 """Training: `train(options)` runs a recipe; see `run.py`, and `trainer.py` for the loop itself."""
+from typing import Any
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     # Lazy, so that `import k3dn_plugin.training` does not load torch's training machinery.
     if name in ("train", "TrainingResult"):
         from k3dn_plugin.training import run  # lazy: heavy

@@ -5,6 +5,7 @@ that keep `running_mean` (DMENet's `OffsetNorm`).
 """
 import fnmatch
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -89,13 +90,13 @@ class _AllReduce(torch.autograd.Function):
     """Sum over processes; the gradient is summed, too, as each process's loss depends on all."""
 
     @staticmethod
-    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
         return tensor
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.clone()
         dist.all_reduce(gradient)
         return gradient

@@ -3,7 +3,7 @@ import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,8 @@ class TrainingResult:
     history: list
 
 
-def train(options, *, resume=None, device="auto", launcher="none", overwrite=False, quiet=False):
+def train(options: Options, *, resume: str | None = None, device: str = "auto", launcher: str = "none",
+          overwrite: bool = False, quiet: bool = False) -> TrainingResult:
     """Train the recipe `options` (see `k3dn_plugin.options.load_options`).
 
     Torch's settings, the random generators, signal handlers and logging are as before when it returns.
@@ -142,7 +143,7 @@ def _prepare(experiment: Experiment, options: Options, resume: str | None, overw
     return None
 
 
-def _log_file(experiment):
+def _log_file(experiment: Experiment) -> contextlib.AbstractContextManager:
     try:
         return logging_to(logging.FileHandler(experiment.log, encoding="utf-8"))
     except OSError as error:
@@ -150,7 +151,7 @@ def _log_file(experiment):
 
 
 @contextlib.contextmanager
-def _settings(options, device):
+def _settings(options: Options, device: torch.device) -> Iterator[None]:
     """Torch's global settings for training, and those of before afterwards, random generators included."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn.benchmark
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -174,7 +175,7 @@ def _settings(options, device):
             torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
-def _announce(trainer, path):
+def _announce(trainer: Trainer, path: Path | None) -> None:
     options, group = trainer.options, trainer.group
     logger.info("%s: options %s of %s; %s, %d process%s, torch %s; results go to %s", options.name,
                 options.hash(), options.source() or "a mapping", group.device, group.size,
@@ -185,7 +186,7 @@ def _announce(trainer, path):
         logger.info("resuming from %s", path)
 
 
-def _result(trainer):
+def _result(trainer: Trainer) -> TrainingResult:
     experiment = trainer.experiment
     weights = [p if p.exists() else None for p in (experiment.best_weights, experiment.last_weights)]
     return TrainingResult(
@@ -200,7 +201,7 @@ def _program(name: str) -> str:
     return f"k3dn {name}" if Path(sys.argv[0]).stem == "k3dn" else f"python tools/{name}.py"
 
 
-def _log_summary(result, options, launcher):
+def _log_summary(result: TrainingResult, options: Options, launcher: str) -> None:
     """Log what was reached, and the next step."""
     # What `--set` changed is in the stored options, so those are the ones to go on with.
     plain = options.source() is not None and not options.differences()

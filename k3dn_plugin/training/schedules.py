@@ -14,23 +14,28 @@ raises the rate in a straight line before that iteration.
 """
 import inspect
 import math
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
+import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import SCHEDULES, conform, near
 from k3dn_plugin.training.optim import check_optimizer
 
+Curve = Callable[[float, int], float]  # (the full rate, iterations done) -> the rate
+
 
 @SCHEDULES.register_module("Constant")
-def constant():
+def constant() -> Curve:
     """Keep the rate."""
     return lambda lr, t: lr
 
 
 @SCHEDULES.register_module(["CosineAnnealing", "CosineAnnealingLR", "TrueCosineAnnealingLR"])
-def cosine(*, T_max: int, eta_min: float = 0.0):
+def cosine(*, T_max: int, eta_min: float = 0.0) -> Curve:
     """eta_min + (lr - eta_min) (1 + cos(pi t / T_max)) / 2, and eta_min after T_max."""
     if T_max < 1:
         raise OptionError(f"T_max: expected at least one iteration, found {T_max}")
@@ -39,12 +44,12 @@ def cosine(*, T_max: int, eta_min: float = 0.0):
 
 @SCHEDULES.register_module(["MultiStep", "MultiStepLR", "MultiStepRestartLR"])
 def multi_step(*, milestones: list[int], gamma: float = 0.1, restarts: list[int] = (0,),
-               restart_weights: list[float] = (1.0,)):
+               restart_weights: list[float] = (1.0,)) -> Curve:
     """Multiply by `gamma` at each milestone; at `restarts[i]` start again from lr * restart_weights[i]."""
     _same_length("restarts", restarts, "restart_weights", restart_weights)
     starts = sorted(zip(restarts, restart_weights))
 
-    def rate(lr, t):
+    def rate(lr: float, t: int) -> float:
         start, weight = max((s for s in starts if s[0] <= t), default=(-1, 1.0))
         return lr * weight * gamma ** sum(start < m <= t for m in milestones)
     return rate
@@ -52,7 +57,7 @@ def multi_step(*, milestones: list[int], gamma: float = 0.1, restarts: list[int]
 
 @SCHEDULES.register_module(["CosineAnnealingRestart", "CosineAnnealingRestartLR", "CosineAnnealingRestartCyclicLR"])
 def cosine_restart(*, periods: list[int], restart_weights: list[float] | None = None,
-                   eta_min: float = 0.0, eta_mins: list[float] | None = None):
+                   eta_min: float = 0.0, eta_mins: list[float] | None = None) -> Curve:
     """Cosines one after the other: period i falls from lr * restart_weights[i] to eta_mins[i]."""
     if not periods or min(periods) < 1:
         raise OptionError(f"periods: expected one or more, each of at least one iteration; found {periods}")
@@ -62,14 +67,14 @@ def cosine_restart(*, periods: list[int], restart_weights: list[float] | None = 
     _same_length("periods", periods, "eta_mins", floors)
     ends = list(accumulate(periods))
 
-    def rate(lr, t):
+    def rate(lr: float, t: int) -> float:
         i = next((i for i, end in enumerate(ends) if t <= end), len(ends) - 1)
         done = min((t - ends[i]) / periods[i] + 1, 1)
         return floors[i] + weights[i] * (_cosine(lr, floors[i], done) - floors[i])
     return rate
 
 
-def check_schedule(spec, total_iter, where="train.scheduler"):
+def check_schedule(spec: Mapping[str, Any], total_iter: int, where: str = "train.scheduler") -> Curve:
     """The function (lr, iterations done) -> rate that `spec` describes.
 
     Raises:
@@ -99,7 +104,8 @@ def check_schedule(spec, total_iter, where="train.scheduler"):
         raise OptionError(f"{where}: {error}") from None
 
 
-def build_schedule(spec, optimizer, *, total_iter, warmup_iter=0, where="train.scheduler"):
+def build_schedule(spec: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, total_iter: int, warmup_iter: int = 0,
+                   where: str = "train.scheduler") -> LambdaLR:
     """A `LambdaLR` that is stepped once after every iteration."""
     lr = float(optimizer.param_groups[0]["lr"])
     if lr <= 0:
@@ -108,7 +114,7 @@ def build_schedule(spec, optimizer, *, total_iter, warmup_iter=0, where="train.s
     return LambdaLR(optimizer, lambda t: rate(lr, t) / lr)
 
 
-def learning_rate(stage):
+def learning_rate(stage: Any) -> Curve:
     """The rate of a `Stage` as a function of the iterations done in it."""
     rate = _warmed_up(check_schedule(stage.scheduler, stage.total_iter), stage.warmup_iter)
     optimizer, given = check_optimizer(stage.optim_g)
@@ -116,15 +122,15 @@ def learning_rate(stage):
     return lambda t: rate(float(lr), t)
 
 
-def _warmed_up(rate, warmup_iter):
+def _warmed_up(rate: Callable[[float, int], float], warmup_iter: int) -> Curve:
     # As in BasicSR: iteration t + 1 of the warm-up has (t + 1) / warmup_iter of the full rate.
     return lambda lr, t: lr * (t + 1) / warmup_iter if t + 1 < warmup_iter else rate(lr, t)
 
 
-def _cosine(high, low, done):
+def _cosine(high: float, low: float, done: float) -> float:
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
 
 
-def _same_length(first, one, second, other):
+def _same_length(first: str, one: Sequence[Any], second: str, other: Sequence[Any]) -> None:
     if len(one) != len(other):
         raise OptionError(f"{first} has {len(one)} entries, {second} has {len(other)}; they go in pairs")

@@ -8,10 +8,12 @@ A recipe may state its global batch (`train.global_batch`), and progressive ones
 each part of a stage (`train.phases`, as Restormer does). Each device then takes what it can hold at a
 time, `batch_size_per_gpu` samples at most, as often as needed; so one GPU can follow a recipe of eight.
 """
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from tabulate import tabulate
 from torch import nn
 
@@ -50,11 +52,12 @@ class Stage:
     trainable: list | None = field(default=None)
 
     @property
-    def total_iter(self):
+    def total_iter(self) -> int:
+        """How many iterations the stage has."""
         return self.end - self.start
 
 
-def plan_stages(options):
+def plan_stages(options: Options) -> list[Stage]:
     """The stages of a recipe in order, their optimizers and schedules checked.
 
     Raises:
@@ -89,7 +92,7 @@ def plan_stages(options):
     return stages
 
 
-def _check_batches(stage, where):
+def _check_batches(stage: Stage, where: str) -> None:
     """A batch is stated in one way; phases are as long as their stage."""
     if stage.accumulate > 1 and (stage.global_batch is not None or stage.phases):
         raise OptionError(f"{where}.accumulate is {stage.accumulate}, but {where} also has "
@@ -97,7 +100,7 @@ def _check_batches(stage, where):
     share_stage(stage, 1)
 
 
-def _overrides(own, common):
+def _overrides(own: BaseModel, common: BaseModel) -> dict[str, Any]:
     """The fields of `Stage` that a stage's block changes."""
     given = {key: getattr(own, key) for key in own.model_fields_set
              if key in common and key not in ("network_g", "optim_g", "scheduler", "datasets_train")
@@ -139,7 +142,7 @@ def start_from(options: Options, restorer: nn.Module, network_g: dict) -> list[s
     return load_pretrained(path, restorer, strict=options.path.strict_load_g, network_g=network_g)
 
 
-def carried_weights(state):
+def carried_weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """State-dict entries that a finished stage hands on, from its training state.
 
     The moving average where there is one: it is what was validated, and what a frozen base should be.
@@ -150,7 +153,7 @@ def carried_weights(state):
     return weights
 
 
-def load_carried(graph, weights, stage, source):
+def load_carried(graph: nn.Module, weights: Mapping[str, torch.Tensor], stage: Stage, source: str) -> None:
     """Start `stage` from the weights of the stage before.
 
     Raises:
@@ -180,7 +183,7 @@ def load_carried(graph, weights, stage, source):
         part.load_state_dict(state, strict=False)
 
 
-def share_stage(stage, devices: int) -> list[Phase]:
+def share_stage(stage: Stage, devices: int) -> list[Phase]:
     """The phases of a `Stage` on that many devices; a stage without phases is one.
 
     Raises:
@@ -218,7 +221,7 @@ def share(global_batch: int, devices: int, limit: int, where: str) -> tuple[int,
     return batch, own // batch
 
 
-def _pair(size):
+def _pair(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
     if not isinstance(size, int) and len(size) != 2:
@@ -230,7 +233,7 @@ COLUMNS = ("stage", "iterations", "crop", "per device", "accumulate", "global ba
            "learning rate")
 
 
-def plan_rows(options, devices: int) -> list[dict]:
+def plan_rows(options: Options, devices: int) -> list[dict]:
     """A row a phase of each stage.
 
     Raises:
@@ -255,7 +258,7 @@ def plan_rows(options, devices: int) -> list[dict]:
     return rows
 
 
-def plan_text(options, devices: int) -> str:
+def plan_text(options: Options, devices: int) -> str:
     """Return `plan_rows` as an aligned table under a line with the recipe's name."""
     table = tabulate([[row[column] for column in COLUMNS] for row in plan_rows(options, devices)], COLUMNS,
                      tablefmt="plain", disable_numparse=True)

@@ -5,14 +5,18 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from k3dn_plugin.data.loader import worker_error
 from k3dn_plugin.errors import K3DNError, TrainingError
 from k3dn_plugin.files import storage_error
 from k3dn_plugin.inference.memory import is_out_of_memory
+from k3dn_plugin.options import Options
 
 
-def check_finite(losses, names, trainer):
+def check_finite(losses: Mapping[str, float], names: Sequence[str], trainer: Any) -> None:
     """Raise `TrainingError` if a loss (floats by name) is NaN or infinite.
 
     `names` are the samples of this process's batch.
@@ -26,7 +30,7 @@ def check_finite(losses, names, trainer):
                         + _advice(trainer))
 
 
-def check_weights(trainer):
+def check_weights(trainer: Any) -> None:
     """Raise `TrainingError` if a weight is NaN or infinite: such a state must not replace a good one."""
     name = trainer.components.not_finite()
     if name is not None:
@@ -34,7 +38,7 @@ def check_weights(trainer):
                             f"gradient was not), so no state is saved. {_advice(trainer)}")
 
 
-def _advice(trainer):
+def _advice(trainer: Any) -> str:
     amp = trainer.options.train.amp
     tries = ["lower train.optim_g.lr or raise train.warmup_iter", "set train.grad_clip (1.0, say)"]
     if amp:
@@ -46,7 +50,7 @@ def _advice(trainer):
 
 
 @contextlib.contextmanager
-def explained(options, folder):
+def explained(options: Options, folder: Path) -> Iterator[None]:
     """Turn running out of memory or disk space, and losing a worker, into an error with advice."""
     try:
         yield
@@ -86,14 +90,14 @@ class StopRequest:
         patient: ignore repeats, because torchrun passes a Ctrl-C on that its processes already had.
     """
 
-    def __init__(self, notify, *, patient=False):
+    def __init__(self, notify: Callable[[str], None], *, patient: bool = False):
         self.signal = 0
         self._notify = notify
         self._patient = patient
         self._before = {}
         self._process = os.getpid()
 
-    def __enter__(self):
+    def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if number not in SIGNALS[:2] and signal.getsignal(number) == signal.SIG_IGN:
@@ -101,11 +105,11 @@ class StopRequest:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _receive(self, number, frame):
+    def _receive(self, number: int, frame: Any) -> None:
         if os.getpid() != self._process:
             return  # a loader's worker, which inherited the handler: the main process decides
         if self.signal and number == signal.SIGINT and not self._patient:
