@@ -152,9 +152,11 @@ def test_moving_average_of_weights_and_buffers():
 
 
 @pytest.mark.parametrize("spec, message", [
-    ({"type": "CosineAnnealing", "T_max": 0}, "T_max: expected at least one"), ({"type": ["a"]}, "no schedule is called"),
+    ({"type": "CosineAnnealing", "T_max": 0}, "T_max: expected at least one"),
+    ({"type": ["a"]}, "no schedule is called"),
     ({"type": "CosineAnnealingRestart", "periods": []}, "periods: expected one or more"),
-    ({"type": "CosineAnnealingRestart", "periods": [0]}, "periods: expected one or more"), ({"type": {}}, "no schedule")])
+    ({"type": "CosineAnnealingRestart", "periods": [0]}, "periods: expected one or more"),
+    ({"type": {}}, "no schedule")])
 def test_impossible_schedules_are_one_error(spec, message):
     with pytest.raises(OptionError, match=message):
         check_schedule(spec, 10)
