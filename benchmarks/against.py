@@ -1,8 +1,8 @@
 """Time this checkout against an older commit, side by side: `python benchmarks/against.py 769b698`.
 
 The commit is checked out beside this one for the time of the run (`git worktree`); each case is timed in one process of
-either side, in turns, so that a busy machine slows both. What counts is the ratio of the medians. CPU time stands beside
-the wall time: where they differ much, something else kept the machine busy.
+either side, in turns, so that a busy machine slows both. What counts is the ratio of the medians. CPU time stands
+beside the wall time: where they differ much, something else kept the machine busy.
 
     python benchmarks/against.py 769b698 --only similarity k3dn_l --threads 2 --rounds 5
 """
@@ -32,7 +32,7 @@ class Side:
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def time(self, case: str) -> dict:
-        """Return what one run of a case took: `wall`, `cpu` (seconds), `peak` (bytes), `size` (what it really ran on)."""
+        """Return what one run of a case took: `wall`, `cpu` (seconds), `peak` (bytes), `size` (what it ran on)."""
         self.process.stdin.write(case + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()

@@ -74,7 +74,8 @@ def source_of(section, store):
     """The tiny store, or what a simulated data set takes in place of it: its sharp frames, and less blur."""
     if section["type"] != "SimulatedDualPixelDataset":
         return {"store": str(store)}
-    return {"photographs": str(store), "max_radius": 4.0, "length": 4, **({"crop_size": [48, 48]} if section.get("fixed")
+    return {"photographs": str(store), "max_radius": 4.0, "length": 4,
+            **({"crop_size": [48, 48]} if section.get("fixed")
                                                                          else {})}
 
 

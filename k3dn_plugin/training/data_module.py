@@ -1,12 +1,16 @@
 """The data of a run: its data sets, opened once, and the loader of each stage."""
 import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch.utils.data import Dataset
 
-from k3dn_plugin.data.loader import build_loader
+from k3dn_plugin.data.loader import SampleLoader, build_loader
 from k3dn_plugin.evaluation.provenance import data_hash
+from k3dn_plugin.options import Options
 from k3dn_plugin.registry import DATASETS
 from k3dn_plugin.training import randomness
+from k3dn_plugin.training.distributed import ProcessGroup
 from k3dn_plugin.training.stages import Stage, share_stage
 
 
@@ -25,7 +29,7 @@ class DataModule:
         OptionError: a global batch cannot be shared evenly by so many processes.
     """
 
-    def __init__(self, options, plan, group):
+    def __init__(self, options: Options, plan: Sequence[Stage], group: ProcessGroup):
         for stage in plan:
             share_stage(stage, group.size)  # a batch that cannot be shared out is reported first
         self._seed = options.manual_seed
@@ -48,7 +52,7 @@ class DataModule:
                 self._hashes = [data_hash(self._train[index]) for index in sorted(self._train)]
         return self._hashes
 
-    def batches(self, stage, iteration):
+    def batches(self, stage: Stage, iteration: int) -> SampleLoader:
         """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""
         loading = stage.dataset
         return build_loader(
@@ -60,12 +64,12 @@ class DataModule:
             seed=self._seed + stage.index, start_iteration=iteration,
             rank=self._group.rank, world_size=self._group.size)
 
-    def _seeded(self, spec):
+    def _seeded(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """`spec` with the run's seed for the samples' random choices, where it gives none itself."""
         takes_seed = "seed" in inspect.signature(DATASETS.get(spec["type"])).parameters
         return {"seed": self._seed, **spec} if takes_seed else spec
 
-    def _open(self, spec):
+    def _open(self, spec: Mapping[str, Any]) -> Any:
         for known, dataset in self._sets:
             if known == spec:
                 return dataset

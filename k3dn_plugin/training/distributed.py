@@ -6,8 +6,9 @@ program; process 0 writes the files. On the GPU the back end is NCCL, on the CPU
 import contextlib
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -31,7 +32,8 @@ class ProcessGroup:
     size: int = 1
 
     @property
-    def is_main(self):
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
     def wrap(self, graph: nn.Module, *, find_unused: bool) -> nn.Module:
@@ -45,7 +47,7 @@ class ProcessGroup:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(graph, device_ids=ids, find_unused_parameters=find_unused)
 
-    def synchronized(self, model, last):
+    def synchronized(self, model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
         """Context in which `model`'s gradients are exchanged only on the last micro-batch."""
         return contextlib.nullcontext() if last or self.size == 1 else model.no_sync()
 
@@ -69,7 +71,7 @@ class ProcessGroup:
         each = iter(numbers)
         return [{name: next(each) for name in found} for found in losses], number
 
-    def largest(self, number):
+    def largest(self, number: int) -> int:
         """The largest of the processes' integers."""
         if self.size == 1:
             return number
@@ -77,7 +79,7 @@ class ProcessGroup:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
 
-    def gather(self, value):
+    def gather(self, value: Any) -> list[Any]:
         """Every process's `value`, in the order of ranks, on every process."""
         values = [None] * self.size
         if self.size == 1:
@@ -85,7 +87,7 @@ class ProcessGroup:
         dist.all_gather_object(values, value)
         return values
 
-    def from_main(self, function):
+    def from_main(self, function: Callable[[], Any]) -> Any:
         """What `function()` returns on process 0, on all of them.
 
         An error that process 0 meets is raised on all, so that none waits for one that has gone.
@@ -103,12 +105,12 @@ class ProcessGroup:
             raise answer[1]
         return answer[0]
 
-    def wait(self):
+    def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
             dist.barrier()
 
-    def share_buffers(self, module):
+    def share_buffers(self, module: nn.Module) -> None:
         """Give every process the buffers (batch-norm statistics) of process 0."""
         if self.size > 1:
             for buffer in module.buffers():
@@ -116,7 +118,7 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def launched(launcher, device="auto", backend="nccl"):
+def launched(launcher: str, device: str = "auto", backend: str = "nccl") -> Iterator[ProcessGroup]:
     """The `ProcessGroup` of this process; its process group lives as long as the context.
 
     Args:
@@ -154,7 +156,7 @@ def launched(launcher, device="auto", backend="nccl"):
         dist.destroy_process_group()
 
 
-def _slurm_environment():
+def _slurm_environment() -> None:
     """Translate SLURM's variables into those that torch reads."""
     try:
         rank, size = os.environ["SLURM_PROCID"], os.environ["SLURM_NTASKS"]

@@ -7,8 +7,9 @@ import logging
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,9 +27,10 @@ LOADING_KEYS = ("num_worker_per_gpu", "prefetch_factor", "pin_memory")
 
 class Experiment:
     """`experiments/<name>/`: options.yml, options_diff.txt, train.log, metrics.csv, tb/, models/, states/,
-    pictures/."""
+    pictures/.
+    """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
         self.states = self.folder / "states"
         self.models = self.folder / "models"
@@ -41,7 +43,7 @@ class Experiment:
         self.last_weights = self.models / "last.safetensors"
 
     @classmethod
-    def of(cls, options):
+    def of(cls, options: Options) -> "Experiment":
         """The folder that `options` name."""
         return cls(user_path(options.path.experiments_root) / options.name)
 
@@ -54,11 +56,11 @@ class Experiment:
         # Beside the folder, which --overwrite renames.
         return FolderLock(self.folder, "training", beside=True)
 
-    def is_used(self):
+    def is_used(self) -> bool:
         """Whether a run has left results here."""
         return bool(state_files(self.states)) or self.last_weights.exists() or self.best_weights.exists()
 
-    def start(self, options, *, overwrite=False):
+    def start(self, options: Options, *, overwrite: bool = False) -> None:
         """Prepare the folder for a fresh run.
 
         Raises:
@@ -78,7 +80,7 @@ class Experiment:
             old.unlink(missing_ok=True)
         self.write_options(options)
 
-    def archive(self):
+    def archive(self) -> None:
         """Rename the folder, with the time in its new name."""
         archived = _unused(self.folder.with_name(f"{self.folder.name}_archived_{_moment()}"))
         try:
@@ -104,7 +106,7 @@ class Experiment:
             raise storage_error(aside, error) from error
         logger.info("%d newer states are now in %s", len(newer), aside)
 
-    def clean(self):
+    def clean(self) -> None:
         """Create the folders and remove what an interrupted write left (`.x.part`)."""
         try:
             for folder in (self.folder, self.states, self.models, self.pictures):
@@ -115,7 +117,7 @@ class Experiment:
         except OSError as error:
             raise storage_error(self.folder / "options.yml", error) from error
 
-    def find_state(self, resume):
+    def find_state(self, resume: str) -> tuple[Path | None, dict[str, Any] | None]:
         """`(path, state)` for `--resume`: "auto", a state file, or the folder of a run; maybe (None, None).
 
         Raises:
@@ -133,7 +135,7 @@ class Experiment:
             return found
         return path, load_state(path)
 
-    def write_options(self, options):
+    def write_options(self, options: Options) -> None:
         """Store the resolved options, their hash, and how they differ from the recipe."""
         source = options.source()
         plain = json.loads(json.dumps(options.as_dict()))
@@ -208,7 +210,7 @@ def _unused(path: Path) -> Path:
     return found
 
 
-def _decisive(options):
+def _decisive(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that decide what a run computes."""
     train = dict((options["datasets"] or {}).get("train") or {})
     for key in LOADING_KEYS:
@@ -217,13 +219,13 @@ def _decisive(options):
             "manual_seed": options["manual_seed"]}
 
 
-def _write_text(path, text):
+def _write_text(path: Path, text: str) -> None:
     with atomic_write(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
 @contextlib.contextmanager
-def logging_to(handler):
+def logging_to(handler: logging.Handler) -> Iterator[None]:
     """Let the training logger write to `handler` alone, or also, while the context lasts."""
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
     level, propagate = logger.level, logger.propagate

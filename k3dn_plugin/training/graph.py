@@ -4,6 +4,8 @@ One module, so that `DistributedDataParallel` and `torch.compile` wrap it once.
 """
 import dataclasses
 import fnmatch
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,7 +62,7 @@ class TrainingGraph(nn.Module):
             prediction["reblurred"] = self.reblur(batch["gt"], guidance)
         return prediction
 
-    def trained_parameters(self):
+    def trained_parameters(self) -> list[nn.Parameter]:
         """The parameters for the optimizer."""
         return [p for p in self.parameters() if p.requires_grad]
 
@@ -71,7 +73,7 @@ class TrainingGraph(nn.Module):
             part.train(False)
         return self
 
-    def _freeze(self, patterns):
+    def _freeze(self, patterns: Sequence[str]) -> None:
         names = graph_names(self.restorer, self.reblur)
         for pattern in patterns:
             if not fnmatch.filter(names, pattern):
@@ -100,12 +102,12 @@ def parameters_behind(loss: torch.Tensor) -> set[torch.Tensor]:
     return found
 
 
-def matches(name, patterns):
+def matches(name: str, patterns: Sequence[str]) -> bool:
     """Whether `patterns` (None: everything) train what is called `name`."""
     return patterns is None or any(fnmatch.fnmatchcase(name, p) for p in patterns)
 
 
-def graph_names(restorer, reblur):
+def graph_names(restorer: nn.Module, reblur: nn.Module | None) -> dict[str, None]:
     """State-dict keys of the restorer, then those of the reblur module under `reblur.`."""
     names = dict.fromkeys(restorer.state_dict())
     if reblur is not None:
@@ -113,13 +115,13 @@ def graph_names(restorer, reblur):
     return names
 
 
-def _parameters(restorer, reblur):
+def _parameters(restorer: nn.Module, reblur: nn.Module | None) -> Iterator[tuple[str, nn.Parameter]]:
     yield from restorer.named_parameters()
     if reblur is not None:
         yield from ((REBLUR_PREFIX + name, p) for name, p in reblur.named_parameters())
 
 
-def in_float32(value):
+def in_float32(value: Any) -> Any:
     """Half-precision tensors inside dictionaries, sequences and dataclasses as float32."""
     if torch.is_tensor(value):
         return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value

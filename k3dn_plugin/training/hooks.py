@@ -11,7 +11,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -21,8 +23,11 @@ from k3dn_plugin.evaluation.evaluate import evaluate
 from k3dn_plugin.evaluation.provenance import describe_data, device_name, versions
 from k3dn_plugin.evaluation.results import EvaluationResult
 from k3dn_plugin.files import atomic_write, storage_error
+from k3dn_plugin.option_schema import ValOptions
+from k3dn_plugin.options import Options
 from k3dn_plugin.registry import PROTOCOLS
 from k3dn_plugin.training import randomness
+from k3dn_plugin.training.distributed import ProcessGroup
 from k3dn_plugin.training.state import save_state
 from k3dn_plugin.training.stopping import check_weights
 from k3dn_plugin.zoo.load import load_restorer
@@ -31,13 +36,13 @@ from k3dn_plugin.zoo.weights import save_weights
 logger = logging.getLogger("k3dn_plugin.training")
 
 
-def save_published(path, trainer):
+def save_published(path: Path, trainer: Any) -> None:
     """Write the validated weights of `trainer` (the moving average where there is one) to `path`."""
     save_weights(path, trainer.components.validated, network_g=trainer.stage.network_g,
                  provenance=provenance(trainer))
 
 
-def provenance(trainer):
+def provenance(trainer: Any) -> dict[str, Any]:
     """Where the present weights come from, as a JSON mapping."""
     options, stage = trainer.options, trainer.stage
     dataset = trainer.data.training(stage)
@@ -56,20 +61,20 @@ def provenance(trainer):
 class Hook:
     """Something that happens beside training. Every method gets the `Trainer`; most hooks need one or two."""
 
-    def before_run(self, trainer):
+    def before_run(self, trainer: Any) -> None:
         """Once, after the training state, if any, has been read and before the first stage is built."""
 
-    def before_stage(self, trainer):
+    def before_stage(self, trainer: Any) -> None:
         """The stage's network, optimizer and loader are ready."""
 
-    def after_iteration(self, trainer):
+    def after_iteration(self, trainer: Any) -> None:
         """`trainer.iteration` counts the iteration that has just ended."""
 
-    def close(self, trainer):
+    def close(self, trainer: Any) -> None:
         """Close files; called last, after an error too."""
 
 
-def due(trainer, frequency):
+def due(trainer: Any, frequency: int) -> bool:
     """Whether something that happens every `frequency` iterations, and at a stage's end, happens now."""
     return trainer.iteration % frequency == 0 or trainer.iteration == trainer.stage.end
 
@@ -77,10 +82,10 @@ def due(trainer, frequency):
 class LogHook(Hook):
     """A block `[name][epoch, iter, lr] [eta, time (data)] losses` every `logger.print_freq` iterations."""
 
-    def before_run(self, trainer):
+    def before_run(self, trainer: Any) -> None:
         self._began = time.perf_counter()
 
-    def before_stage(self, trainer):
+    def before_stage(self, trainer: Any) -> None:
         stage, parts = trainer.stage, trainer.components
         count = sum(p.numel() for p in parts.restorer.parameters())
         trained = sum(p.numel() for p in parts.parameters)
@@ -89,11 +94,11 @@ class LogHook(Hook):
                     f"{trainer.iteration + 1:,}", f"{stage.end:,}", stage.network_g["type"], f"{count:,}",
                     f"{trained:,}", trainer.batch)
 
-    def after_iteration(self, trainer):
+    def after_iteration(self, trainer: Any) -> None:
         if due(trainer, trainer.options.logger.print_freq):
             logger.info(self._block(trainer))
 
-    def _block(self, trainer):
+    def _block(self, trainer: Any) -> str:
         stage = trainer.stage
         epoch = (trainer.iteration - stage.start) * trainer.batch // len(trainer.data.training(stage))
         losses = " ".join(f"{name}: {value:.4e}" for name, value in trainer.losses.items())
@@ -101,7 +106,7 @@ class LogHook(Hook):
                 f"iter:{trainer.iteration:8,d}, lr:({trainer.lr:.3e},)] [eta: {self._eta(trainer)}, "
                 f"time (data): {trainer.step_seconds:.3f} ({trainer.data_seconds:.3f})] {losses}")
 
-    def _eta(self, trainer):
+    def _eta(self, trainer: Any) -> datetime.timedelta:
         done = trainer.iteration - trainer.first_iteration
         left = trainer.total_iter - trainer.iteration
         seconds = (time.perf_counter() - self._began) / max(done, 1) * left
@@ -113,16 +118,16 @@ class ProgressHook(Hook):
 
     _bar = None
 
-    def before_run(self, trainer):
+    def before_run(self, trainer: Any) -> None:
         self._bar = tqdm(total=trainer.total_iter, initial=trainer.iteration, unit="it", dynamic_ncols=True,
                          desc=trainer.options.name, leave=False)
 
-    def after_iteration(self, trainer):
+    def after_iteration(self, trainer: Any) -> None:
         self._bar.update()
         if trainer.iteration % 10 == 0:
             self._bar.set_postfix(trainer.losses, refresh=False)
 
-    def close(self, trainer):
+    def close(self, trainer: Any) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -149,11 +154,11 @@ class ValidationHook(Hook):
         progress: show a bar over the images, on a terminal.
     """
 
-    def __init__(self, dataset, options, *, progress=False):
+    def __init__(self, dataset: Any, options: ValOptions, *, progress: bool = False):
         self._dataset, self._options, self._progress = dataset, options, progress
         self._protocol = PROTOCOLS.build({"type": options.protocol})
 
-    def after_iteration(self, trainer):
+    def after_iteration(self, trainer: Any) -> None:
         if not due(trainer, self._options.val_freq):
             return
         scores = trainer.validation = self._evaluate(trainer).means()
@@ -167,7 +172,7 @@ class ValidationHook(Hook):
                     self._options.protocol, len(self._dataset), show_scores(scores),
                     ", the best so far" if better else "")
 
-    def _evaluate(self, trainer):
+    def _evaluate(self, trainer: Any) -> EvaluationResult:
         """The whole `EvaluationResult`, on every process."""
         parts, group, options = trainer.components, trainer.group, self._options
         group.share_buffers(parts.validated)
@@ -187,7 +192,7 @@ class ValidationHook(Hook):
             shutil.rmtree(working, ignore_errors=True)
         return result
 
-    def _rank(self, scores):
+    def _rank(self, scores: Mapping[str, float]) -> float:
         value = scores[self._protocol.ranking]
         if math.isnan(value):
             return -math.inf
@@ -204,7 +209,7 @@ def _without_trials() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def show_scores(scores):
+def show_scores(scores: Mapping[str, float]) -> str:
     """`psnr 27.1234 (input 25.1000), ...`."""
     return ", ".join(f"{name} {value:.4f}" + (f" (input {scores['input_' + name]:.4f})"
                                               if "input_" + name in scores else "")
@@ -218,19 +223,19 @@ class RecordHook(Hook):
     iterations that are computed again.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._columns = []
 
-    def before_run(self, trainer):
+    def before_run(self, trainer: Any) -> None:
         self._rewrite(trainer)
 
-    def after_iteration(self, trainer):
+    def after_iteration(self, trainer: Any) -> None:
         if due(trainer, trainer.options.logger.print_freq):
             trainer.row().update(lr=trainer.lr, **{f"loss/{k}": v for k, v in trainer.losses.items()})
         if trainer.history and trainer.history[-1]["iteration"] == trainer.iteration:
             self._append(trainer)
 
-    def _append(self, trainer):
+    def _append(self, trainer: Any) -> None:
         row = trainer.history[-1]
         if any(column not in self._columns for column in row):
             self._rewrite(trainer)
@@ -242,7 +247,7 @@ class RecordHook(Hook):
         except OSError as error:
             raise storage_error(path, error) from error
 
-    def _rewrite(self, trainer):
+    def _rewrite(self, trainer: Any) -> None:
         self._columns = list(dict.fromkeys(column for row in trainer.history for column in row))
         with atomic_write(trainer.experiment.metrics, "w", newline="", encoding="utf-8") as file:
             if self._columns:
@@ -256,7 +261,7 @@ class CheckpointHook(Hook):
     of each stage and before stopping. A stage that is not the last also leaves models/<its name>.safetensors.
     """
 
-    def after_iteration(self, trainer):
+    def after_iteration(self, trainer: Any) -> None:
         if not (due(trainer, trainer.options.logger.save_checkpoint_freq) or trainer.stopping):
             return
         check_weights(trainer)
@@ -280,7 +285,7 @@ class TensorBoardHook(Hook):
 
     _writer = None
 
-    def before_run(self, trainer):
+    def before_run(self, trainer: Any) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter  # optional
         except ImportError as error:
@@ -289,7 +294,7 @@ class TensorBoardHook(Hook):
                                   "logger.use_tb_logger=false") from error
         self._writer = SummaryWriter(trainer.experiment.tensorboard, purge_step=trainer.iteration + 1)
 
-    def after_iteration(self, trainer):
+    def after_iteration(self, trainer: Any) -> None:
         if due(trainer, trainer.options.logger.print_freq):
             self._writer.add_scalar("lr", trainer.lr, trainer.iteration)
             for name, value in trainer.losses.items():
@@ -297,12 +302,12 @@ class TensorBoardHook(Hook):
         for name, value in (trainer.validation or {}).items():
             self._writer.add_scalar(f"val/{name}", value, trainer.iteration)
 
-    def close(self, trainer):
+    def close(self, trainer: Any) -> None:
         if self._writer is not None:
             self._writer.close()
 
 
-def default_hooks(options, data, group, *, progress=False):
+def default_hooks(options: Options, data: Any, group: ProcessGroup, *, progress: bool = False) -> list[Hook]:
     """The hooks of a run in their order: scores come before rows and states, which hold them."""
     hooks = [LogHook()] if group.is_main else []
     if data.validation is not None:

@@ -3,14 +3,17 @@
 An optimizer is any of torch.optim; its arguments are checked against its signature.
 """
 import contextlib
+import functools
 import inspect
+import operator
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
@@ -18,7 +21,8 @@ from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import conform, near
 
 
-def check_optimizer(spec, where="train.optim_g"):
+def check_optimizer(spec: Mapping[str, Any],
+                    where: str = "train.optim_g") -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """`(class, arguments)` for `spec`, a mapping with `type` and the optimizer's own arguments.
 
     Raises:
@@ -53,7 +57,8 @@ FUSED = (torch.optim.Adam, torch.optim.AdamW)
 IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 
 
-def build_optimizer(spec, parameters, where="train.optim_g"):
+def build_optimizer(spec: Mapping[str, Any], parameters: Iterable[nn.Parameter],
+                    where: str = "train.optim_g") -> torch.optim.Optimizer:
     """The optimizer that `spec` describes, over `parameters`.
 
     Raises:
@@ -71,18 +76,18 @@ def build_optimizer(spec, parameters, where="train.optim_g"):
         raise OptionError(f"{where}: {cls.__name__} refuses {arguments}: {error}") from None
 
 
-def _without_tensors(annotation):
+def _without_tensors(annotation: Any) -> Any:
     """`float | Tensor` -> `float`, also inside tuples: a YAML file holds no tensors."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(_without_tensors(a) for a in inner if a is not torch.Tensor)]
+        return functools.reduce(operator.or_, (_without_tensors(a) for a in inner if a is not torch.Tensor))
     if origin is tuple:
         return tuple[tuple(a if a is ... else _without_tensors(a) for a in inner)]
     return annotation
 
 
-def moving_average(restorer, decay):
-    """torch's `AveragedModel` of `restorer`, its floating-point buffers included; None if `decay` is 0.
+def moving_average(restorer: nn.Module, decay: float) -> AveragedModel | None:
+    """Torch's `AveragedModel` of `restorer`, its floating-point buffers included; None if `decay` is 0.
 
     ema <- decay * ema + (1 - decay) * weights after every iteration; the first one copies.
     """
@@ -91,7 +96,7 @@ def moving_average(restorer, decay):
     average = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
-    def update(averaged, current, count):
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
         if averaged[0].is_floating_point() or averaged[0].is_complex():
             average(averaged, current, count)
         else:
@@ -117,7 +122,7 @@ class Precision:
         OptionError: float16 on the CPU, or bfloat16 on a GPU that does not have it.
     """
 
-    def __init__(self, amp, device):
+    def __init__(self, amp: str | None, device: torch.device):
         if amp == "float16" and device.type == "cpu":
             raise OptionError("train.amp: float16 needs a GPU (the CPU has no fast float16, and its small "
                               "range needs a scaler). Use amp: bfloat16, or amp: null")

@@ -19,9 +19,12 @@ The position in the data is the iteration: the sampler starts there.
 import contextlib
 import io
 import json
+import os
 import shlex
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +35,7 @@ FORMAT = "k3dn_plugin.state"
 VERSION = 1
 
 
-def save_state(folder, state, *, keep):
+def save_state(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
     """Write `<iteration>.state`, then remove all but the newest `keep` states.
 
     Raises:
@@ -50,7 +53,7 @@ def save_state(folder, state, *, keep):
     return path
 
 
-def load_state(path):
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The state at `path`, its tensors on the CPU.
 
     Raises:
@@ -125,7 +128,7 @@ def _unexpected(state: dict) -> str | None:
     return None
 
 
-def newest_state(folder, warn):
+def newest_state(folder: Path, warn: Callable[..., None]) -> tuple[Path | None, dict[str, Any] | None]:
     """`(path, state)` of the newest state in `folder` that can be read, or `(None, None)`.
 
     `warn(message)` is called for each damaged one that is passed over.
@@ -147,7 +150,7 @@ def newest_state(folder, warn):
     return None, None
 
 
-def state_files(folder):
+def state_files(folder: Path) -> list[Path]:
     """The states in `folder`, newest first."""
     found = [p for p in Path(folder).glob("*.state") if p.stem.isdigit()]
     return sorted(found, key=lambda p: int(p.stem), reverse=True)

@@ -8,22 +8,29 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
 from k3dn_plugin import __version__
-from k3dn_plugin.data.sampler import phase_at, samples_before
+from k3dn_plugin.archs.base import Restorer
+from k3dn_plugin.data.sampler import Phase, phase_at, samples_before
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.inference.memory import is_out_of_memory
+from k3dn_plugin.options import Options
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
 from k3dn_plugin.training import randomness
+from k3dn_plugin.training.data_module import DataModule
+from k3dn_plugin.training.distributed import ProcessGroup
+from k3dn_plugin.training.experiment import Experiment
 from k3dn_plugin.training.graph import TrainingGraph, parameters_behind
+from k3dn_plugin.training.hooks import Hook
 from k3dn_plugin.training.norms import synchronize_norms
 from k3dn_plugin.training.optim import Precision, build_optimizer, moving_average
 from k3dn_plugin.training.schedules import build_schedule
-from k3dn_plugin.training.stages import carried_weights, load_carried, share_stage, start_from
-from k3dn_plugin.training.stopping import check_finite
+from k3dn_plugin.training.stages import Stage, carried_weights, load_carried, share_stage, start_from
+from k3dn_plugin.training.stopping import StopRequest, check_finite
 
 logger = logging.getLogger("k3dn_plugin.training")
 
@@ -39,7 +46,8 @@ class TrainingComponents:
         warn: called with a message about weights that `path.strict_load_g: false` leaves out.
     """
 
-    def __init__(self, stage, options, group, *, previous=None, warn=print):
+    def __init__(self, stage: Stage, options: Options, group: ProcessGroup, *, previous: dict[str, Any] | None = None,
+                 warn: Callable[[str], None] = print):
         # Seeded a stage, so that a stage starts alike whether or not the run was interrupted before it.
         seed = options.manual_seed + stage.index
         randomness.seed_everything(seed)
@@ -101,11 +109,11 @@ class TrainingComponents:
         return any(parameter not in reached for parameter in self.parameters)
 
     @property
-    def validated(self):
+    def validated(self) -> Restorer:
         """The restorer that is validated and published: the moving average where there is one."""
         return self.restorer if self.ema is None else self.ema.module
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The entries of a training state that belong to the stage's objects."""
         return {
             "restorer": self.restorer.state_dict(),
@@ -144,7 +152,7 @@ class TrainingComponents:
                                      strict=True):
             group["lr"] = base * rate(self.scheduler.last_epoch)
 
-    def not_finite(self):
+    def not_finite(self) -> str | None:
         """The name of the first weight that holds NaN or infinity, or None."""
         named = [*self.graph.named_parameters(), *self.graph.named_buffers()]
         return next((name for name, tensor in named if not tensor.isfinite().all()), None)
@@ -167,7 +175,8 @@ class Trainer:
         stop: the `StopRequest` in force.
     """
 
-    def __init__(self, options, *, plan, data, group, experiment, hooks, stop):
+    def __init__(self, options: Options, *, plan: Sequence[Stage], data: DataModule, group: ProcessGroup,
+                 experiment: Experiment, hooks: Sequence[Hook], stop: StopRequest):
         self.options, self.plan, self.data, self.group = options, plan, data, group
         self.experiment, self.hooks, self.stop = experiment, hooks, stop
         self.stage = self.components = self.best = self.validation = self.safe_state = None
@@ -176,14 +185,16 @@ class Trainer:
         self.seconds = self.step_seconds = self.data_seconds = 0.0
 
     @property
-    def total_iter(self):
+    def total_iter(self) -> int:
+        """How many iterations the run has."""
         return self.plan[-1].end
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
+        """Whether the last stage has ended."""
         return self.iteration >= self.total_iter
 
-    def run(self, state=None):
+    def run(self, state: dict[str, Any] | None = None) -> None:
         """Train until the last stage ends, or a signal asks to stop."""
         if state is not None:
             self.iteration = self.first_iteration = state["iteration"]
@@ -197,7 +208,7 @@ class Trainer:
         finally:
             self._call("close")
 
-    def _train_stage(self, stage, state):
+    def _train_stage(self, stage: Stage, state: dict[str, Any] | None) -> dict[str, Any]:
         """Train one stage; return the state that it ends with. `state` is within it, or just before."""
         resumed = state if state is not None and state["stage"] == stage.index else None
         self.stage = stage
@@ -249,7 +260,7 @@ class Trainer:
         self.step_seconds = time.perf_counter() - began
         self.seconds += self.step_seconds
 
-    def _fetch(self, batches):
+    def _fetch(self, batches: Iterator[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[str]]:
         """`(tensors on the device, names)` of the next batch."""
         began = time.perf_counter()
         batch = next(batches)
@@ -262,13 +273,13 @@ class Trainer:
         return {key: value if key == "window" else value.to(self.group.device, non_blocking=True)
                 for key, value in batch.items() if torch.is_tensor(value)}
 
-    def row(self):
+    def row(self) -> dict[str, Any]:
         """The row of `history` that belongs to this iteration, made if there is none yet."""
         if not self.history or self.history[-1]["iteration"] != self.iteration:
             self.history.append({"iteration": self.iteration, "stage": self.stage.name})
         return self.history[-1]
 
-    def latest_scores(self):
+    def latest_scores(self) -> dict[str, Any] | None:
         """Scores of the last validation, with its iteration; None if there was none."""
         for row in reversed(self.history):
             scores = {k[4:]: v for k, v in row.items() if k.startswith("val/")}
@@ -277,23 +288,23 @@ class Trainer:
         return None
 
     @property
-    def phase(self):
+    def phase(self) -> Phase:
         """How the batch of the next iteration is shared out (`data.sampler.Phase`)."""
         return phase_at(share_stage(self.stage, self.group.size), self.iteration - self.stage.start)
 
     @property
-    def batch(self):
+    def batch(self) -> int:
         """Samples that an iteration sees, over all processes and micro-batches."""
         return self.phase.global_batch
 
     @property
-    def samples_seen(self):
+    def samples_seen(self) -> int:
         """Samples seen in the whole run."""
         return sum(samples_before(share_stage(stage, self.group.size),
                                   min(self.iteration, stage.end) - stage.start)
                    for stage in self.plan if self.iteration > stage.start)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """The training state (`state.py`) at this moment; every process must call it."""
         return {
             "iteration": self.iteration, "stage": self.stage.index, "stage_name": self.stage.name,
@@ -306,6 +317,6 @@ class Trainer:
             "versions": {"k3dn_plugin": __version__, "torch": str(torch.__version__)},
         }
 
-    def _call(self, point):
+    def _call(self, point: str) -> None:
         for hook in self.hooks:
             getattr(hook, point)(self)

@@ -27,7 +27,8 @@ def named(tmp_path_factory, tiny_store):
     spec = {"type": "DPDNet", **ARCHS.get("DPDNet").tiny_arguments}
     weights = folder / "net.safetensors"
     save_weights(weights, ARCHS.build(spec), network_g=spec, provenance={})
-    entries = ["center", *(f"{label}={weights}" for label in LABELS[:-3]), *(f"{label}=center" for label in LABELS[-3:])]
+    entries = ["center", *(f"{label}={weights}" for label in LABELS[:-3]),
+               *(f"{label}=center" for label in LABELS[-3:])]
     settings = Settings(out=folder / "out", data=str(tiny_store), size=(96, 112), latency_size=(48, 48), scenes=1)
     lines = []
 
@@ -88,7 +89,8 @@ def test_markdown_and_latex_have_one_line_a_row(named):
     assert r"\$x\_1\$" in tex and r"\textless{}" in tex
 
 
-@pytest.mark.parametrize("text, wanted", [("net_g", "net_g"), ("_x_", r"\_x\_"), ("a|b<c", r"a\|b\<c"), ("a\nb", "a b")])
+@pytest.mark.parametrize("text, wanted", [("net_g", "net_g"), ("_x_", r"\_x\_"), ("a|b<c", r"a\|b\<c"),
+                                          ("a\nb", "a b")])
 def test_markdown(text, wanted):
     assert escaped_markdown(text) == wanted
 

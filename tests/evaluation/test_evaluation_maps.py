@@ -132,7 +132,8 @@ def test_maps_that_are_not_in_pixels_are_no_blur_radius():
         def __getitem__(self, index):
             sample = super().__getitem__(index)
             return {**sample, "defocus": torch.full((1, *self.size), 200.0)}
-    scores = evaluate(EvaluationIdentity(), Levels(1), "dpdd16", diagnostics=["blur_bins"], progress=False).rows[0].scores
+    result = evaluate(EvaluationIdentity(), Levels(1), "dpdd16", diagnostics=["blur_bins"], progress=False)
+    scores = result.rows[0].scores
     assert scores["psnr_in_focus"] is not None, "200 levels are no radius of 200 pixels"
 
 
@@ -140,10 +141,12 @@ def test_test_scores_a_store_without_truth(tmp_path, capsys):
     store = tmp_path / "nt.lmdb"
     random = np.random.default_rng(0)
     with StoreWriter(store, dataset="dpd_disp", facts={"depth_unit": "levels"}) as writer:
-        writer.add("one", {**{view: random.integers(0, 65536, (48, 64, 3), dtype=np.uint16) for view in ("left", "right")},
+        writer.add("one", {**{view: random.integers(0, 65536, (48, 64, 3), dtype=np.uint16)
+                              for view in ("left", "right")},
                            "depth": random.random((48, 64), dtype=np.float32)})
         writer.finish()
-    status = main(["test", "--weights", "center", "--data", str(store), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    status = main(["test", "--weights", "center", "--data", str(store), "--out", str(tmp_path / "out"),
+                   "--device", "cpu"])
     out, err = capsys.readouterr()
     assert status == 0, err
     assert "dpd_disp has no truth; scores that need none: preservation, reblur, view_swap" in out

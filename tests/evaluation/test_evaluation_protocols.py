@@ -244,7 +244,8 @@ def test_deeprft_rounds_its_output_to_8_bits(sample):
     rounded = np.round(np.clip(array(output), 0, 1) * 255)
     truth = np.rint(array(sample["gt"]) * 65535).astype(np.uint16) >> 8
     expected = 10 * math.log10(255 ** 2 / np.mean((rounded - truth) ** 2))
-    assert protocol.score(protocol.finish(output, prepared), prepared["gt"])["psnr"] == pytest.approx(expected, abs=1e-5)
+    scores = protocol.score(protocol.finish(output, prepared), prepared["gt"])
+    assert scores["psnr"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_bambnet_is_scored_as_dpdd16(sample):
