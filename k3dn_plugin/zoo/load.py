@@ -180,7 +180,7 @@ class LoadedRestorer:
         return load_restorer(folder, **inference)
 
 
-def load_restorer(source: str | os.PathLike | Restorer, *, device: str | torch.device = "auto",
+def load_restorer(source: str | os.PathLike | Restorer | LoadedRestorer, *, device: str | torch.device = "auto",
                   dtype: str | torch.dtype | None = None, tile: int | None = None, max_memory_gb: float | None = None,
                   self_ensemble: bool = False) -> LoadedRestorer:
     """Load a restorer, ready to restore pictures.
@@ -188,7 +188,8 @@ def load_restorer(source: str | os.PathLike | Restorer, *, device: str | torch.d
     Args:
         source: a weights file of ours or a published checkpoint; a folder (of `save_pretrained`, of a run, or of a
             published network's files); a name of released weights; "center", which gives the blurred center view back;
-            or a `Restorer`, which is used as it is.
+            or a `Restorer`, which is moved to the device and put into evaluation mode; or a `LoadedRestorer`, for other
+            inference settings.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         dtype: None or "float32"; "bfloat16" or "float16" where the restorer's card lists it.
         tile: side of square tiles in pixels; None lets memory decide.

@@ -205,3 +205,8 @@ def test_the_converter_knows_our_own_files(model, tmp_path):
     assert "best.safetensors: k3dn_plugin safetensors" in done.stdout and "width: 8" in done.stdout
     one, two = load_restorer(ours, device="cpu"), load_restorer(tmp_path / "out.safetensors", device="cpu")
     assert one.weights_hash == two.weights_hash and two.provenance == {"run": "a run"} and two.network_g == NETWORK
+
+
+def test_formats_are_found_under_their_former_name():
+    from k3dn_plugin.zoo.official import official_format as former
+    assert former is official_format
