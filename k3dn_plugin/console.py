@@ -20,7 +20,7 @@ class LastingStream(io.TextIOBase):
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
-        self.stream = stream
+        self.stream: Any = stream
         self.broken = stream is None
 
     @property

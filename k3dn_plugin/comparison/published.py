@@ -2,7 +2,7 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Views = Literal["D", "S", "?"]
 
@@ -42,7 +42,8 @@ NUMBERS = ("psnr", "ssim", "mae", "lpips", "params_m")
 def published_figures(views: Views | None = None) -> list[PublishedFigure]:
     """Return all quoted figures of DPDD, or those of one kind of input."""
     with open(Path(__file__).with_name("published.csv"), newline="", encoding="utf-8") as file:
-        rows = [{key: (float(value) if value else None) if key in NUMBERS else value for key, value in row.items()}
-                for row in csv.DictReader(file)]
+        rows: list[dict[str, Any]] = [
+            {key: (float(value) if value else None) if key in NUMBERS else value for key, value in row.items()}
+            for row in csv.DictReader(file)]
     figures = [PublishedFigure(**row) for row in rows]
     return [figure for figure in figures if views in (None, figure.views)]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,7 +65,7 @@ def _plain(value: object) -> object:
     return _OTHER
 
 
-def data_hash(dataset: object) -> str:
+def data_hash(dataset: Any) -> str:
     """Return what identifies the scored frames.
 
     The content hash of the store, on the data set's card; else the data set's own `fingerprint()` (all settings and
@@ -149,7 +150,7 @@ def identity(provenance: Mapping, protocol: Mapping) -> dict:
     return {**same, "package": provenance["versions"]["k3dn_plugin"], "protocol": protocol}
 
 
-def describe_data(dataset: object) -> dict:
+def describe_data(dataset: Any) -> dict:
     """Return type, name, length and the settings that decide a data set's frames."""
     card = getattr(dataset, "card", None)
     return {"type": type(dataset).__name__, "name": getattr(card, "name", ""), "images": len(dataset),

@@ -94,7 +94,7 @@ class ProcessGroup:
         """
         if self.size == 1:
             return function()
-        answer = [None, None]
+        answer: list[Any] = [None, None]
         if self.is_main:
             try:
                 answer[0] = function()

@@ -116,7 +116,7 @@ class LogHook(Hook):
 class ProgressHook(Hook):
     """A tqdm bar over all iterations of the run, on a terminal."""
 
-    _bar = None
+    _bar: Any = None
 
     def before_run(self, trainer: Any) -> None:
         self._bar = tqdm(total=trainer.total_iter, initial=trainer.iteration, unit="it", dynamic_ncols=True,
@@ -283,7 +283,7 @@ class TensorBoardHook(Hook):
     On resume, TensorBoard drops what lies behind the resumed iteration.
     """
 
-    _writer = None
+    _writer: Any = None
 
     def before_run(self, trainer: Any) -> None:
         try:
@@ -309,7 +309,7 @@ class TensorBoardHook(Hook):
 
 def default_hooks(options: Options, data: Any, group: ProcessGroup, *, progress: bool = False) -> list[Hook]:
     """The hooks of a run in their order: scores come before rows and states, which hold them."""
-    hooks = [LogHook()] if group.is_main else []
+    hooks: list[Hook] = [LogHook()] if group.is_main else []
     if data.validation is not None:
         hooks.append(ValidationHook(data.validation, options.val, progress=progress))
     if group.is_main:

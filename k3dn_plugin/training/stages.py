@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from tabulate import tabulate
 from torch import nn
 
 from k3dn_plugin.data.sampler import Phase
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.files import user_path
-from k3dn_plugin.option_schema import DatasetOptions
+from k3dn_plugin.option_schema import DatasetOptions, StageOptions
 from k3dn_plugin.options import Options, merge
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.training.graph import REBLUR_PREFIX, graph_names, matches
@@ -69,10 +69,11 @@ def plan_stages(options: Options) -> list[Stage]:
         raise OptionError(f"{options.source() or 'the options'}: training needs the block `{missing}`")
     if not train.losses:
         raise OptionError("train.losses: name at least one, e.g. {pixel: {type: L1Loss}}")
-    common = dict(network_g=options.network_g, dataset=options.datasets.train, losses=train.losses,
-                  optim_g=train.optim_g, scheduler=train.scheduler, warmup_iter=train.warmup_iter,
-                  ema_decay=train.ema_decay, grad_clip=train.grad_clip, accumulate=train.accumulate,
-                  global_batch=train.global_batch, phases=tuple(train.phases or ()), reblur=train.reblur)
+    common: dict[str, Any] = dict(
+        network_g=options.network_g, dataset=options.datasets.train, losses=train.losses,
+        optim_g=train.optim_g, scheduler=train.scheduler, warmup_iter=train.warmup_iter,
+        ema_decay=train.ema_decay, grad_clip=train.grad_clip, accumulate=train.accumulate,
+        global_batch=train.global_batch, phases=tuple(train.phases or ()), reblur=train.reblur)
     if not train.stages:
         stages = [Stage(index=0, name="train", start=0, end=train.total_iter, **common)]
     else:
@@ -100,7 +101,7 @@ def _check_batches(stage: Stage, where: str) -> None:
     share_stage(stage, 1)
 
 
-def _overrides(own: BaseModel, common: BaseModel) -> dict[str, Any]:
+def _overrides(own: StageOptions, common: dict[str, Any]) -> dict[str, Any]:
     """The fields of `Stage` that a stage's block changes."""
     given = {key: getattr(own, key) for key in own.model_fields_set
              if key in common and key not in ("network_g", "optim_g", "scheduler", "datasets_train")

@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -179,9 +180,16 @@ class Trainer:
                  experiment: Experiment, hooks: Sequence[Hook], stop: StopRequest):
         self.options, self.plan, self.data, self.group = options, plan, data, group
         self.experiment, self.hooks, self.stop = experiment, hooks, stop
-        self.stage = self.components = self.best = self.validation = self.safe_state = None
+        # Of the stage that is being trained; there is none before `run`.
+        self.stage: Any = None
+        self.components: Any = None
+        self.best: dict[str, Any] | None = None
+        self.validation: dict[str, float] | None = None
+        self.safe_state: Path | None = None
         self.iteration = self.first_iteration = self.stopping = 0
-        self.losses, self.history, self.lr, self.grad_norm = {}, [], 0.0, None
+        self.losses: dict[str, float] = {}
+        self.history: list[dict[str, Any]] = []
+        self.lr, self.grad_norm = 0.0, None
         self.seconds = self.step_seconds = self.data_seconds = 0.0
 
     @property

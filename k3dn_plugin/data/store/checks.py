@@ -14,7 +14,7 @@ _TEXTS = ("licence", "source", "disparity_unit", "defocus_unit", "depth_unit")
 _RECORD_KEYS = {"shape", "dtype", "sha256", "source", "source_sha256", "stored_as"}
 
 
-def check_facts(facts: object) -> None:
+def check_facts(facts: Any) -> None:
     """Raise `ValueError`, with what is wrong, where the facts of a manifest are impossible."""
     _expect(isinstance(facts, Mapping), "its facts are not a mapping")
     depth = facts.get("bit_depth")
@@ -36,7 +36,7 @@ def check_facts(facts: object) -> None:
         _expect(_pair(size) and min(size) >= 1, f"crop set {name!r} has the size {size!r}; expected [rows, columns]")
 
 
-def check_scene(scene: object, crop_sets: Mapping[str, Any]) -> None:
+def check_scene(scene: Any, crop_sets: Mapping[str, Any]) -> None:
     """Raise `ValueError`, with what is wrong, where the record of a scene is impossible.
 
     Args:
@@ -74,7 +74,7 @@ def wrong_name(name: str) -> str:
     return ""
 
 
-def _check_frame(what: str, view: str, record: object) -> None:
+def _check_frame(what: str, view: str, record: Any) -> None:
     _expect(isinstance(record, Mapping) and record.keys() <= _RECORD_KEYS, f"the record of {what} is not one")
     shape, dtype, stored_as = record.get("shape"), record.get("dtype"), record.get("stored_as")
     _expect(dtype in DTYPES, f"{what} is of {dtype!r}; expected {', '.join(DTYPES)}")

@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -80,7 +81,7 @@ class StoreWriter:
                             "path")
         self.damaged: tuple[str, ...] = ()
         self._lock: FolderLock | None = None
-        self._environment: lmdb.Environment | None = None
+        self._environment: Any = None  # of LMDB; open from the first scene to `finish`
         self._known: dict[tuple, str] | None = None
         self._used: set[str] = set()
         try:
