@@ -11,6 +11,7 @@ from k3dn_plugin.data.images import write_image
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.files import user_path
 from k3dn_plugin.simulation.figure import contact_sheet
 from k3dn_plugin.simulation.pairs import random_source, simulate_scene
 from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd, draw_rgbd_scene
@@ -36,9 +37,9 @@ def build_simulated(out: str | Path, photos: str | Path | Sequence[str | Path] |
         DataError: no photographs; or an unfinished store of other settings lies there.
         StorageError: the disk is full; what is finished stays and is not made again.
     """
-    out = Path(out)
+    out = user_path(out)
     if out.exists():
-        return LmdbStore(out)
+        return finished_store(out)
     check_settings(settings, count)
     if settings.mode != "layered":
         raise OptionError(f"mode {settings.mode} needs pictures with depth")
@@ -66,9 +67,9 @@ def build_from_depth(out: str | Path, pictures: RgbdFolder, *, settings: Simulat
     Raises:
         OptionError, DataError, StorageError: as above; or a picture and its depth do not belong together.
     """
-    out, rgbd = Path(out), rgbd or RgbdSettings()
+    out, rgbd = user_path(out), rgbd or RgbdSettings()
     if out.exists():
-        return LmdbStore(out)
+        return finished_store(out)
     count = len(pictures) if count is None else count
     check_settings(settings, count)
     check_rgbd(settings, rgbd)
@@ -88,6 +89,14 @@ def _build(out: Path, names: Sequence[str], facts: Mapping[str, Any],
             writer.add(names[index], simulate(index))
         store = writer.finish()
     write_contact_sheet(store)
+    return store
+
+
+def finished_store(out: Path, scenes: int = 4) -> LmdbStore:
+    """Return a store that an earlier call has finished, with its picture, before which that call may have ended."""
+    store = LmdbStore(out)
+    if not out.with_suffix(".png").exists():
+        write_contact_sheet(store, scenes)
     return store
 
 

@@ -7,7 +7,8 @@ import torch
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.errors import DependencyError
-from k3dn_plugin.simulation.build import build_simulated, progress, write_contact_sheet
+from k3dn_plugin.files import user_path
+from k3dn_plugin.simulation.build import build_simulated, finished_store, progress, write_contact_sheet
 from k3dn_plugin.simulation.layers import fill_holes
 from k3dn_plugin.simulation.optics import blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import FACTS, SimulationSettings, simulate_from_depth
@@ -43,9 +44,9 @@ def build_motorcycle(out: str | Path, *, seed: int = 0) -> LmdbStore:
 
     Scharstein et al., GCPR 2014; its disparity is the true one.
     """
-    out = Path(out)
+    out = user_path(out)
     if out.exists():
-        return LmdbStore(out)
+        return finished_store(out, len(FOCUS))
     image, disparity = load_motorcycle()
     facts = {**FACTS, "scene": "Middlebury 2014 motorcycle", "max_radius": MAX_RADIUS, "seed": seed,
              "psf": HELD_OUT_PSF.family}

@@ -86,6 +86,13 @@ def test_a_store_is_built_once_and_again_alike(photos, tmp_path):
     assert build_simulated(tmp_path / "a.lmdb", photos, count=9, settings=SETTINGS).hash == store.hash
 
 
+def test_the_picture_that_a_killed_call_did_not_write_is_written(photos, tmp_path):
+    store = build_simulated(tmp_path / "a.lmdb", photos, count=1, settings=SETTINGS, seed=1)
+    (tmp_path / "a.png").unlink()
+    build_simulated(tmp_path / "a.lmdb", photos, count=1, settings=SETTINGS, seed=1)
+    assert (tmp_path / "a.png").exists() and len(store) == 1
+
+
 def test_an_interrupted_build_goes_on(photos, tmp_path, monkeypatch):
     import k3dn_plugin.simulation.build as build
     whole = build_simulated(tmp_path / "whole.lmdb", photos, count=4, settings=SETTINGS)
