@@ -85,7 +85,7 @@ def quality_against(comparison: Comparison, cost: str, scale: float, title: str)
                      label="quoted: DPDD as published, not measured here")
         points += [(one.params_m, one.psnr) for one in quoted]
         labels += [short(one.method) for one in quoted]
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, frameon=False)
     axes.set_xlabel(title)
     axes.set_ylabel(_titled(comparison.first))
     axes.margins(0.15)

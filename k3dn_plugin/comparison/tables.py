@@ -168,7 +168,8 @@ def facts(comparison: Comparison) -> list[str]:
     trained = [entry for entry in comparison.entries if entry.runs]
     budget = f"{settings.budget.words()}, seeds {', '.join(map(str, settings.seeds))}" if settings.budget else \
         "each recipe's own length" if trained else "none: weights as they are"
-    data, rivals = comparison.data, len(comparison.differences(comparison.first))
+    data = comparison.data
+    rivals = sum(not one.identical for one in comparison.differences(comparison.first).values())
     lines = [
         f"Data: {data['name']}, {data['images']} images, hash {data['hash'][:16]}.",
         f"Protocol: {protocol['name']} ({protocol['source']}): {protocol['reading']}; {protocol['size']}; "

@@ -22,7 +22,7 @@ from k3dn_plugin.files import file_hash
 from k3dn_plugin.zoo.content import weights_hash
 
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "scikit-image")
-OURS = ("k3dn_plugin", "torch", "builtins")
+OURS = {"k3dn_plugin", "torch", *sys.stdlib_module_names}
 LOOKED_AT = 3   # samples of a data set that says nothing of its content
 
 
