@@ -53,7 +53,9 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
         OptionError: the protocol does not fit the data, or the settings do not fit the restorer.
         StorageError: `out_dir` cannot be written.
     """
-    protocol = protocol if isinstance(protocol, EvaluationProtocol) else PROTOCOLS.build({"type": protocol})
+    if not isinstance(protocol, EvaluationProtocol):
+        built: EvaluationProtocol = PROTOCOLS.build({"type": protocol})
+        protocol = built
     if len(dataset) == 0:
         raise DataError(f"{type(dataset).__name__} holds no image to score; check its store or folder")
     if getattr(dataset, "card", None) is not None:
@@ -162,7 +164,7 @@ def _score(run: FrameRestorer, dataset: Any, index: int, protocol: EvaluationPro
 
 def group_of(dataset: Any, sample: Mapping) -> str:
     """The label by which an image's scores are averaged beside the mean over all ("indoor"), or ""."""
-    tags = getattr(dataset, "tags", None)
+    tags: Any = getattr(dataset, "tags", None)
     tags = tags(sample["name"]) if callable(tags) else {}
     return str(sample.get("group") or tags.get("place", ""))
 

@@ -114,7 +114,7 @@ def build_schedule(spec: Mapping[str, Any], optimizer: torch.optim.Optimizer, *,
     return LambdaLR(optimizer, lambda t: rate(lr, t) / lr)
 
 
-def learning_rate(stage: Any) -> Curve:
+def learning_rate(stage: Any) -> Callable[[int], float]:
     """The rate of a `Stage` as a function of the iterations done in it."""
     rate = _warmed_up(check_schedule(stage.scheduler, stage.total_iter), stage.warmup_iter)
     optimizer, given = check_optimizer(stage.optim_g)

@@ -23,7 +23,7 @@ from k3dn_plugin.files import user_path
 from k3dn_plugin.option_schema import DatasetOptions, StageOptions
 from k3dn_plugin.options import Options, merge
 from k3dn_plugin.registry import ARCHS
-from k3dn_plugin.training.graph import REBLUR_PREFIX, graph_names, matches
+from k3dn_plugin.training.graph import REBLUR_PREFIX, TrainingGraph, graph_names, matches
 from k3dn_plugin.training.optim import check_optimizer
 from k3dn_plugin.training.schedules import check_schedule, learning_rate
 from k3dn_plugin.zoo.weights import load_pretrained, read_weights
@@ -154,7 +154,7 @@ def carried_weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return weights
 
 
-def load_carried(graph: nn.Module, weights: Mapping[str, torch.Tensor], stage: Stage, source: str) -> None:
+def load_carried(graph: TrainingGraph, weights: Mapping[str, torch.Tensor], stage: Stage, source: str) -> None:
     """Start `stage` from the weights of the stage before.
 
     Raises:
