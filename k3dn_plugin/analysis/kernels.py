@@ -130,8 +130,8 @@ def _grid(panels: Sequence[tuple[torch.Tensor, str, str]], columns: int = 4) -> 
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4 * min(len(panels), columns), 3.6 * rows))
     axes = figure.subplots(rows, min(len(panels), columns), squeeze=False).ravel()
-    for one, (image, colours, title) in zip(axes, panels):
-        one.imshow(image.numpy(), cmap=colours, interpolation="nearest", aspect="auto")
+    for one, (image, colors, title) in zip(axes, panels):
+        one.imshow(image.numpy(), cmap=colors, interpolation="nearest", aspect="auto")
         one.set_title(title, fontsize=8)
     for one in axes:
         one.set_axis_off()

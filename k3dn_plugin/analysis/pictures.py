@@ -113,11 +113,11 @@ def gate_picture(restorer: nn.Module, sample: Mapping) -> bytes | None:
 def _figure(panels: Sequence[tuple[torch.Tensor, str | None, str]]) -> bytes:
     from matplotlib.figure import Figure  # slow to import
     figure = Figure(figsize=(4.2 * len(panels), 3.6))
-    for axes, (image, colours, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        shown = axes.imshow(image.numpy(), cmap=colours, interpolation="nearest")
+    for axes, (image, colors, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        shown = axes.imshow(image.numpy(), cmap=colors, interpolation="nearest")
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
-        if colours:
+        if colors:
             figure.colorbar(shown, ax=axes, fraction=0.046)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")

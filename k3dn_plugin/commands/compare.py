@@ -83,4 +83,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", type=whole(), default=3, metavar="N", help="scenes shown in the report")
     parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
                         help="bound for whole frames; else tiles")
-    parser.add_argument("--published", action="store_true", help="show quoted DPDD figures in grey")
+    parser.add_argument("--published", action="store_true", help="show quoted DPDD figures in gray")

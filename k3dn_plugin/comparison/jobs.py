@@ -43,7 +43,7 @@ class Job:
         kind: "train" or "score".
         title: for messages.
         identity: hashes and settings that decide the result, as plain data.
-        spec: what the worker is told besides: paths, device.
+        spec: what the worker needs besides: paths, device.
         folder: where it works.
         done: the file that a finished job leaves.
         needs: of the machine.

@@ -99,7 +99,7 @@ def details(folders: Sequence[Path], index: int) -> Details:
 
 
 def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Absolute difference of two uint8 images, four times, in the colours of `magma`: (h, w, 3) uint8."""
+    """Absolute difference of two uint8 images, four times, in the colors of `magma`: (h, w, 3) uint8."""
     from matplotlib import colormaps  # slow to import
     difference = np.abs(image.astype(np.float32) - truth.astype(np.float32)).mean(-1) / 255
     return (255 * colormaps["magma"](np.clip(4 * difference, 0, 1))[..., :3]).astype(np.uint8)

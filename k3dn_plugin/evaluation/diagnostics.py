@@ -171,7 +171,7 @@ def pixel_disparity(sample: Mapping, prepared: Mapping, size: tuple[int, int]) -
     """Return (H, W) magnitude of the disparity between left and right view in pixels.
 
     The stored one where the data have it in pixels, else measured by phase correlation in tiles; NaN where it cannot be
-    told.
+    measured.
     """
     stored = _pixel_map("disparity", sample, prepared, size)
     if stored is not None:

@@ -2,7 +2,7 @@
 
 | input 24.1 dB | restored 26.8 dB | truth            |     whole frames
 | detail        | detail           | detail           |     where input and truth differ most
-| left          | right            | left - right     |     the same detail, the difference around grey
+| left          | right            | left - right     |     the same detail, the difference around gray
 """
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +53,7 @@ def comparison(images: Mapping[str, torch.Tensor], row: ImageRow, protocol: Eval
     left, right = (_scaled_detail(view, truth, rows, columns) for view in show["views"].split(3))
     difference = (0.5 + 2 * (left - right)).clamp(0, 1)
     views = [_panel(view, detail_shape, text) for view, text in (
-        (left, "left view"), (right, "right view"), (difference, "left - right, twice, around grey"))]
+        (left, "left view"), (right, "right view"), (difference, "left - right, twice, around gray"))]
     return stacked([beside(panels) for panels in (whole, detail, views)])
 
 

@@ -12,7 +12,7 @@ class Metric(ABC):
     """A score of a restored image against the truth: `metric(restored, gt) -> float`.
 
     Images are (3, H, W), or (B, 3, H, W) for the mean of the images' scores, with values in the units of
-    [0, 1] and not quantised; what a protocol rounds or clamps, it does before. Computed in float64.
+    [0, 1] and not quantized; what a protocol rounds or clamps, it does before. Computed in float64.
 
     Attributes:
         higher_is_better: which way the score improves.

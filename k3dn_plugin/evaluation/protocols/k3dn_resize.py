@@ -50,7 +50,7 @@ def resized_views(views: torch.Tensor) -> torch.Tensor:
     levels = (views.double() * FULL_SCALE).round().clamp(0, FULL_SCALE).cpu().numpy().astype("uint16")
     resized = []
     for view in levels.reshape(-1, 3, *levels.shape[-2:]):
-        # One colour image at a time, as published: OpenCV rounds a single channel a little differently.
+        # One color image at a time, as published: OpenCV rounds a single channel a little differently.
         frame = np.ascontiguousarray(view.transpose(1, 2, 0))
         frame = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_CUBIC)
         resized.append(torch.from_numpy(frame.astype(np.float32) / FULL_SCALE).permute(2, 0, 1))
