@@ -94,7 +94,8 @@ def test_rows_of_another_identity_are_not_believed_either(tmp_path):
 def test_names_with_line_breaks_survive_their_file(tmp_path):
     row = evaluate(EvaluationConv(), TinyPairs(1), "full_float", progress=False).rows[0]
     file = RowFile(tmp_path / "per_image.csv", {"a": 1})
-    odd = [dataclasses.replace(row, index=i, name=name, seconds=0.5) for i, name in enumerate(["two\nlines", 'a "b", c', "ä"])]
+    odd = [dataclasses.replace(row, index=i, name=name, seconds=0.5)
+           for i, name in enumerate(["two\nlines", 'a "b", c', "ä"])]
     file.start(odd)
     assert file.rows() == odd
 
