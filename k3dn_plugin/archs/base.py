@@ -13,6 +13,7 @@ from torch import nn
 
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import ComponentError, SizeError
+from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.layers.windows import pad_to
 
 Crop = Callable[[torch.Tensor], torch.Tensor]
@@ -127,7 +128,7 @@ class Restorer(nn.Module, ABC):
         check_pair(lq, center)
         left, right = lq[:, :3], lq[:, 3:]
         if center is None and "center" in self.card.views:
-            center = (left + right) / 2
+            center = mean_of_views(lq)
         views = {"left": left, "right": right, "center": center}
         chosen = [views[name] for name in self.card.views]
         if self.card.channel_order == "bgr":

@@ -12,6 +12,7 @@ from torch import nn
 
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import ARCHS, MODULES
 
@@ -102,7 +103,7 @@ class PreservedRestorer(Restorer):
     def join(self, lq: torch.Tensor, center: torch.Tensor | None, restored: torch.Tensor) -> torch.Tensor:
         """The restored image (B, 3, H, W), or a sequence of them, with the correction added."""
         if center is None:
-            center = (lq[..., :3, :, :] + lq[..., 3:, :, :]) / 2
+            center = mean_of_views(lq)
         flat = self._corrected(center.flatten(0, -4), restored.flatten(0, -4))
         return flat.view(restored.shape)
 

@@ -15,6 +15,7 @@ from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.data.images import FULL_SCALE
 from k3dn_plugin.data.sample import SampleIndex
 from k3dn_plugin.errors import DataError, DependencyError, OptionError
+from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.registry import DATASETS, PSF_FAMILIES
 from k3dn_plugin.simulation.pairs import draw_scene, random_source
 from k3dn_plugin.simulation.psf import MEASURED
@@ -158,7 +159,7 @@ class SimulatedDualPixelDataset(Dataset):
         frames = self._simulate(epoch, number, index.crop_size)
         lq = torch.from_numpy(np.concatenate([_floats(frames["left"]), _floats(frames["right"])]))
         maps = {m: torch.from_numpy(frames[m])[None] for m in ("disparity", "defocus")}
-        return {"lq": lq, "name": f"simulated_{epoch}_{number:06d}", "center": (lq[:3] + lq[3:]) / 2,
+        return {"lq": lq, "name": f"simulated_{epoch}_{number:06d}", "center": mean_of_views(lq),
                 "gt": torch.from_numpy(_floats(frames["sharp"])),
                 **maps, "coc": maps["defocus"]}
 

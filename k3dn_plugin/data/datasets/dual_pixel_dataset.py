@@ -14,6 +14,7 @@ from k3dn_plugin.data.sample import SampleIndex, random_source
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.data.store.manifest import MAPS, SceneRecord
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.registry import DATASETS, nearest
 
 Size = tuple[int, int]
@@ -111,7 +112,7 @@ class DualPixelDataset(Dataset):
         if self._center == "captured":
             sample["center"] = self._fill(torch.empty(3, height, width), frames["center"], "center")
         else:
-            sample["center"] = (lq[:3] + lq[3:]) / 2
+            sample["center"] = mean_of_views(lq)
         if self._truth:
             sample["gt"] = self._fill(torch.empty(3, height, width), frames["sharp"], "sharp")
         for key in self._maps:
