@@ -1,6 +1,9 @@
 """The loader that feeds training: workers that do not change what is read, errors that stay readable."""
 import signal
+import sys
 from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -49,8 +52,11 @@ class SampleLoader(DataLoader):
                 if isinstance(batch, K3DNError):
                     raise batch
                 yield batch
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, EOFError) as error:
             explained = worker_error(error)
+            if explained is None and self.num_workers and _one_was_killed(iterator):
+                # It died while it handed a batch over, which shows as a connection that breaks.
+                explained = worker_error(RuntimeError(f"DataLoader worker: {type(error).__name__}"))
             if explained is None:
                 raise
             raise explained from error
@@ -65,6 +71,14 @@ class SampleLoader(DataLoader):
             for worker in iterator._workers:
                 if worker.is_alive():
                     worker.kill()
+
+
+def _one_was_killed(iterator: Any) -> bool:
+    for worker in iterator._workers:
+        worker.join(0.1)
+        if worker.exitcode is not None and worker.exitcode < 0:
+            return True
+    return False
 
 
 def worker_error(error: BaseException) -> DataError | None:
@@ -92,7 +106,18 @@ def start_worker(worker_id: int = 0) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    sys.excepthook = _report_unless_broken
     single_threaded(worker_id)
+
+
+def _report_unless_broken(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In place of `sys.excepthook` in a worker.
+
+    Its thread that hands batches over reports there that the training process, which ended, does not fetch them. Errors
+    of the data set go another way.
+    """
+    if not isinstance(error, (OSError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def single_threaded(worker_id: int = 0) -> None:

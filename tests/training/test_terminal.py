@@ -156,3 +156,37 @@ def test_what_torch_says_of_lost_workers(text, said, trained):
     if said:
         with pytest.raises(DataError, match=said), explained(None, None):
             raise RuntimeError(text)
+
+
+def test_a_connection_that_breaks_because_a_worker_died_is_the_same_error(monkeypatch):
+    from torch.utils.data import DataLoader
+
+    from k3dn_plugin.data.loader import SampleLoader
+
+    class Lost:
+        exitcode = -9
+        join = staticmethod(lambda seconds: None)
+        is_alive = staticmethod(lambda: False)
+
+    class Broken:
+        def __init__(self, *workers):
+            self._workers, self._shutdown_workers = workers, lambda: None
+
+        def __iter__(self):
+            raise ConnectionRefusedError(111, "Connection refused")
+            yield
+
+    loader = SampleLoader([1, 2], num_workers=1)
+    monkeypatch.setattr(DataLoader, "__iter__", lambda self: Broken(Lost))
+    with pytest.raises(DataError, match="was ended from outside"):
+        next(iter(loader))
+    monkeypatch.setattr(DataLoader, "__iter__", lambda self: Broken())
+    with pytest.raises(ConnectionRefusedError):
+        next(iter(loader))
+
+
+def test_a_worker_reports_all_but_broken_connections(capsys):
+    from k3dn_plugin.data.loader import _report_unless_broken
+    for error in (ConnectionResetError(104, "reset"), EOFError(), RuntimeError("a bug")):
+        _report_unless_broken(type(error), error, None)
+    assert capsys.readouterr().err == "RuntimeError: a bug\n"
