@@ -5,7 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from k3dn_plugin.commands import main
+from k3dn_plugin.commands import tool
+
+main = tool("compare")
 
 if __name__ == "__main__":
-    raise SystemExit(main(["compare", *sys.argv[1:]], program=sys.argv[0]))
+    raise SystemExit(main())

@@ -7,7 +7,7 @@ answers at once; what it needs of the package it imports when it runs.
 import argparse
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 
@@ -49,6 +49,13 @@ def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> in
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     return run_tool(lambda given: _run(given, program), argv)
+
+
+def tool(name: str) -> Callable[[Sequence[str] | None], int]:
+    """Return the `main(argv)` of one subcommand, with its own arguments alone: what the files of tools/ call."""
+    def run_subcommand(argv: Sequence[str] | None = None) -> int:
+        return main([name, *(sys.argv[1:] if argv is None else argv)], program=sys.argv[0])
+    return run_subcommand
 
 
 def _run(argv: Sequence[str], program: str | None) -> int:
