@@ -8,13 +8,14 @@ import torch
 from k3dn_plugin.registry import FORMATS
 from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
+from k3dn_plugin.zoo.formats.multi_scale_keys import SCALES, multi_scale_pairs
 
 MOST_BLOCKS = 64
 
 
 def key_pairs() -> dict[str, str]:
     """Official prefix -> ours (`docs/networks/deeprft.md`, sections 4 and 5). `main.0` is a unit's convolution."""
-    pairs = {}
+    pairs = multi_scale_pairs()
     for i in range(3):
         for theirs, ours in (("Encoder", "encoder"), ("Decoder", "decoder")):
             for j in range(MOST_BLOCKS):
@@ -22,16 +23,10 @@ def key_pairs() -> dict[str, str]:
                     block = f"{theirs}.{i}.layers.{j}"
                     pairs[f"{block}.main.{k}.main.0"] = f"{ours}.{i}.{j}.spatial.{k}"
                     pairs[f"{block}.main_fft.{k}.main.0"] = f"{ours}.{i}.{j}.spectral.{k}"
-        pairs[f"feat_extract.{i}.main.0"] = f"extract.{i}"
     for i in range(2):
-        pairs[f"feat_extract.{i + 3}.main.0"] = f"up.{i}"
-        pairs[f"Convs.{i}.main.0"] = f"reduce.{i}"
-        pairs[f"ConvsOut.{i}.main.0"] = f"out.{i}"
         for j in range(2):
             pairs[f"AFFs.{i}.conv.{j}.main.0"] = f"fuse.{i}.{j}"
-    pairs["feat_extract.5.main.0"] = "out.2"
-    # The published numbers run against the scales: 1 is the quarter, 2 the half.
-    for number, ours in (("1", "quarter"), ("2", "half")):
+    for number, ours in SCALES:
         pairs[f"FAM{number}.merge.main.0"] = f"{ours}_attention.merge"
         pairs[f"SCM{number}.conv.main.0"] = f"{ours}_input.join"
         for j in range(4):

@@ -10,13 +10,14 @@ from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import FORMATS
 from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
+from k3dn_plugin.zoo.formats.multi_scale_keys import SCALES, multi_scale_pairs
 
 MOST_BLOCKS = 64
 
 
 def key_pairs() -> dict[str, str]:
     """Return official prefix -> ours (docs/networks/sfnet.md, sections 4 and 5). `main.0` is a unit's convolution."""
-    pairs = {}
+    pairs = multi_scale_pairs()
     for i in range(3):
         for theirs, ours in (("Encoder", "encoder"), ("Decoder", "decoder")):
             for j in range(MOST_BLOCKS):
@@ -37,14 +38,7 @@ def key_pairs() -> dict[str, str]:
                     pairs[f"{split}.modulate.fcs.0"] = f"{own_split}.high"
                     pairs[f"{split}.modulate.fcs.1"] = f"{own_split}.low"
                     pairs[f"{split}.modulate.out"] = f"{own_split}.out"
-        pairs[f"feat_extract.{i}.main.0"] = f"extract.{i}"
-    for i in range(2):
-        pairs[f"feat_extract.{i + 3}.main.0"] = f"up.{i}"
-        pairs[f"Convs.{i}.main.0"] = f"reduce.{i}"
-        pairs[f"ConvsOut.{i}.main.0"] = f"out.{i}"
-    pairs["feat_extract.5.main.0"] = "out.2"
-    # The published numbers run against the scales: 1 is the quarter, 2 the half.
-    for number, ours in (("1", "quarter"), ("2", "half")):
+    for number, ours in SCALES:
         pairs[f"FAM{number}.merge.main.0"] = f"{ours}_merge"
         pairs[f"SCM{number}.main.4"] = f"{ours}_input.norm"
         for j in range(4):
