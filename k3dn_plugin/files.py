@@ -289,7 +289,7 @@ class FolderLock:
     """
 
     _held: dict[tuple[int, str], str] = {}
-    _guard = threading.Lock()
+    _holding = threading.Lock()
 
     def __init__(self, folder: str | os.PathLike, work: str, *, beside: bool = False,
                  error: type[K3DNError] = StorageError) -> None:
@@ -298,7 +298,7 @@ class FolderLock:
         self.path = folder.with_name(f".{folder.name[:200]}.lock") if beside else folder / ".lock"
         self._key = (os.getpid(), os.path.realpath(self.path))
         self._handle: int | None = None
-        with self._guard:
+        with self._holding:
             if self._key in self._held:
                 raise self._refusal(f"this very process ({self._held[self._key]})")
             if fcntl is not None:
@@ -356,7 +356,7 @@ class FolderLock:
 
     def release(self) -> None:
         """Give the folder free; a second call does nothing."""
-        with self._guard:
+        with self._holding:
             if self._held.pop(self._key, None) is None or self._key[0] != os.getpid():
                 return
             if self._handle is not None:

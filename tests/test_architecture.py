@@ -1,5 +1,6 @@
 """The floors of the house: an import graph read from the source, without importing anything."""
 import ast
+import statistics
 import subprocess
 import sys
 from itertools import chain
@@ -15,6 +16,10 @@ FLOORS = ("commands", "demo", "doctor", "bridges", "comparison", "analysis", "tr
           "inference", "simulation", "data", "losses", "archs", "modules", "layers", "options", "option_files",
           "option_schema", "registry", "files", "errors", "console")
 LONGEST = 400
+# Files that are no component are an idea each: half of them are longer than this.
+MEDIAN = 100
+COMPONENTS = ("modules/", "archs/", "losses/", "commands/", "zoo/formats/", "data/preparation/", "evaluation/metrics/",
+              "evaluation/protocols/")
 # Slow or optional packages may be imported inside a function, with a word why; ours only in commands, in an __init__
 # that hands names out lazily, and a bridge, whose import connects it.
 LAZY_FLOORS = ("commands",)
@@ -113,6 +118,12 @@ def test_imports_inside_functions_have_a_reason(name):
 def test_no_file_is_too_long():
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
     assert not {name: length for name, length in lengths.items() if length > LONGEST}
+
+
+def test_helpers_of_a_few_lines_live_with_what_they_serve():
+    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in FILES.values()
+               if path.name != "__init__.py" and not path.relative_to(PACKAGE).as_posix().startswith(COMPONENTS)]
+    assert statistics.median(lengths) > MEDIAN
 
 
 def loaded_by(code):

@@ -10,12 +10,13 @@ from importlib import metadata
 from pathlib import Path
 
 from k3dn_plugin import registry
-from k3dn_plugin.doctor.finding import Finding
+from k3dn_plugin.doctor import Finding
 from k3dn_plugin.errors import K3DNError
 
 NEEDED = {"torch": "torch", "mmengine": "mmengine", "lmdb": "lmdb", "cv2": "opencv-python", "numpy": "numpy",
           "addict": "addict", "yaml": "PyYAML", "pydantic": "pydantic", "safetensors": "safetensors", "h5py": "h5py",
-          "skimage": "scikit-image", "tqdm": "tqdm", "matplotlib": "matplotlib"}
+          "skimage": "scikit-image", "scipy": "scipy", "jinja2": "jinja2", "tqdm": "tqdm", "tabulate": "tabulate",
+          "cachetools": "cachetools", "PIL": "pillow", "tifffile": "tifffile", "matplotlib": "matplotlib"}
 OPTIONAL = {"rawpy": "rawpy (views out of camera raw files: the extra [raw])",
             "pyarrow": "pyarrow (data sets as Parquet files: the extra [parquet])",
             "tensorboard": "tensorboard (curves while training)", "pytest": "pytest (make test)",

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from k3dn_plugin.data.disparity_check import measure_disparity
 from k3dn_plugin.data.images import apparent_full_scale, has_8_bit_content
 from k3dn_plugin.data.store.reader import LmdbStore
-from k3dn_plugin.doctor.finding import Finding
+from k3dn_plugin.doctor import Finding
 from k3dn_plugin.errors import DataError
 
 MEASURED = 24       # scenes whose shift is measured, spread over the store

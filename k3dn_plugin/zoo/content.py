@@ -1,10 +1,11 @@
-"""A weights file is read once: its bytes, and their hash, from which everything else is told."""
+"""A weights file is read once: its bytes, and their hash, and what a published one holds, whatever its format."""
 import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from k3dn_plugin.errors import CheckpointError
@@ -41,6 +42,25 @@ class FileContent:
                 "or was made to fill the memory; it is refused")
 
 
+@dataclass(frozen=True)
+class OfficialFile:
+    """Tensors of a published file.
+
+    Attributes:
+        path: where it was read.
+        kind: the format in words.
+        tensors: by official key, in the file's order, in the file's layout.
+        notes: what was unwrapped or left out.
+        sha256: of the file, or of the files that belong together.
+    """
+
+    path: Path
+    kind: str
+    tensors: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()
+    sha256: str = ""
+
+
 def read_content(path: str | os.PathLike) -> FileContent:
     """Read a file once.
 
@@ -50,6 +70,20 @@ def read_content(path: str | os.PathLike) -> FileContent:
     """
     data = read_file(path, most=LARGEST_FILE, error=CheckpointError)
     return FileContent(Path(path), data, hashlib.sha256(data).hexdigest())
+
+
+
+def damaged(content: FileContent, kind: str, error: Exception) -> CheckpointError:
+    """Return the error for a file that cannot be read to its end."""
+    return CheckpointError(f"{content.path} is a {kind}, but damaged or cut short ({len(content.data):,} bytes: "
+                           f"{first_line(error)}). Download or copy it again")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the line of an error's message that says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    wanted = next((line for line in lines if "Unsupported" in line or "GLOBAL" in line or "class" in line), None)
+    return (wanted or (lines[0] if lines else type(error).__name__))[:200]
 
 
 def state_hash(state: Mapping[str, torch.Tensor]) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.content import FileContent
-from k3dn_plugin.zoo.official_file import first_line
+from k3dn_plugin.zoo.content import FileContent, first_line
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 

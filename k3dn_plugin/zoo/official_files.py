@@ -19,10 +19,9 @@ import torch
 from safetensors.torch import load as load_safetensors
 
 from k3dn_plugin.errors import CheckpointError, K3DNError
-from k3dn_plugin.zoo.content import FileContent
+from k3dn_plugin.zoo.content import FileContent, OfficialFile, damaged, first_line
 from k3dn_plugin.zoo.keras_files import keras_tensors
 from k3dn_plugin.zoo.numpy_files import numpy_tensors
-from k3dn_plugin.zoo.official_file import OfficialFile, damaged, first_line
 from k3dn_plugin.zoo.unwrapping import unwrapped
 
 EXPECTED = ("expected weights: PyTorch (.pth, .pt, .pkl), Keras (.hdf5), TensorLayer (.npz) or safetensors")
@@ -38,19 +37,19 @@ def read_official_file(content: FileContent) -> OfficialFile:
     """
     head = content.data[:16]
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return _guarded(content, "Keras HDF5", "Keras file")
+        return _read_as(content, "Keras HDF5", "Keras file")
     if head[8:9] == b"{":
-        return _guarded(content, "safetensors", "safetensors file")
+        return _read_as(content, "safetensors", "safetensors file")
     if head.startswith(b"PK"):
-        return _guarded(content, *_kind_of_zip(content))
+        return _read_as(content, *_kind_of_zip(content))
     if head.startswith(b"\x80"):
-        return _guarded(content, "PyTorch", "PyTorch file")
+        return _read_as(content, "PyTorch", "PyTorch file")
     what = "an empty file" if not head else f"a file that begins with {head[:8]!r}"
     raise CheckpointError(f"{content.path} is {what}; {EXPECTED}. Is it the download's error page, or an archive to be "
                           "unpacked first?")
 
 
-def _guarded(content: FileContent, kind: str, words: str) -> OfficialFile:
+def _read_as(content: FileContent, kind: str, words: str) -> OfficialFile:
     """Read by kind; whatever a damaged file makes a parser raise becomes one error."""
     try:
         tensors, notes = READERS[kind](content)

@@ -16,9 +16,8 @@ import torch
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import CheckpointError, K3DNError
 from k3dn_plugin.registry import FORMATS
-from k3dn_plugin.zoo.content import FileContent, read_content
+from k3dn_plugin.zoo.content import FileContent, OfficialFile, read_content
 from k3dn_plugin.zoo.formats.base import check_state, load_strictly, official_format
-from k3dn_plugin.zoo.official_file import OfficialFile
 from k3dn_plugin.zoo.official_files import read_official_file
 from k3dn_plugin.zoo.unwrapping import readings
 

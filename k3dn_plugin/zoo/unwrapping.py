@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from k3dn_plugin.errors import CheckpointError
-from k3dn_plugin.zoo.official_file import OfficialFile
+from k3dn_plugin.zoo.content import OfficialFile
 
 AVERAGED = ("params_ema", "model_ema", "state_dict_ema", "ema_state_dict", "ema", "net_g_ema", "generator_ema",
             "ema_model", "averaged_model")

@@ -33,7 +33,7 @@ class AtrousDeblur(nn.Module):
 
     def forward(self, features: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
         """(B, C, H, W) features and their disparity -> (B, C, H, W)."""
-        steering = self.from_disparity(features, disparity)
+        conditioning = self.from_disparity(features, disparity)
         for block in self.blocks:
-            features = features + block(features + steering)
+            features = features + block(features + conditioning)
         return features

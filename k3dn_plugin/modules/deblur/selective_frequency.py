@@ -16,7 +16,7 @@ from k3dn_plugin.registry import MODULES
 KERNEL_SIZES = (3, 5)
 
 
-class SteeredSplit(FrequencySplit):
+class ConditionedSplit(FrequencySplit):
     """A frequency split of windows, to whose decisions each window's disparity vector adds."""
 
     def __init__(self, channels: int, kernel_size: int, vector_size: int, *, groups: int) -> None:
@@ -43,7 +43,7 @@ class WindowBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         half = channels // 2
-        self.frequency = nn.ModuleList(SteeredSplit(half, size, vector_size, groups=groups)
+        self.frequency = nn.ModuleList(ConditionedSplit(half, size, vector_size, groups=groups)
                                        for size in KERNEL_SIZES if split)
         self.whole = MeanSplit(half)
         # A quadrant has weights of its own; so has a window, from its vector.
@@ -53,8 +53,8 @@ class WindowBlock(nn.Module):
         """(B, C, H, W) features and their disparity -> (B, C, H, W)."""
         halves = F.gelu(self.conv1(features)).chunk(2, 1)
         if self.frequency:
-            steered = cast("Iterable[SteeredSplit]", self.frequency)
-            first, second = (split.split(half, disparity) for split, half in zip(steered, halves))
+            conditioned = cast("Iterable[ConditionedSplit]", self.frequency)
+            first, second = (split.split(half, disparity) for split, half in zip(conditioned, halves))
         else:
             first, second = (partition(half, disparity.grid) for half in halves)
         mean = map_mean(second).to(second.dtype)
