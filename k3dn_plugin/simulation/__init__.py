@@ -18,5 +18,5 @@ otherwise.
 | `settings.py`, `pairs.py`, `rgbd.py`     | what is drawn for a scene; its frames, without and with depth |
 | `rdpd.py`, `dddnet.py`                   | the published simulators                                      |
 | `build.py`, `demo.py`                    | stores of scenes                                              |
-| `figure.py`, `overview.py`               | pictures                                                      |
+| `overview.py`                            | pictures                                                      |
 """

@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from k3dn_plugin.data.images import write_image
+from k3dn_plugin.data.contact_sheet import write_contact_sheet
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.files import user_path
-from k3dn_plugin.simulation.figure import contact_sheet
 from k3dn_plugin.simulation.pairs import random_source, simulate_scene
 from k3dn_plugin.simulation.rgbd import RgbdSettings, check_rgbd, draw_rgbd_scene
 from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
@@ -88,27 +87,21 @@ def _build(out: Path, names: Sequence[str], facts: Mapping[str, Any],
         for index in progress(left_to_do, f"simulating {out.name}"):
             writer.add(names[index], simulate(index))
         store = writer.finish()
-    write_contact_sheet(store)
+    write_contact_sheet(store, picture_path(store))
     return store
 
 
 def finished_store(out: Path, scenes: int = 4) -> LmdbStore:
     """Return a store that an earlier call has finished, with its picture, before which that call may have ended."""
     store = LmdbStore(out)
-    if not out.with_suffix(".png").exists():
-        write_contact_sheet(store, scenes)
+    if not picture_path(store).exists():
+        write_contact_sheet(store, picture_path(store), scenes)
     return store
 
 
-def write_contact_sheet(store: LmdbStore, scenes: int = 4) -> Path:
-    """Write `<store>.png`: left, right, sharp and defocus of a few scenes."""
-    chosen = [store.names[i] for i in np.linspace(0, len(store.names) - 1, min(scenes, len(store.names)))
-              .astype(int)]
-    rows = [{view: store.read(name, view) for view in ("left", "right", "sharp", "defocus")}
-            for name in chosen]
-    path = Path(store.path).with_suffix(".png")
-    write_image(path, contact_sheet(rows))
-    return path
+def picture_path(store: LmdbStore) -> Path:
+    """Return where the picture of a few scenes lies: beside the store."""
+    return Path(store.path).with_suffix(".png")
 
 
 def progress(items: Collection[T], what: str) -> Iterable[T]:

@@ -4,11 +4,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from k3dn_plugin.data.contact_sheet import write_contact_sheet
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.data.store.writer import StoreWriter
 from k3dn_plugin.errors import DependencyError
 from k3dn_plugin.files import user_path
-from k3dn_plugin.simulation.build import build_simulated, finished_store, progress, write_contact_sheet
+from k3dn_plugin.simulation.build import build_simulated, finished_store, picture_path, progress
 from k3dn_plugin.simulation.layers import fill_holes
 from k3dn_plugin.simulation.optics import blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import FACTS, SimulationSettings, simulate_from_depth
@@ -60,7 +61,7 @@ def build_motorcycle(out: str | Path, *, seed: int = 0) -> LmdbStore:
             writer.add(name, simulate_from_depth(image, radius, HELD_OUT_PSF, SensorSettings(),
                                                  seed=seed + 1, index=index))
         store = writer.finish()
-    write_contact_sheet(store, scenes=len(FOCUS))
+    write_contact_sheet(store, picture_path(store), len(FOCUS))
     return store
 
 

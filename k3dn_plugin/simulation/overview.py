@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from k3dn_plugin.data.collage import eight_bits
+from k3dn_plugin.data.collage import color_of_radius, eight_bits
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.registry import PSF_FAMILIES
 from k3dn_plugin.simulation import dddnet, rdpd
 from k3dn_plugin.simulation.demo import load_motorcycle
-from k3dn_plugin.simulation.figure import color_of_radius
 from k3dn_plugin.simulation.layers import surfaces_from_depth
 from k3dn_plugin.simulation.optics import blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import photograph, random_source, simulate_scene

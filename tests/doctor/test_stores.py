@@ -9,6 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from k3dn_plugin.data import StoreWriter
+from k3dn_plugin.data.collage import GAP
 from k3dn_plugin.data.contact_sheet import contact_sheet
 from k3dn_plugin.doctor.stores import verify
 from k3dn_plugin.errors import DataError
@@ -82,11 +83,22 @@ def test_single_images_have_no_disparity(tmp_path):
     assert states(verify(tmp_path / "a.lmdb"))["views"].state == "note"
 
 
-def test_the_contact_sheet_colours_the_shift(tmp_path):
+def test_the_contact_sheet_colors_the_shift(tmp_path):
     sheets = {shift: contact_sheet(write_store(tmp_path / f"{shift}.lmdb", shift=shift)) for shift in (4, -4)}
     assert sheets[4].dtype == np.uint8 and sheets[4].shape[0] > 3 * 200 and sheets[4].shape[1] > 4 * 320
     red, blue = (sheet[:, -320:].astype(int) for sheet in sheets.values())
     assert (red[..., 0] - red[..., 2]).mean() > 30 and (blue[..., 2] - blue[..., 0]).mean() > 30
+
+
+def test_the_contact_sheet_shows_the_blur_radius(tmp_path):
+    frame = np.full((64, 96, 3), 30000, np.uint16)
+    radius = np.broadcast_to(np.linspace(-3, 3, 96, dtype=np.float32), (64, 96)).copy()
+    with StoreWriter(tmp_path / "a.lmdb", dataset="own", facts={"bit_depth": 16}) as writer:
+        writer.add("a", {"left": frame, "right": frame, "defocus": radius})
+        store = writer.finish()
+    panel = contact_sheet(store)[30:, 2 * (320 + GAP):][:, :320].astype(int)
+    near, focus, far = panel[100, 5], panel[100, 160], panel[100, 314]
+    assert near[2] - near[0] > 100 and far[0] - far[2] > 100 and focus.min() > 240
 
 
 def test_numbers_of_fewer_bits_than_their_frames(tmp_path):

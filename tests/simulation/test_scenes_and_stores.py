@@ -17,7 +17,6 @@ from k3dn_plugin.registry import DATASETS
 from k3dn_plugin.simulation.build import build_simulated
 from k3dn_plugin.simulation.color import linear_to_srgb, srgb_to_linear
 from k3dn_plugin.simulation.demo import load_motorcycle
-from k3dn_plugin.simulation.figure import kernel_sheet
 from k3dn_plugin.simulation.pairs import SimulationSettings, simulate_scene
 from k3dn_plugin.simulation.sensor import SensorSettings, expose, quantise
 from k3dn_plugin.simulation.settings import check_settings
@@ -142,11 +141,6 @@ def test_the_held_out_scene_has_depth_everywhere():
     image, disparity = load_motorcycle()
     assert image.shape[1:] == disparity.shape
     assert disparity.isfinite().all() and float(disparity.min()) > 0
-
-
-def test_figures_are_pictures():
-    sheet = kernel_sheet(radii=(-3, 3))
-    assert sheet.dtype == np.uint8 and sheet.shape[2] == 3 and sheet.std() > 10
 
 
 def test_the_documentations_picture_is_drawn(tmp_path):
