@@ -64,7 +64,7 @@ def test_declared_size_rule_is_the_true_one(restorer):
             assert restorer.restore(views).shape[-2:] == size
 
 
-def test_wrong_shapes_are_told(restorer):
+def test_wrong_shapes_are_reported(restorer):
     with pytest.raises(SizeError, match="expected .B, 6, H, W."):
         restorer(torch.rand(1, 3, 64, 64))
     with pytest.raises(SizeError, match="center"):

@@ -147,7 +147,7 @@ class DepthNetwork(nn.Module):
     Args:
         channels: of the features of a view.
         max_disparity: number of disparities, 0, 1, ...; a multiple of 12. The volume has a third of them.
-        batch_statistics: normalise by the statistics of the image at hand in evaluation too.
+        batch_statistics: normalize by the statistics of the image at hand in evaluation too.
     """
 
     def __init__(self, *, channels: int = 32, max_disparity: int = 12, batch_statistics: bool = False):
@@ -324,7 +324,7 @@ class DDDNet(Restorer):
     Args:
         depth_channels: width of Estd. image_channels: width of Esti.
         max_disparity: of Estd; the disparity lies in [0, max_disparity - 1].
-        batch_statistics: let Estd normalise by the image at hand in evaluation, as the published test of
+        batch_statistics: let Estd normalize by the image at hand in evaluation, as the published test of
             DPDD does (probably by oversight); needed for its scores.
     """
 

@@ -37,7 +37,7 @@ class DiNATIR(Restorer):
         expansion: hidden width of the feed-forward parts in channels, truncated.
         bias: of all convolutions but the embedding and the size changes, which have none. The attention's projections
             always have biases.
-        norm_bias: whether norms are centred and biased.
+        norm_bias: whether norms are centered and biased.
         gate_kernel: channels that the channel gate sees; 0 for no gate.
         pool_windows: rows and columns of the gate's means by level, 1.5 training crops as published; None for means
             over the whole image, which are the same on images that the windows cover.

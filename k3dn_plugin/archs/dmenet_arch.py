@@ -89,7 +89,7 @@ class RefineBlock(nn.Module):
 
 
 def head(channels: int) -> nn.Sequential:
-    """A map from features: the single channel is normalised before the sigmoid."""
+    """A map from features: the single channel is normalized before the sigmoid."""
     return nn.Sequential(ConvNorm(channels, channels // 2), ConvNorm(channels // 2, 1, plain=True),
                          nn.Sigmoid())
 

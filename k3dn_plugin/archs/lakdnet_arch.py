@@ -32,7 +32,7 @@ class LaKDNet(Restorer):
         expansion: hidden width of the feed-forward parts in channels, truncated.
         bias: of the convolutions that have none as published; the mixers' 1x1 ones always have one, the size changes
             never.
-        norm_bias: whether norms are centred and biased.
+        norm_bias: whether norms are centered and biased.
         clip_in_training: clip the output to [0, 1] in training too, as published; where it acts no gradient passes.
             False leaves it free until evaluation.
     """

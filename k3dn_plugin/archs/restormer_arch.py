@@ -34,7 +34,7 @@ class Restormer(Restorer):
             refinement have those of the first.
         expansion: hidden width of the feed-forward parts in channels, truncated.
         bias: of all convolutions but the embedding and the size changes, which have none.
-        norm_bias: whether norms are centred and biased; false in the published denoising networks.
+        norm_bias: whether norms are centered and biased; false in the published denoising networks.
     """
 
     card: RestorerCard = RestorerCard(

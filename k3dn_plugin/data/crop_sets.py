@@ -17,7 +17,7 @@ class PatchFilter:
 
     Args:
         size: side of the square patches.
-        stride: between neighbours; one more row and column of patches is flush with the far edges. None takes
+        stride: between neighbors; one more row and column of patches is flush with the far edges. None takes
             the one patch in the middle.
         drop: share of a frame's patches that is dropped, the least sharp.
     """
@@ -62,7 +62,7 @@ def drop_least_sharp(sharp: np.ndarray, places: list[list[int]], size: int, shar
 def sharpness(sharp: np.ndarray, places: list[list[int]], size: int) -> np.ndarray:
     """Return the published score of each patch: the product over Sobel sizes of its gradient energies.
 
-    Energies, each scaled to [0, 1], are sums of gradient magnitudes of the grey patch alone, at its own bit depth.
+    Energies, each scaled to [0, 1], are sums of gradient magnitudes of the gray patch alone, at its own bit depth.
     """
     grey = sharp[..., 0] if sharp.shape[2] == 1 else cv2.cvtColor(np.ascontiguousarray(sharp), cv2.COLOR_RGB2GRAY)
     product = np.ones(len(places))

@@ -58,7 +58,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _small(frame: np.ndarray) -> np.ndarray:
-    """Return the frame as a small grey picture of mean 0 and length 1 (0 for a flat one)."""
+    """Return the frame as a small gray picture of mean 0 and length 1 (0 for a flat one)."""
     small = cv2.resize(frame.mean(-1, dtype=np.float32), SMALL, interpolation=cv2.INTER_AREA)
     small -= small.mean()
     length = np.linalg.norm(small)

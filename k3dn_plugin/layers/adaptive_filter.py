@@ -38,7 +38,7 @@ def adaptive_convolution(features: torch.Tensor, kernels: torch.Tensor, bias: to
                          both_kernels: bool = False) -> torch.Tensor:
     """One iteration: filter along the columns, then along the rows, then add the bias.
 
-    Each pass uses the taps stored at the pixel that it writes; edges are replicated, taps not normalised.
+    Each pass uses the taps stored at the pixel that it writes; edges are replicated, taps not normalized.
 
     Args:
         features: (B, c, h, w).

@@ -117,7 +117,7 @@ class BranchNetwork(nn.Module):
 
 
 class CoCNetwork(nn.Module):
-    """Estimates the signed radius of the circle of confusion of each pixel and colour, from the two views.
+    """Estimates the signed radius of the circle of confusion of each pixel and color, from the two views.
 
     Trained without labels: each view blurred with the other one's kernel must agree
     (`cross_blur`, with the half-disc kernels of the circle of confusion).

@@ -38,7 +38,7 @@ class ChannelAttention(nn.Module):
     def attention(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """(B, heads, C / heads, pixels) twice -> (B, heads, C / heads, C / heads), rows summing to one.
 
-        The products are divided by the lengths afterwards, which spares normalised copies of q and k.
+        The products are divided by the lengths afterwards, which spares normalized copies of q and k.
         """
         with without_autocast(q):
             q, k = at_least_float32(q), at_least_float32(k)
@@ -54,7 +54,7 @@ class TransformerBlock(nn.Module):
         heads: must divide the channels.
         expansion: of the feed-forward part.
         bias: of all convolutions.
-        norm_bias: whether the norms are centred and biased (see `ChannelNorm`).
+        norm_bias: whether the norms are centered and biased (see `ChannelNorm`).
     """
 
     def __init__(self, channels: int, heads: int, *, expansion: float = 2.66, bias: bool = False,

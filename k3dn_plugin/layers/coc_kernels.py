@@ -68,7 +68,7 @@ def cross_blur(left: torch.Tensor, right: torch.Tensor, radius: torch.Tensor, *,
 
     Args:
         left, right: (B, 3, H, W).
-        radius: (B, 3, H, W), one map for each colour, or (B, 1, H, W).
+        radius: (B, 3, H, W), one map for each color, or (B, 1, H, W).
     """
     return (blur_by_radius(left, radius, rising=True, max_radius=max_radius),
             blur_by_radius(right, radius, rising=False, max_radius=max_radius))

@@ -43,7 +43,7 @@ def gaussian(sigma: float, support: int) -> torch.Tensor | None:
     """(2r + 1, 2r + 1) float64 of sum 1, cut where it falls below 2^-52 of its peak and at `support`;
     None where nothing but the peak is left.
     """
-    # Below 0.1 not even the neighbours are left, and the square of a tiny sigma would underflow.
+    # Below 0.1 not even the neighbors are left, and the square of a tiny sigma would underflow.
     if sigma < 0.1:
         return None
     half = support // 2

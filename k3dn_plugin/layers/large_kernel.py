@@ -50,7 +50,7 @@ class LargeKernelBlock(nn.Module):
         kernel_size: of the mixer, odd.
         expansion: hidden width of the feed-forward part in channels, truncated.
         bias: of all convolutions but the mixer's 1x1 ones, which always have one.
-        norm_bias: whether the norms are centred and biased (see `ChannelNorm`).
+        norm_bias: whether the norms are centered and biased (see `ChannelNorm`).
 
     Raises:
         OptionError: the kernel is even.

@@ -12,12 +12,12 @@ class ChannelNorm(nn.Module):
     """Layer norm over the channels of each pixel, (B, C, H, W) -> the same shape.
 
     With `bias`: (x - mean) / sqrt(variance + eps) * weight + bias. Without: x / sqrt(variance + eps) *
-    weight, where the variance is still that about the mean but x is not centred (`docs/networks/restormer.md`).
+    weight, where the variance is still that about the mean but x is not centered (`docs/networks/restormer.md`).
     The variance is the biased one. Both are taken in float32 at least, whatever autocast asks for.
 
     Args:
         channels: C.
-        bias: whether the norm is centred and biased.
+        bias: whether the norm is centered and biased.
         eps: added to the variance; 1e-5 in Restormer, 1e-6 in NAFNet.
     """
 

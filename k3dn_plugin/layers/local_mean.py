@@ -67,7 +67,7 @@ def grid_means(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 
 def _means_along(x: torch.Tensor, axis: int, side: int) -> torch.Tensor:
-    """Means of `side` neighbours along an axis, at every position of it."""
+    """Means of `side` neighbors along an axis, at every position of it."""
     length = x.shape[axis]
     if side == length:
         return x.mean(axis, keepdim=True).expand_as(x)

@@ -53,7 +53,7 @@ class NeighbourhoodUnit(nn.Module):
         dilation: distance between them.
         expansion: of the feed-forward part.
         bias: of the feed-forward part's convolutions.
-        norm_bias: whether the norms are centred and biased.
+        norm_bias: whether the norms are centered and biased.
         gate_kernel: channels that the gate sees; 0 for no gate.
         window: of the gate's means (see `ChannelGate`).
     """

@@ -41,7 +41,7 @@ class CrossBlurLoss(nn.Module):
 
     Args:
         weight: factor; 1000 as published.
-        predicted: key of the signed radius (B, 3 or 1, H, W) in pixels, colours in the order of the views.
+        predicted: key of the signed radius (B, 3 or 1, H, W) in pixels, colors in the order of the views.
     """
 
     def __init__(self, *, weight: float = 1000.0, predicted: str = "coc"):

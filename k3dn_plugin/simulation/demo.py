@@ -66,7 +66,7 @@ def build_motorcycle(out: str | Path, *, seed: int = 0) -> LmdbStore:
 
 
 def load_motorcycle() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (3, H, W) linear light and (H, W) disparity in pixels; unknown disparities take their neighbours'."""
+    """Return (3, H, W) linear light and (H, W) disparity in pixels; unknown disparities take their neighbors'."""
     folder = bundled_folder()
     picture, truth = folder / "motorcycle_left.png", folder / "motorcycle_disp.npz"
     for path in (picture, truth):

@@ -28,7 +28,7 @@ EXPECTED = ("expected weights: PyTorch (.pth, .pt, .pkl), Keras (.hdf5), TensorL
 
 
 def read_official_file(content: FileContent) -> OfficialFile:
-    """Return the tensors of a published weights file, recognised by its first bytes, not by its name.
+    """Return the tensors of a published weights file, recognized by its first bytes, not by its name.
 
     Raises:
         CheckpointError: the file is damaged, holds no tensors, could only be read by executing code, or says that it

@@ -1,4 +1,4 @@
-"""Published checkpoints, recognised by their keys: which network, which views, which settings.
+"""Published checkpoints, recognized by their keys: which network, which views, which settings.
 
 >>> checkpoint = load_official("dual_pixel_defocus_deblurring.pth")      # doctest: +SKIP
 >>> print(checkpoint.describe())                                         # doctest: +SKIP
@@ -47,7 +47,7 @@ class OfficialWeights:
 
     @property
     def provenance(self) -> dict:
-        """What is stored with converted weights: origin, file, hash and how they were recognised."""
+        """What is stored with converted weights: origin, file, hash and how they were recognized."""
         return {"origin": "official weights", "network": self.network, "file": self.file.path.name,
                 "sha256": self.file.sha256, "format": self.file.kind, "notes": list(self.file.notes),
                 "official_settings": self.settings}
@@ -131,7 +131,7 @@ def read_official(path: str | os.PathLike, content: FileContent | None = None) -
 def recognise(file: OfficialFile) -> OfficialWeights:
     """Return what a published file holds in our terms; of one of several files (`PARTS`), network and settings alone.
 
-    A network is recognised by all of its keys and shapes, so that no relative is taken for it.
+    A network is recognized by all of its keys and shapes, so that no relative is taken for it.
 
     Raises:
         CheckpointError: no known network has them; the message shows the first keys, or names the nearest network.

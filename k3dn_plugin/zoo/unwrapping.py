@@ -52,7 +52,7 @@ def readings(file: OfficialFile, depth: int = DEPTH) -> Iterator[OfficialFile]:
     """Yield a file as it is, and without the prefixes that programs put before a network's keys, averages first.
 
     What does not have a prefix belongs to the program around the network (a loss, a counter), and is left out. Some
-    networks' own keys begin with one of the prefixes, so whoever recognises the network tries them one after another.
+    networks' own keys begin with one of the prefixes, so whoever recognizes the network tries them one after another.
     """
     yield file
     if depth:

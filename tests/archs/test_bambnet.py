@@ -156,7 +156,7 @@ def test_smoothing_and_variation():
 @pytest.mark.parametrize("arguments, message", [
     ({"width": 8, "reduction": 16}, "width >= reduction"), ({"mask_thresholds": [4.0, 2.0]}, "rising order"),
     ({"mask_thresholds": [2.0]}, "expected 2 positive radii"), ({"mask_iterations": -1}, "0 or more")])
-def test_impossible_settings_are_told(arguments, message):
+def test_impossible_settings_are_reported(arguments, message):
     with pytest.raises(OptionError, match=message):
         build(**arguments)
 

@@ -106,7 +106,7 @@ def test_training_outputs_are_cropped_alike():
 
 
 @pytest.mark.parametrize("arguments", [{"depth_channels": 6}, {"max_disparity": 10}, {"image_channels": 0}])
-def test_impossible_settings_are_told(arguments):
+def test_impossible_settings_are_reported(arguments):
     with pytest.raises(OptionError, match="DDDNet: expected"):
         DDDNet(**arguments)
 

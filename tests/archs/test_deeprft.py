@@ -113,7 +113,7 @@ def test_training_gives_three_scales():
 
 @pytest.mark.parametrize("arguments, message", [({"num_res": 0}, "num_res"), ({"base_channels": 5}, "even"),
                                                 ({"window": 10}, "multiple of 4")])
-def test_impossible_settings_are_told(arguments, message):
+def test_impossible_settings_are_reported(arguments, message):
     with pytest.raises(OptionError, match=message):
         DeepRFT(**arguments)
 

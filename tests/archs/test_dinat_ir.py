@@ -116,7 +116,7 @@ def test_modes_choose_the_dilations_of_a_block(mode, dilations):
     assert tuple(unit.attention.dilation for unit in model.encoder[1][0]) == dilations
 
 
-def test_networks_of_other_tasks_are_told():
+def test_networks_of_other_tasks_are_reported():
     known = official_format("dinat_ir")
     restormer = {"patch_embed.proj.weight": (48, 3, 3, 3), "refinement.0.attn.temperature": (1, 1, 1)}
     assert known.recognise(restormer) is None
@@ -129,6 +129,6 @@ def test_networks_of_other_tasks_are_told():
     ({"dilations": [1, 0]}, "dilations: expected numbers of at least 1"), ({"width": 5}, "even"),
     ({"pool_windows": [[4, 4]]}, "pool_windows: .*each of the 2 levels"), ({"expansion": 0.1}, "expansion"),
     ({"first_dilations": [1, 1, 1]}, "first_dilations"), ({"kernel_size": 4}, "odd"), ({"gate_kernel": 2}, "odd")])
-def test_impossible_settings_are_told(arguments, message):
+def test_impossible_settings_are_reported(arguments, message):
     with pytest.raises(OptionError, match=message):
         DiNATIR(**{**DiNATIR.tiny_arguments, **arguments})

@@ -143,7 +143,7 @@ def test_training_outputs_have_the_maps():
 
 @pytest.mark.parametrize("arguments", [{"levels": 0}, {"width": 5}, {"refine_blocks": -1}, {"alpha": 2.0},
                                        {"fidelity": 0.0}, {"kernel_support": 20}])
-def test_impossible_settings_are_told(arguments):
+def test_impossible_settings_are_reported(arguments):
     with pytest.raises(OptionError, match="expected"):
         build(**arguments)
 

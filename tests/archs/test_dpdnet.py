@@ -103,7 +103,7 @@ def test_first_weights_are_those_of_keras():
 
 
 @pytest.mark.parametrize("arguments", [{"width": 0}, {"dropout": 1.0}])
-def test_impossible_settings_are_told(arguments):
+def test_impossible_settings_are_reported(arguments):
     with pytest.raises(OptionError, match="DPDNet: expected a positive width"):
         DPDNet(**arguments)
 
@@ -123,7 +123,7 @@ def test_keras_files_are_recognised_and_converted(dual_pixel):
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_what_is_not_published_is_told():
+def test_what_is_not_published_is_reported():
     known = official_format("dpdnet")
     official = known.to_official(build().state_dict())
     shapes = {key: value.shape for key, value in official.items()}

@@ -90,7 +90,7 @@ def test_image_stays_in_float32_under_autocast():
 
 
 @pytest.mark.parametrize("arguments", [{"width": 0}, {"kernel_size": 4}])
-def test_impossible_settings_are_told(arguments):
+def test_impossible_settings_are_reported(arguments):
     with pytest.raises(OptionError, match="DRBNet: expected a positive width and an odd kernel_size"):
         DRBNet(**arguments)
 
@@ -112,7 +112,7 @@ def test_official_files_are_recognised_and_converted(network, views):
         assert torch.equal(other(pair), model(pair))
 
 
-def test_what_is_not_published_is_told():
+def test_what_is_not_published_is_reported():
     known = official_format("drbnet")
     assert known.recognise({"conv1_1.0.weight": (32, 3, 3, 3), "kconv1_1.0.weight": (32, 3, 3, 3)}) is None
     with pytest.raises(CheckpointError, match="twice as wide"):

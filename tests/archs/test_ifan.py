@@ -153,7 +153,7 @@ def test_reblurring_needs_filters(small):
 
 
 @pytest.mark.parametrize("arguments", [{"width": 0}, {"iterations": 0}, {"kernel_size": 2}])
-def test_impossible_settings_are_told(arguments):
+def test_impossible_settings_are_reported(arguments):
     with pytest.raises(OptionError, match="IFAN: expected positive width"):
         IFAN(**arguments)
 

@@ -121,7 +121,7 @@ def test_the_dual_network_without_its_right_view_is_the_single_one():
 
 @pytest.mark.parametrize("arguments, message", [
     ({"width": 0}, "width and blocks"), ({"max_kernel_size": 8}, "odd number"), ({"bases": 0}, "bases and hidden")])
-def test_impossible_settings_are_told(arguments, message):
+def test_impossible_settings_are_reported(arguments, message):
     with pytest.raises(OptionError, match=message):
         INIKNet(**arguments)
 

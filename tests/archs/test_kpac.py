@@ -100,7 +100,7 @@ def test_sizes_follow_the_levels():
 @pytest.mark.parametrize("arguments, message", [
     ({"levels": 4}, "2 or 3 levels"), ({"blocks": 0}, "at least one block"), ({"width": 0}, "positive width"),
     ({"rates": []}, "positive rates"), ({"rates": [0]}, "positive rates")])
-def test_impossible_settings_are_told(arguments, message):
+def test_impossible_settings_are_reported(arguments, message):
     with pytest.raises(OptionError, match=message):
         KPAC(**arguments)
 
@@ -125,7 +125,7 @@ def test_official_files_are_recognised_and_converted(network, settings, named):
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_what_is_not_published_is_told():
+def test_what_is_not_published_is_reported():
     known = official_format("kpac")
     official = known.to_official(build().state_dict())
     arrays = {str(i): value for i, value in enumerate(official.values())}

@@ -99,7 +99,7 @@ def test_a_map_of_its_own_is_not_written_into_an_official_file():
     assert known.to_official(guided.state_dict()).keys() == known.to_official(plain.state_dict()).keys()
 
 
-def test_networks_that_are_not_this_one_are_told():
+def test_networks_that_are_not_this_one_are_reported():
     known = official_format("ldp")
     assert known.recognise({"patch_embed.proj.weight": (48, 3, 3, 3)}) is None
     for changes, message in (({"inp_channels": 3}, "3 channels in"), ({"local_pooling": True}, "pools globally"),
@@ -110,6 +110,6 @@ def test_networks_that_are_not_this_one_are_told():
 
 @pytest.mark.parametrize("arguments, message", [
     ({"heads": 3}, "divisor of the 8"), ({"encoder_blocks": [1]}, "same levels"), ({"middle_blocks": -1}, "below 0")])
-def test_impossible_settings_are_told(arguments, message):
+def test_impossible_settings_are_reported(arguments, message):
     with pytest.raises(OptionError, match=message):
         build(**arguments)

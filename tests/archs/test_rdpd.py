@@ -131,7 +131,7 @@ def test_a_crop_sees_its_place_in_the_frame():
 
 
 @pytest.mark.parametrize("arguments", [{"width": 0}, {"dropout": 1.0}, {"output": "tanh"}])
-def test_impossible_settings_are_told(arguments):
+def test_impossible_settings_are_reported(arguments):
     with pytest.raises(OptionError, match="RDPD"):
         RDPD(**{"width": 2, **arguments})
     with pytest.raises(SizeError, match="B, T, 6, H, W"):

@@ -125,7 +125,7 @@ def test_levels_decide_the_size_rule():
     ({"blocks": [1, 1, 1]}, "the same two levels or more"), ({"heads": [1, 1, 0, 1]}, "at least 1"),
     ({"width": 5}, "even"), ({"heads": [1, 3, 1, 1]}, r"heads\[1\]: expected a divisor of the level's 8"),
     ({"expansion": 0.1}, "expansion"), ({"refinement_blocks": -1}, "refinement_blocks")])
-def test_impossible_settings_are_told(arguments, message):
+def test_impossible_settings_are_reported(arguments, message):
     with pytest.raises(OptionError, match=message):
         Restormer(**{**TINY, **arguments})
 
@@ -160,7 +160,7 @@ def test_other_expansions_are_found_by_their_hidden_width():
     assert {k: v.shape for k, v in known.to_official(model.state_dict()).items()} == shapes
 
 
-def test_networks_of_other_tasks_are_told():
+def test_networks_of_other_tasks_are_reported():
     known = official_format("restormer")
     assert known.recognise({"head.0.weight": (64, 6, 3, 3)}) is None
     grey = {**PUBLISHED, "inp_channels": 1, "out_channels": 1, "dual_pixel_task": False}

@@ -121,7 +121,7 @@ def test_training_gives_three_scales():
 @pytest.mark.parametrize("arguments, message", [
     ({"num_res": 0}, "num_res"), ({"base_channels": 24}, "multiple of 16"), ({"local_pool": 0}, "local_pool"),
     ({"local_pool": 300}, "1 to local_pool_crop")])
-def test_impossible_settings_are_told(arguments, message):
+def test_impossible_settings_are_reported(arguments, message):
     with pytest.raises(OptionError, match=message):
         SFNet(**arguments)
 

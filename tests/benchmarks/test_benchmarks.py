@@ -42,7 +42,7 @@ def test_simulators_are_measured(tmp_path):
     assert rows[0]["torch"] and rows[0]["device"] and "layered, fast" in printed
 
 
-def test_an_unknown_restorer_is_told(tmp_path):
+def test_an_unknown_restorer_is_reported(tmp_path):
     code, _, errors = run("restorers.py", "--only", "Nobody", "--csv", tmp_path / "out.csv")
     assert code == 2 and "no restorer is called Nobody" in errors and not list(tmp_path.iterdir())
 

@@ -129,7 +129,7 @@ def test_rows_typed_by_hand_are_checked(spoil, message, table, tmp_path):
         reproduced_scores(table)
 
 
-def test_other_columns_are_told(table):
+def test_other_columns_are_reported(table):
     table.write_text("restorer,psnr\n", encoding="utf-8")
     with pytest.raises(DataError, match="expected the columns restorer, method"):
         reproduced_scores(table)

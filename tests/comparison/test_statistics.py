@@ -91,12 +91,12 @@ def test_shortened_schedules_keep_their_shape(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["samples", "hours=3", "samples=0", "samples=x"])
-def test_wrong_budgets_are_told(text):
+def test_wrong_budgets_are_reported(text):
     with pytest.raises(OptionError, match="expected one of samples=N"):
         Budget.parse(text)
 
 
-def test_a_budget_below_one_iteration_a_stage_is_told():
+def test_a_budget_below_one_iteration_a_stage_is_reported():
     with pytest.raises(OptionError, match="fewer than its 2 stages"):
         iterations_of(load_options(DEMO), Budget.parse("samples=8"))
 
@@ -153,7 +153,7 @@ def test_the_blur_map_is_a_slot_of_ldp_alone():
 @pytest.mark.parametrize("texts, error, message", [
     (["kernel=A"], OptionError, "expected one of disparity=A,B"), ([], OptionError, "needs --choices"),
     (["deblur=WienrDeblur"], RegistryError, "WienerDeblur")])
-def test_wrong_choices_are_told(texts, error, message):
+def test_wrong_choices_are_reported(texts, error, message):
     with pytest.raises(error, match=message):
         parse_choices(texts)
 

@@ -21,7 +21,7 @@ def test_a_known_shift_is_measured_with_its_sign(columns, rows):
     assert measured.is_vertical == (rows == -4)
 
 
-def test_what_cannot_be_told_is_none():
+def test_what_cannot_be_measured_is_none():
     draw = np.random.default_rng(0)
     assert measure_disparity(draw.random((256, 256, 3)), draw.random((256, 256, 3))) is None
     assert measure_disparity(np.zeros((256, 256, 3)), np.zeros((256, 256, 3))) is None
@@ -32,8 +32,8 @@ def test_preparing_tells_the_shift_and_a_wrong_axis(tmp_path):
     for folder, axis in (("right", 1), ("wrong", 0)):
         write_image(tmp_path / folder / "left" / "a.png", scene)
         write_image(tmp_path / folder / "right" / "a.png", np.roll(scene, 4, axis))
-    told = prepare("pairs", tmp_path / "right", tmp_path / "1")[0].summary()
-    assert "+4.0 to +4.0 px along the columns" in told and "warning" not in told
+    summary = prepare("pairs", tmp_path / "right", tmp_path / "1")[0].summary()
+    assert "+4.0 to +4.0 px along the columns" in summary and "warning" not in summary
     assert "shifted along the rows" in prepare("pairs", tmp_path / "wrong", tmp_path / "2")[0].summary()
     miniatures.pairs(tmp_path / "noise")
     assert "warning" not in prepare("pairs", tmp_path / "noise", tmp_path / "3")[0].summary()

@@ -167,7 +167,7 @@ def test_a_fault_is_named_and_nothing_looks_finished(tmp_path, fault):
     assert_holds(prepare("dpdd", tmp_path / "source", tmp_path / "out")[0].store, written["train"])
 
 
-def test_several_faults_are_told_at_once(tmp_path):
+def test_several_faults_are_reported_at_once(tmp_path):
     miniatures.dpdd(tmp_path / "source", {"train": 6})
     files = sorted((tmp_path / "source" / "train_c" / "source").iterdir())
     for path in files[1:4]:

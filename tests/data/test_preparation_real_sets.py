@@ -69,7 +69,7 @@ CASES = [(name, view, fault) for name, places in PLACES.items() for view, number
 
 
 @pytest.mark.parametrize("name, view, fault", CASES)
-def test_a_fault_is_named_and_mended(name, view, fault, tmp_path):
+def test_a_fault_is_named_and_fixed(name, view, fault, tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     make(name, source)
     shutil.copytree(source, tmp_path / "whole")
@@ -168,11 +168,11 @@ def test_pixel4_refuses_another_depth_by_option(tmp_path):
         prepare("pixel4", tmp_path, tmp_path / "out", bits=8)
 
 
-def test_names_that_are_not_official_are_told(tmp_path):
+def test_names_that_are_not_official_are_reported(tmp_path):
     miniatures.realdof(tmp_path, names=("01", "99"))
-    told = prepare("realdof", tmp_path, tmp_path / "out")[0].summary()
-    assert "incomplete: 1 of the 50 official scenes; missing: 02, 03" in told and "and 29 more" in told
-    assert "not among the 50 official scenes: 99" in told
+    summary = prepare("realdof", tmp_path, tmp_path / "out")[0].summary()
+    assert "incomplete: 1 of the 50 official scenes; missing: 02, 03" in summary and "and 29 more" in summary
+    assert "not among the 50 official scenes: 99" in summary
 
 
 def test_the_wall_is_scored_against_the_exact_mean(tmp_path):
@@ -216,7 +216,7 @@ def test_lfdof_records_settings_and_misses_inputs(tmp_path):
         prepare("lfdof", tmp_path / "source", tmp_path / "again")
 
 
-def test_a_truth_that_is_unlike_anything_is_told(tmp_path):
+def test_a_truth_that_is_unlike_anything_is_reported(tmp_path):
     miniatures.realdof(tmp_path)
     write_image(tmp_path / "target/02.png", miniatures.frames(9, dtype=np.uint8)["sharp"])
     prepared = prepare("realdof", tmp_path, tmp_path / "out")[0]

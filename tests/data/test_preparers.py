@@ -213,14 +213,14 @@ def test_a_truth_of_another_scene_is_found(name, files, scene, tmp_path):
     prepared = prepare(name, source, out)  # what was stored is kept, the scene in question read again
     for split in prepared:
         assert not list(split.store.damaged_frames())
-    mended = next(s for s in prepared if first.name in str([v.source for r in s.store.manifest.scenes.values()
+    repaired = next(s for s in prepared if first.name in str([v.source for r in s.store.manifest.scenes.values()
                                                             for v in r.views.values()]))
-    record = next(r for r in mended.store.manifest.scenes.values()
+    record = next(r for r in repaired.store.manifest.scenes.values()
                   if r.views["sharp"].source and (source / r.views["sharp"].source) == first)
-    assert np.array_equal(mended.store.read(record.name, "sharp"), read_image(first, gray=True))
+    assert np.array_equal(repaired.store.read(record.name, "sharp"), read_image(first, gray=True))
 
 
-def test_other_sizes_than_the_published_are_told(tmp_path):
+def test_other_sizes_than_the_published_are_reported(tmp_path):
     miniatures.dddsyn(tmp_path / "source")
-    told = prepare("dddsyn", tmp_path / "source", tmp_path / "out")[0].summary()
-    assert "2 scenes are not of the published 480 x 640 (the first: training/0001)" in told
+    summary = prepare("dddsyn", tmp_path / "source", tmp_path / "out")[0].summary()
+    assert "2 scenes are not of the published 480 x 640 (the first: training/0001)" in summary

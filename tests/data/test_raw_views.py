@@ -1,4 +1,4 @@
-"""Views out of camera files: exact truth in, every fault told."""
+"""Views out of camera files: exact truth in, every fault reported."""
 import struct
 import sys
 import types
@@ -428,7 +428,7 @@ def test_the_srgb_curve_and_the_shrink():
 
 @pytest.mark.parametrize("shift, said", [(2, "negative, as of content nearer than"), (-2, "as of content beyond"),
                                          (0, "no shift that could be told from none")])
-def test_the_sign_of_the_shift_is_told(shift, said):
+def test_the_sign_of_the_shift_is_reported(shift, said):
     frames = raw_files.dual_pixel_frames(1, (200, 260), shift)
     left, right = frames["left"][..., None], frames["right"][..., None]
     text = describe_sides(measure_sides(left, right))

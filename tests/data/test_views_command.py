@@ -68,7 +68,7 @@ def test_results_of_one_name_are_refused_before_anything_is_written(photo, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_clipping_a_turned_camera_and_vertical_pairs_are_told(tmp_path, capsys):
+def test_clipping_a_turned_camera_and_vertical_pairs_are_reported(tmp_path, capsys):
     frames = raw_files.dual_pixel_frames(5, (200, 280))
     frames["sum"][50:60, 50:60] = 16383
     raw_files.write_cr2(tmp_path / "photo.CR2", [frames["sum"], frames["left"]])

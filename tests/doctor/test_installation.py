@@ -25,7 +25,7 @@ def test_every_dependency_is_looked_at():
     assert needed == {name.lower() for name in doctor.NEEDED.values()}
 
 
-def test_a_missing_and_a_broken_package_are_told_apart(monkeypatch):
+def test_a_missing_and_a_broken_package_are_distinguished(monkeypatch):
     def broken(name):
         if name == "lmdb":
             raise ModuleNotFoundError("No module named 'lmdb'", name="lmdb")

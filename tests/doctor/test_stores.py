@@ -44,7 +44,7 @@ def test_a_sound_store(tmp_path):
 @pytest.mark.parametrize("facts, disparity, shift, swapped", [
     ({"usual_shift": "positive"}, None, 3, False), ({"usual_shift": "positive"}, None, -3, True),
     ({"usual_shift": "negative"}, None, 3, True), ({}, 3.0, 3, False), ({}, 3.0, -3, True), ({}, -2.0, 2, True)])
-def test_swapped_views_are_told_from_the_sign(facts, disparity, shift, swapped, tmp_path):
+def test_swapped_views_are_distinguished_from_the_sign(facts, disparity, shift, swapped, tmp_path):
     write_store(tmp_path / "a.lmdb", shift=shift, facts=facts, disparity=disparity)
     found = states(verify(tmp_path))["views"]
     assert found.harmful == swapped

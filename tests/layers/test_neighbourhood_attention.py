@@ -121,14 +121,14 @@ def test_meta_device_counts_neighbours_and_computes_nothing():
     (lambda q, k, v, b: (q[:, :, :6], k[:, :, :6], v[:, :, :6], b), "need at least 7 rows and columns"),
     (lambda q, k, v, b: (q, k, v, b[:1]), "expected a bias"),
     (lambda q, k, v, b: (q, k, v, b[:, :12, :12]), "expected a bias")])
-def test_what_does_not_fit_is_told(spoil, message):
+def test_what_does_not_fit_is_reported(spoil, message):
     with pytest.raises(SizeError, match=message):
         neighbourhood_attention(*spoil(*drawn(9, 9)))
 
 
 @pytest.mark.parametrize("settings, message", [
     ({"heads": 3}, "divisor of 8"), ({"kernel_size": 4}, "odd"), ({"dilation": 0}, "at least 1")])
-def test_settings_out_of_range_are_told(settings, message):
+def test_settings_out_of_range_are_reported(settings, message):
     with pytest.raises(OptionError, match=message):
         NeighbourhoodAttention(8, **{"heads": 2, **settings})
 
@@ -167,7 +167,7 @@ def test_halo_blocks_and_their_adjoint(block, halo):
     torch.testing.assert_close((blocks * other).sum(), (image * back).sum())
 
 
-def test_blocks_that_do_not_divide_are_told():
+def test_blocks_that_do_not_divide_are_reported():
     with pytest.raises(SizeError, match="3 x 3 do not divide 8 x 9"):
         split_blocks(torch.zeros(1, 8, 9), (3, 3))
     with pytest.raises(SizeError, match="do not divide 6 x 7 pixels with a halo"):

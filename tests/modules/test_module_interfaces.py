@@ -38,7 +38,7 @@ class TestDisparity:
         with pytest.raises(SizeError, match="multiple of 144 x 112"):
             module(torch.rand(1, 3, 296, 336), torch.rand(1, 3, 296, 336))
 
-    def test_views_are_told_apart(self, name):
+    def test_views_are_distinguished(self, name):
         module = build(name, vector_size=12, window=WINDOW)
         left, right = torch.rand(1, 3, 96, 80), torch.rand(1, 3, 96, 80)
         with torch.no_grad():

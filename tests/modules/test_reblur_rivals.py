@@ -65,7 +65,7 @@ def test_an_estimator_comes_along_and_is_trained(name):
 
 
 @pytest.mark.parametrize("name", ESTIMATING)
-def test_a_map_that_the_restorer_does_not_predict_is_told(name):
+def test_a_map_that_the_restorer_does_not_predict_is_reported(name):
     module = MODULES.build({"type": name, "predicted": "depth"})
     with pytest.raises(OptionError, match=f"{name}.predicted: the restorer predicts no map 'depth'.*restored"):
         module(random(1, 3, 24, 24), guidance(random(1, 6, 24, 24)))

@@ -46,7 +46,7 @@ class TestSelectiveFrequency:
         assert kernels[1, :, 2, 2].min() > 0.99 > 0.5 > kernels[0, :, 2, 2].max()
         torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(2, 8, dtype=torch.float64))
 
-    def test_impossible_settings_are_told(self):
+    def test_impossible_settings_are_reported(self):
         with pytest.raises(OptionError, match="even number of channels"):
             SelectiveFrequencyDeblur(channels=5, vector_size=4)
 

@@ -147,7 +147,7 @@ def test_cuda_that_is_not_there(trained, recipe):
         train(load_options(recipe()), device="cuda", quiet=True)
 
 
-def test_missing_data_is_told_before_anything_is_written(trained, tmp_path):
+def test_missing_data_is_reported_before_anything_is_written(trained, tmp_path):
     for split in ("train", "val"):
         with pytest.raises(DataError, match="no data in"):
             trained({"datasets": {split: {"root": str(tmp_path / "nowhere")}}})

@@ -29,7 +29,7 @@ def test_share(asked, devices, limit, wanted):
     assert share(asked, devices, limit, "here") == wanted
 
 
-def test_batches_that_cannot_be_shared_are_told():
+def test_batches_that_cannot_be_shared_are_reported():
     with pytest.raises(OptionError, match="here: a global batch of 8 cannot be shared evenly by 3"):
         share(8, 3, 4, "here")
 

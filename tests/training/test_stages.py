@@ -94,7 +94,7 @@ def test_training_blocks_that_are_missing(recipe):
         plan_stages(load_options(recipe({"train": {"losses": {"_delete_": True}}})))
 
 
-def test_a_reblur_module_that_no_loss_reads_is_told(trained):
+def test_a_reblur_module_that_no_loss_reads_is_reported(trained):
     result = trained({"train": {"total_iter": 1, "reblur": {"type": "CoCReblur"}}})
     log = (result.folder / "train.log").read_text(encoding="utf-8")
     assert "CoCReblur is computed, but no loss of stage 'train' reads" in log

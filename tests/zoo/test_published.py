@@ -242,7 +242,7 @@ def test_truncated_files(suffix, keep, tmp_path):
         load_official(path)
 
 
-def test_networks_of_other_tasks_are_told(tmp_path):
+def test_networks_of_other_tasks_are_reported(tmp_path):
     torch.save({"body.0.weight": torch.zeros(3, 4)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"no network known here .it begins with body.0.weight \(3, 4\)"):
         load_official(tmp_path / "other.pth")

@@ -11,7 +11,7 @@ __all__ = ["BasicSRStore", "LmdbStore", "StoreWriter", "open_store"]
 
 
 def open_store(path: str | os.PathLike) -> LmdbStore | BasicSRStore:
-    """Open the store at `path`: ours, or BasicSR's layout (recognised by its meta_info.txt).
+    """Open the store at `path`: ours, or BasicSR's layout (recognized by its meta_info.txt).
 
     Raises:
         DataError: there is none, it is unfinished, damaged, or of neither layout.

@@ -29,7 +29,7 @@ class FilterStep(nn.Module):
 class DynamicFilterDeblur(nn.Module):
     """Filters predicted for every position, with a residual image beside them (Ruan et al., DRBNet, section 3.2).
 
-    One filter serves all channels of a position, as one serves all colours there.
+    One filter serves all channels of a position, as one serves all colors there.
 
     Args:
         channels: C, feature channels.

@@ -140,7 +140,7 @@ class WienerBlock(nn.Module):
         """Deblur, or reblur, (B, C, H, W) features in float32 or float64."""
         x = F.conv2d(x, self.mixing.matrix()[..., None, None])
         kernels = self.queried_kernels(disparity.vectors)
-        # The transform is periodic. A margin of real neighbours, cropped again, keeps a window's left edge
+        # The transform is periodic. A margin of real neighbors, cropped again, keeps a window's left edge
         # out of its right one, and lets the blur of a window reach into the next as it does in the image.
         margin = kernels.shape[-1] - 1
         windows = partition_with_margin(x, disparity.grid, margin)

@@ -1,4 +1,4 @@
-"""Disparity from local correlation: how well each position matches its row neighbours in the other view."""
+"""Disparity from local correlation: how well each position matches its row neighbors in the other view."""
 import torch
 import torch.nn.functional as F
 from torch import nn

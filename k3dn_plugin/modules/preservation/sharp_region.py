@@ -12,7 +12,7 @@ class SharpRegionPreservation(nn.Module):
     """Join features from before and after deblurring, gated by their local similarity (K3DN, section on
     the sharp-region preservation module; `docs/networks/k3dn.md`, section 6).
 
-    With x = cat(before, after) of C channels, the 81 similarities of each position with its neighbours
+    With x = cat(before, after) of C channels, the 81 similarities of each position with its neighbors
     become a gate per channel and position:
 
         out = x + conv_o(x * conv_v(similarity(conv_q(x), conv_k(x))))
