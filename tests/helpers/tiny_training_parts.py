@@ -201,6 +201,8 @@ def _tell_of_processes():
 def train_in_child(arguments, variables, output):
     """tools/train.py with `variables` in the environment; what it prints goes to the file `output`."""
     os.environ.update(variables)
+    # As in a terminal: a test run under nohup would hand its deaf ear for SIGHUP on.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
