@@ -21,7 +21,7 @@ from k3dn_plugin.registry import ARCHS, PREPARERS
 
 @ARCHS.register_module()
 class Foreign(Restorer):
-    card = RestorerCard(title="Foreign", paper="none", year=2026, venue="none", official_licence="none")
+    card = RestorerCard(title="Foreign", paper="none", year=2026, venue="none", official_license="none")
 
     def __init__(self, *, width: int = 4):
         super().__init__()

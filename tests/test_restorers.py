@@ -37,7 +37,7 @@ def make_pair(height, width, batch=1):
 def test_card_is_complete(restorer):
     card = restorer.card
     assert isinstance(card, RestorerCard)
-    assert card.title and card.paper and card.year > 2000 and card.venue and card.official_licence
+    assert card.title and card.paper and card.year > 2000 and card.venue and card.official_license
     assert restorer.size_rule.accepts(*restorer.size_rule.padded(1, 1))
 
 

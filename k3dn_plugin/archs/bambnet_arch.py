@@ -37,7 +37,7 @@ class BaMBNet(Restorer):
         title="BaMBNet",
         paper="Liang, Jiang, Liu, Ma: BaMBNet: A Blur-Aware Multi-Branch Network for Dual-Pixel Defocus "
               "Deblurring",
-        year=2022, venue="IEEE/CAA Journal of Automatica Sinica", official_licence="CC BY-NC 4.0",
+        year=2022, venue="IEEE/CAA Journal of Automatica Sinica", official_license="CC BY-NC 4.0",
         views=("left", "right"), channel_order="bgr", size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         # The channel attention takes means over the whole image.
         tiling="approximate", receptive_margin=96, recipe_source="official code",

@@ -44,7 +44,7 @@ class RestorerCard:
 
     Attributes:
         title, paper, year, venue: what to cite.
-        official_licence: of the published code (ours is Apache-2.0, written from the facts alone).
+        official_license: of the published code (ours is Apache-2.0, written from the facts alone).
         views: which views the network takes, in the order in which it stacks them.
         channel_order: of each view, "rgb" or "bgr".
         value_range: what [0, 1] images are mapped to before the network, and back from after it.
@@ -63,7 +63,7 @@ class RestorerCard:
     paper: str
     year: int
     venue: str
-    official_licence: str
+    official_license: str
     views: tuple[View, ...] = ("left", "right")
     channel_order: Literal["rgb", "bgr"] = "rgb"
     value_range: tuple[float, float] = (0.0, 1.0)

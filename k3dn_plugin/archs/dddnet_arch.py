@@ -332,7 +332,7 @@ class DDDNet(Restorer):
         title="DDDNet",
         paper="Pan, Chowdhury, Hartley, Liu, Zhang, Li: Dual Pixel Exploration: Simultaneous Depth "
               "Estimation and Image Restoration",
-        year=2021, venue="CVPR", official_licence="none given, academic use only",
+        year=2021, venue="CVPR", official_license="none given, academic use only",
         size_rule=SizeRule(multiple=(8, 8), minimum=(64, 64)),
         # Patches are quarters of the image, and the channel attention sums over all of it.
         tiling="unsafe", receptive_margin=64,

@@ -65,7 +65,7 @@ class DeepRFT(MultiScaleRestorer):
         title="DeepRFT",
         paper="Mao, Liu, Shen, Li, Wang: Deep Residual Fourier Transformation for Single Image Deblurring",
         year=2021, venue="arXiv 2111.11745v1",
-        official_licence="Academic Public License, non-commercial",
+        official_license="Academic Public License, non-commercial",
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         tiling="approximate", receptive_margin=64, recipe_source="official code", view_order_matters=False,
         notes="The published evaluation of DPDD restores windows of 512: set `window: 512`. Without "
@@ -149,7 +149,7 @@ class DeepRFTDual(DeepRFT):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="DeepRFT, 6 channels (ours)", paper=DeepRFT.card.paper, year=2021, venue=DeepRFT.card.venue,
-        official_licence=DeepRFT.card.official_licence, views=("left", "right"),
+        official_license=DeepRFT.card.official_license, views=("left", "right"),
         size_rule=DeepRFT.card.size_rule, tiling="approximate", receptive_margin=64, recipe_source="ours",
         notes="Our own dual-pixel form of the published single-image network: both views enter the first "
               "convolution and the two coarser inputs, and their mean is added to the output.")

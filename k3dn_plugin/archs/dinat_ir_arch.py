@@ -47,7 +47,7 @@ class DiNATIR(Restorer):
         title="DiNAT-IR (single image)",
         paper="Liu, Li, Liu, Lu: "
               "DiNAT-IR: Exploring Dilated Neighborhood Attention for High-Quality Image Restoration",
-        year=2025, venue="arXiv:2507.17892", official_licence="none stated",
+        year=2025, venue="arXiv:2507.17892", official_license="none stated",
         views=("center",), size_rule=SizeRule(multiple=(8, 8)),
         # A dilated unit at full size reaches 108 pixels and the gate's means 384, so a tile is another picture.
         tiling="approximate", receptive_margin=112, view_order_matters=False, recipe_source="official code",
@@ -103,7 +103,7 @@ class DiNATIRDual(DiNATIR):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="DiNAT-IR (dual)", paper=DiNATIR.card.paper, year=2025, venue=DiNATIR.card.venue,
-        official_licence=DiNATIR.card.official_licence, views=("left", "right"), size_rule=DiNATIR.card.size_rule,
+        official_license=DiNATIR.card.official_license, views=("left", "right"), size_rule=DiNATIR.card.size_rule,
         tiling="approximate", receptive_margin=DiNATIR.card.receptive_margin,
         recipe_source=DiNATIR.card.recipe_source,
         notes=DiNATIR.card.notes + " Official files read B, G, R views; they are converted when loaded.")

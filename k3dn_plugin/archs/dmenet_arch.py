@@ -15,7 +15,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.layers.hyper_laplacian import NonBlindDeconvolution, quantise
+from k3dn_plugin.layers.hyper_laplacian import NonBlindDeconvolution, quantize
 from k3dn_plugin.layers.residual import at_least_float32
 from k3dn_plugin.registry import ARCHS
 
@@ -184,7 +184,7 @@ class DMENet(Restorer):
     card: ClassVar[RestorerCard] = RestorerCard(
         title="DMENet",
         paper="Lee, Lee, Cho, Lee: Deep Defocus Map Estimation Using Domain Adaptation",
-        year=2019, venue="CVPR", official_licence="GNU AGPL v3, exemptions by license",
+        year=2019, venue="CVPR", official_license="GNU AGPL v3, exemptions by license",
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         # The levels of blur are quantiles over the whole image.
         tiling="approximate", receptive_margin=160, recipe_source="official code", view_order_matters=False,
@@ -234,6 +234,6 @@ class DMENet(Restorer):
                     # The published map, floor(255 d + 0.5) / 255, in terms of sigma.
                     d = torch.floor(255 * (2 * width + 1) / LARGEST_BLUR + 0.5) / 255
                     rounded = ((LARGEST_BLUR * d - 1) / 2).clamp(min=0)
-                sharp, slope = self.deconvolution.with_slope(image, quantise(rounded, self.levels))
+                sharp, slope = self.deconvolution.with_slope(image, quantize(rounded, self.levels))
             restored.append(sharp + slope * (width - width.detach()))
         return torch.stack(restored)

@@ -35,7 +35,7 @@ class DPDNet(Restorer):
 
     card: RestorerCard = RestorerCard(
         title="DPDNet", paper="Abuolaim, Brown: Defocus Deblurring Using Dual-Pixel Data",
-        year=2020, venue="ECCV", official_licence="MIT", views=("left", "right"), channel_order="bgr",
+        year=2020, venue="ECCV", official_license="MIT", views=("left", "right"), channel_order="bgr",
         size_rule=SizeRule(multiple=(STRIDE, STRIDE)), tiling="exact", receptive_margin=124,
         recipe_source="official code",
         notes="`dual_pixel: false` is the single-image network. Its weights retrained by Ruan et al. (2022) "

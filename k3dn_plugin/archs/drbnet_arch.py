@@ -100,7 +100,7 @@ class DRBNet(Restorer):
         title="DRBNet",
         paper="Ruan, Chen, Li, Lam: "
               "Learning to Deblur using Light Field Generated and Real Defocus Images",
-        year=2022, venue="CVPR", official_licence="GNU AGPL v3",
+        year=2022, venue="CVPR", official_license="GNU AGPL v3",
         views=("center",), value_range=(-1.0, 1.0), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         tiling="exact", receptive_margin=144, view_order_matters=False,
         recipe_source="only the two stages (light-field data, then DPDD) are published; the rest is ours",
@@ -162,7 +162,7 @@ class DRBNetDual(DRBNet):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="DRBNet (dual)", paper=DRBNet.card.paper, year=2022, venue="CVPR",
-        official_licence=DRBNet.card.official_licence, views=("center", "right", "left"),
+        official_license=DRBNet.card.official_license, views=("center", "right", "left"),
         value_range=(-1.0, 1.0), size_rule=DRBNet.card.size_rule, tiling="exact",
         receptive_margin=DRBNet.card.receptive_margin, recipe_source=DRBNet.card.recipe_source,
         notes=DRBNet.card.notes + " Needs the captured center view for the published scores; without one "

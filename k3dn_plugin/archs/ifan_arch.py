@@ -69,7 +69,7 @@ class IFAN(Restorer):
         title="IFAN",
         paper="Lee, Son, Rim, Cho, Lee: Iterative Filter Adaptive Network for Single Image Defocus "
               "Deblurring",
-        year=2021, venue="CVPR", official_licence="GNU AGPL v3, commercial exemptions reserved",
+        year=2021, venue="CVPR", official_license="GNU AGPL v3, commercial exemptions reserved",
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         # A pixel reaches 525 pixels far, by way of the predicted filters, though hardly with any weight.
         tiling="exact", receptive_margin=544, recipe_source="official code", view_order_matters=False,
@@ -185,7 +185,7 @@ class IFANDual(IFAN):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="IFAN (dual)", paper=IFAN.card.paper, year=2021, venue="CVPR",
-        official_licence=IFAN.card.official_licence,
+        official_license=IFAN.card.official_license,
         # The published filter encoder takes the right view first.
         views=("center", "right", "left"), size_rule=IFAN.card.size_rule, tiling="exact",
         receptive_margin=IFAN.card.receptive_margin, recipe_source="official code",

@@ -141,7 +141,7 @@ class INIKNet(MultiScaleRestorer):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="INIKNet", paper="Quan, Yao, Ji: Single Image Defocus Deblurring via Implicit Neural Inverse Kernels",
-        year=2023, venue="ICCV", official_licence="MIT", views=("center",), channel_order="bgr",
+        year=2023, venue="ICCV", official_license="MIT", views=("center",), channel_order="bgr",
         size_rule=SizeRule(multiple=(STRIDE, STRIDE), minimum=(2 * STRIDE, 2 * STRIDE)),
         # A pixel sees up to 255 to each side; tiles that start at multiples of 16 are exact with that margin.
         tiling="exact", receptive_margin=256, view_order_matters=False, recipe_source="official code",
@@ -218,7 +218,7 @@ class INIKNetDual(INIKNet):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="INIKNet, two views (ours)", paper=INIKNet.card.paper, year=2023, venue="ICCV",
-        official_licence=INIKNet.card.official_licence, views=("left", "right"), channel_order="bgr",
+        official_license=INIKNet.card.official_license, views=("left", "right"), channel_order="bgr",
         size_rule=INIKNet.card.size_rule, tiling="exact", receptive_margin=INIKNet.card.receptive_margin,
         recipe_source="ours",
         notes="Our own dual-pixel form of the published single-image network: both views enter the first convolution, "

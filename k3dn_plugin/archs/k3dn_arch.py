@@ -64,7 +64,7 @@ class K3DN(Restorer):
         title="K3DN",
         paper="Yang, Pan, Liu, Liu: "
               "K3DN: Disparity-Aware Kernel Estimation for Dual-Pixel Defocus Deblurring",
-        year=2023, venue="CVPR", official_licence="none stated",
+        year=2023, venue="CVPR", official_license="none stated",
         views=("left", "right"), value_range=(-0.5, 0.5),
         size_rule=SizeRule(multiple=(144, 112), minimum=(256, 256)),
         # Windows get their kernels from pooled context; tiles that are multiples of a window keep them

@@ -63,7 +63,7 @@ class KPAC(Restorer):
         title="KPAC",
         paper="Son, Lee, Cho, Lee: "
               "Single Image Defocus Deblurring Using Kernel-Sharing Parallel Atrous Convolutions",
-        year=2021, venue="ICCV", official_licence="GNU AGPL v3, exemptions by license",
+        year=2021, venue="ICCV", official_license="GNU AGPL v3, exemptions by license",
         views=("center",), value_range=(-1.0, 1.0), size_rule=SizeRule(multiple=(4, 4)),
         # Channel weights come from the mean over the image; besides, the blocks look far.
         tiling="approximate", receptive_margin=180, view_order_matters=False,
@@ -136,7 +136,7 @@ class KPACDual(KPAC):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="KPAC (dual)", paper=KPAC.card.paper, year=2021, venue="ICCV",
-        official_licence=KPAC.card.official_licence, views=("center", "left", "right"),
+        official_license=KPAC.card.official_license, views=("center", "left", "right"),
         value_range=(-1.0, 1.0), size_rule=SizeRule(multiple=(8, 8)), tiling="approximate",
         receptive_margin=THREE_LEVEL_MARGIN, recipe_source=KPAC.card.recipe_source,
         notes="The published evaluation reads 8 bits. Needs the captured center view for the published "

@@ -40,7 +40,7 @@ class LaKDNet(Restorer):
     card: ClassVar[RestorerCard] = RestorerCard(
         title="LaKDNet",
         paper="Ruan, Bemana, Seidel, Myszkowski, Chen: Revisiting Image Deblurring with an Efficient ConvNet",
-        year=2023, venue="arXiv 2302.02234", official_licence="GNU AGPL v3",
+        year=2023, venue="arXiv 2302.02234", official_license="GNU AGPL v3",
         views=("center",), size_rule=SizeRule(multiple=(8, 8)), view_order_matters=False,
         # A pixel reaches 2,622 pixels far, more than a frame, though hardly anything arrives from there.
         tiling="approximate", receptive_margin=128,

@@ -71,7 +71,7 @@ class LDP(Restorer):
     card: ClassVar[RestorerCard] = RestorerCard(
         title="LDP",
         paper="Yang, Pan, Yang, Hartley, Liu: LDP: Language-driven Dual-Pixel Image Defocus Deblurring Network",
-        year=2024, venue="CVPR", official_licence="none stated", views=("left", "right"),
+        year=2024, venue="CVPR", official_license="none stated", views=("left", "right"),
         # The attention and its picture are of the whole image: a tile is mixed in another way.
         tiling="unsafe", receptive_margin=64,
         recipe_source="losses by name from the paper; all numbers are our assumption",

@@ -37,7 +37,7 @@ class NAFNet(Restorer):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="NAFNet", paper="Chen, Chu, Zhang, Sun: Simple Baselines for Image Restoration",
-        year=2022, venue="ECCV", official_licence="MIT", views=("center",), size_rule=SizeRule(stride=(16, 16)),
+        year=2022, venue="ECCV", official_license="MIT", views=("center",), size_rule=SizeRule(stride=(16, 16)),
         view_order_matters=False,
         # Windows of the attention reach 192 pixels far, the convolutions 279.
         tiling="approximate", receptive_margin=128,

@@ -33,7 +33,7 @@ class PreservedRestorer(Restorer):
 
     card: RestorerCard = RestorerCard(  # an instance's own, by what it wraps
         title="a restorer with preservation", paper="ours; preservation: Yang et al., K3DN", year=2023,
-        venue="CVPR", official_licence="none: ours", tiling="approximate",
+        venue="CVPR", official_license="none: ours", tiling="approximate",
         notes="Everything else is what the wrapped restorer says.")
 
     tiny_arguments: ClassVar[dict] = {

@@ -98,7 +98,7 @@ class RDPD(Restorer):
         title="RDPD",
         paper="Abuolaim, Delbracio, Kelly, Brown, Milanfar: Learning to Reduce Defocus Blur by Realistically "
               "Modeling Dual-Pixel Data",
-        year=2021, venue="ICCV", official_licence="Apache-2.0", views=("left", "right"), channel_order="bgr",
+        year=2021, venue="ICCV", official_license="Apache-2.0", views=("left", "right"), channel_order="bgr",
         size_rule=SizeRule(multiple=(STRIDE, STRIDE)),
         # A tile does not know where in the frame it lies, which the radial channel tells.
         tiling="unsafe", receptive_margin=96, recipe_source="official code", recurrent=True,

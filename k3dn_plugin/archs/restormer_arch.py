@@ -41,7 +41,7 @@ class Restormer(Restorer):
         title="Restormer",
         paper="Zamir, Arora, Khan, Hayat, Khan, Yang: "
               "Restormer: Efficient Transformer for High-Resolution Image Restoration",
-        year=2022, venue="CVPR", official_licence="Academic Public License, non-commercial",
+        year=2022, venue="CVPR", official_license="Academic Public License, non-commercial",
         views=("left", "right"), size_rule=SizeRule(multiple=(8, 8)),
         # Attention sums over all pixels, so a tile is another picture; 32 is the published demo's overlap.
         tiling="approximate", receptive_margin=32, recipe_source="official code",

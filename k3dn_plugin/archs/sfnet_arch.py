@@ -162,7 +162,7 @@ class SFNet(MultiScaleRestorer):
     card: ClassVar[RestorerCard] = RestorerCard(
         title="SFNet",
         paper="Cui, Tao, Bing, Ren, Gao, Cao, Huang, Knoll: Selective Frequency Network for Image Restoration",
-        year=2023, venue="ICLR", official_licence="MIT",
+        year=2023, venue="ICLR", official_license="MIT",
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE), minimum=(SMALLEST, SMALLEST)),
         tiling="unsafe", receptive_margin=64, view_order_matters=False,
         recipe_source="official code for motion deblurring; that for defocus is not published",
@@ -232,7 +232,7 @@ class SFNetDual(SFNet):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="SFNet, 6 channels (ours)", paper=SFNet.card.paper, year=2023, venue="ICLR",
-        official_licence=SFNet.card.official_licence, views=("left", "right"), size_rule=SFNet.card.size_rule,
+        official_license=SFNet.card.official_license, views=("left", "right"), size_rule=SFNet.card.size_rule,
         tiling="unsafe", receptive_margin=64, recipe_source="ours",
         notes="Our own dual-pixel form of the published single-image network: both views enter the first "
               "convolution and the two coarser inputs, and their mean is added to the output.")

@@ -55,5 +55,5 @@ def _row(name: str, model: Restorer) -> tuple[str, ...]:
     views = ", ".join(card.views) + ("; sequences" if card.recurrent else "")
     return (f"[`{name}`](../{type(model).__module__.replace('.', '/')}.py)", views,
             f"{count_parameters(model) / 1e6:.2f}", macs, size, tiles,
-            ", ".join(card.half_precision) or "none", card.official_licence,
+            ", ".join(card.half_precision) or "none", card.official_license,
             f"{card.paper}, {card.venue} {card.year}")

@@ -20,7 +20,7 @@ TABLE_STEPS = 10_000  # per unit
 NEWTON_STEPS = 4
 
 
-def quantise(sigma: torch.Tensor, levels: int) -> torch.Tensor:
+def quantize(sigma: torch.Tensor, levels: int) -> torch.Tensor:
     """Each value replaced by the left edge of its bin; edges are quantiles of the distinct values.
 
     Args:

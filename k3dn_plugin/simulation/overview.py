@@ -19,7 +19,7 @@ from k3dn_plugin.simulation.layers import surfaces_from_depth
 from k3dn_plugin.simulation.optics import blur_radius_from_disparity
 from k3dn_plugin.simulation.pairs import photograph, random_source, simulate_scene
 from k3dn_plugin.simulation.psf import MEASURED, PsfSettings, kernel_pair
-from k3dn_plugin.simulation.sensor import SensorSettings, quantise
+from k3dn_plugin.simulation.sensor import SensorSettings, quantize
 from k3dn_plugin.simulation.settings import SimulationSettings
 from k3dn_plugin.simulation.sources import Photographs
 
@@ -73,7 +73,7 @@ def pair_rows() -> dict[str, list[np.ndarray]]:
     radius = blur_radius_from_disparity(disparity, in_focus=middle, max_radius=8.0)
     made = photograph(surfaces_from_depth(image, radius), image, radius, PsfSettings(separation=1.0),
                       SensorSettings(), random_source(0))
-    pixels, depth = quantise(image, 8), _metres(disparity)
+    pixels, depth = quantize(image, 8), _metres(disparity)
     released = {**rdpd.render_rdpd(pixels, 2.5 * depth, rdpd.CAMERAS[2], rdpd.PSF_BANK[0]), "sharp": pixels}
     shifts = dddnet.dddnet_disparity(depth, dddnet.CAMERAS[-1])
     splatted = {**dddnet.render_dddnet(pixels, shifts), "sharp": pixels}

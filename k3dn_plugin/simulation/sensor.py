@@ -80,7 +80,7 @@ def develop(linear: torch.Tensor, settings: SensorSettings, bit_depth: int = 16,
     return eight if bit_depth == 8 else eight.astype(np.uint16) * np.uint16(257)
 
 
-def quantise(linear: torch.Tensor, bit_depth: int = 16) -> np.ndarray:
+def quantize(linear: torch.Tensor, bit_depth: int = 16) -> np.ndarray:
     """Turn (3, H, W) linear light into (H, W, 3) sRGB numbers, uint16 or uint8."""
     return rounded(linear_to_srgb(linear), bit_depth)
 

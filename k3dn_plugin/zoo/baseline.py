@@ -13,7 +13,7 @@ class CenterView(Restorer):
     """Gives the captured center view, or the mean of the views, unchanged. Not registered: it learns nothing."""
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="center view (does nothing)", paper="none", year=2026, venue="none", official_licence="none: ours",
+        title="center view (does nothing)", paper="none", year=2026, venue="none", official_license="none: ours",
         views=("center",), tiling="exact", receptive_margin=0, view_order_matters=False)
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:

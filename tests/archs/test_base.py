@@ -7,7 +7,7 @@ from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import ComponentError, K3DNError, SizeError
 from k3dn_plugin.registry import ARCHS
 
-FACTS = {"title": "a test", "paper": "none", "year": 2026, "venue": "none", "official_licence": "none"}
+FACTS = {"title": "a test", "paper": "none", "year": 2026, "venue": "none", "official_license": "none"}
 
 
 @ARCHS.register_module()

@@ -6,7 +6,7 @@ import torch
 from k3dn_plugin.archs.dmenet_arch import MEAN_BGR, DefocusNetwork, DMENet, OffsetNorm, RefineBlock, conv3
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.cost import count_macs, count_parameters
-from k3dn_plugin.layers.hyper_laplacian import quantise
+from k3dn_plugin.layers.hyper_laplacian import quantize
 from k3dn_plugin.zoo.formats.base import official_format
 
 SCOPE = "main_net/defocus_net/"
@@ -102,9 +102,9 @@ def test_map_is_rounded_to_eight_bits():
         model.deblur(image, defocus)
     steps = torch.arange(256, dtype=torch.float64).view(16, 16) / 255
     widths = ((15 * steps - 1) / 2).clamp(min=0)
-    torch.testing.assert_close(seen[0], quantise(widths, 10_000))
+    torch.testing.assert_close(seen[0], quantize(widths, 10_000))
     exact = ((15 * defocus[0, 0] - 1) / 2).clamp(min=0)
-    torch.testing.assert_close(seen[1], quantise(exact, 10_000))
+    torch.testing.assert_close(seen[1], quantize(exact, 10_000))
 
 
 def test_sharp_places_stay_as_they_are():

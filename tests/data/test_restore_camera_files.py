@@ -19,7 +19,7 @@ from k3dn_plugin.zoo.weights import save_weights
 class CenterOfCameraFiles(Restorer):
     """Gives the center view back."""
 
-    card = RestorerCard(title="a test", paper="none", year=2026, venue="none", official_licence="none",
+    card = RestorerCard(title="a test", paper="none", year=2026, venue="none", official_license="none",
                         views=("center",), receptive_margin=0, view_order_matters=False)
 
     def __init__(self):

@@ -49,7 +49,7 @@ def _die():
 class TinyRestorer(Restorer):
     """Two convolutions with what makes resuming hard: batch norm and dropout."""
 
-    card = RestorerCard(title="Tiny", paper="none", year=2026, venue="none", official_licence="none",
+    card = RestorerCard(title="Tiny", paper="none", year=2026, venue="none", official_license="none",
                         receptive_margin=2)
 
     def __init__(self, *, width: int = 4, dropout: float = 0.1, norm: bool = True, refine: bool = False,

@@ -18,7 +18,7 @@ from k3dn_plugin.simulation.build import build_simulated
 from k3dn_plugin.simulation.color import linear_to_srgb, srgb_to_linear
 from k3dn_plugin.simulation.demo import load_motorcycle
 from k3dn_plugin.simulation.pairs import SimulationSettings, simulate_scene
-from k3dn_plugin.simulation.sensor import SensorSettings, expose, quantise
+from k3dn_plugin.simulation.sensor import SensorSettings, expose, quantize
 from k3dn_plugin.simulation.settings import check_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def test_noise_is_independent_and_grows_with_light():
     left, right = (expose(bright, side, settings, random) for side in (0, 1))
     assert float(left.std()) == pytest.approx((0.05 ** 2 * 0.81 + 0.01 ** 2) ** 0.5, rel=0.1)
     assert abs(float(torch.corrcoef(torch.stack([left.flatten(), right.flatten()]))[0, 1])) < 0.05
-    assert quantise(torch.tensor([-1.0, 0.5, 2.0]).expand(3, 3, 3)).max() == 65535
+    assert quantize(torch.tensor([-1.0, 0.5, 2.0]).expand(3, 3, 3)).max() == 65535
 
 
 def test_a_store_is_built_once_and_again_alike(photos, tmp_path):

@@ -26,7 +26,7 @@ DRAW = np.random.default_rng(0)
 
 @ARCHS.register_module(name="LoadTestNet")
 class LoadTestNet(Restorer):
-    card = RestorerCard(title="a test", paper="none", year=2026, venue="none", official_licence="none",
+    card = RestorerCard(title="a test", paper="none", year=2026, venue="none", official_license="none",
                         size_rule=SizeRule((4, 4)), receptive_margin=8, half_precision=("bfloat16",))
 
     def __init__(self, *, width: int = 4, gain: float = 1.0):

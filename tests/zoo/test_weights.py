@@ -19,7 +19,7 @@ from k3dn_plugin.zoo.weights import (
     save_weights,
 )
 
-CARD = RestorerCard(title="t", paper="t", year=2026, venue="t", official_licence="t")
+CARD = RestorerCard(title="t", paper="t", year=2026, venue="t", official_license="t")
 
 
 @ARCHS.register_module(name="WeightsTestNet")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from k3dn_plugin.archs.dmenet_arch import CONVS_PER_STAGE, LARGEST_BLUR
-from k3dn_plugin.layers.hyper_laplacian import NonBlindDeconvolution, quantise
+from k3dn_plugin.layers.hyper_laplacian import NonBlindDeconvolution, quantize
 from k3dn_plugin.registry import FORMATS
 from k3dn_plugin.zoo.formats.base import OfficialNetwork
 from k3dn_plugin.zoo.formats.key_map import KeyMap
@@ -118,7 +118,7 @@ class DMENetOfficial(OfficialNetwork):
                 network: str) -> dict[str, torch.Tensor]:
         if network == "dmenet_deconv":
             sigma = ((LARGEST_BLUR * inputs["defocus_map"] - 1) / 2).clamp(min=0)
-            sigma = quantise(sigma, model.levels)
+            sigma = quantize(sigma, model.levels)
             return {"sigma": sigma, "output": model(inputs["image"], sigma)}
         defocus, auxiliary = model.network.with_auxiliary(inputs["image"])
         return {"defocus_map": defocus,
