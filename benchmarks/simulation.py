@@ -55,11 +55,11 @@ def picture_with_depth(folder):
     import cv2
 
     from k3dn_plugin.simulation.demo import load_motorcycle
-    from k3dn_plugin.simulation.sensor import quantise
+    from k3dn_plugin.simulation.sensor import quantize
     image, disparity = load_motorcycle()
     for name in ("rgb", "depth"):
         (folder / name).mkdir()
-    cv2.imwrite(str(folder / "rgb" / "motorcycle.png"), quantise(image, 8)[..., ::-1])
+    cv2.imwrite(str(folder / "rgb" / "motorcycle.png"), quantize(image, 8)[..., ::-1])
     near, far = float(disparity.max()), float(disparity.min())
     inverse = 1 / 12 + (disparity.numpy() - far) / (near - far) * (1 / 2 - 1 / 12)
     np.save(folder / "depth" / "motorcycle.npy", (1 / inverse).astype(np.float32))
