@@ -7,6 +7,7 @@ file name, or by its number where shards have no names.
 import re
 from pathlib import Path
 
+from k3dn_plugin.data.listing import stem, view_ending
 from k3dn_plugin.data.parquet_images import ParquetColumn, ParquetImage, image_of
 from k3dn_plugin.data.preparation.files import match_views
 from k3dn_plugin.errors import DataError
@@ -15,7 +16,6 @@ FOLDERS = {"left": ("left", "source"), "right": ("right", "source"), "center": (
            "sharp": ("combined", "target")}
 ROOTS = (".", "DPDD", "data")
 _SHARD = re.compile(r"(?P<split>train|val|validation|test)-(?P<number>\d+)-of-(?P<count>\d+)\.parquet")
-_ENDING = re.compile(r"_[LRC]$", re.IGNORECASE)
 
 Pictures = dict[str, dict[str, ParquetImage]]
 
@@ -93,4 +93,4 @@ def _by_name(view: str, names: list[str], images: list[ParquetImage]) -> dict[st
 
 
 def _scene(name: str) -> str:
-    return _ENDING.sub("", Path(name).stem)
+    return view_ending(stem(name))[0]
