@@ -9,19 +9,18 @@ an official file is loaded, so that nothing else has to know.
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import nn
 
-from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.archs.u_shaped import UShapedRestorer
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.neighbourhood_unit import NeighbourhoodUnit
-from k3dn_plugin.layers.u_levels import through_levels, u_levels
+from k3dn_plugin.layers.u_levels import u_levels
 from k3dn_plugin.registry import ARCHS
 
 
 @ARCHS.register_module()
-class DiNATIR(Restorer):
+class DiNATIR(UShapedRestorer):
     """The single-image network: the center view in, and added to the output. The defaults are published.
 
     Args:
@@ -84,17 +83,6 @@ class DiNATIR(Restorer):
         self.refinement = stage(0, 2 * width, refinement_blocks)
         self.skip = nn.Conv2d(width, 2 * width, 1, bias=bias) if self.dual_pixel else None
         self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
-
-    @property
-    def size_rule(self) -> SizeRule:
-        """Each level but the first halves the size."""
-        return SizeRule(multiple=(2 ** len(self.down),) * 2)
-
-    def restore(self, views: torch.Tensor) -> torch.Tensor:
-        """(B, 3 or 6, H, W) in [0, 1] at a legal size -> (B, 3, H, W), not clamped."""
-        embedded = self.embed(views)
-        x = self.refinement(through_levels(embedded, self))
-        return self.out(x) + views if self.skip is None else self.out(x + self.skip(embedded))
 
 
 @ARCHS.register_module()

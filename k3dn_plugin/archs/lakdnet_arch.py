@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.archs.u_shaped import UShapedRestorer
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.large_kernel import LargeKernelBlock
 from k3dn_plugin.layers.u_levels import through_levels, u_levels
@@ -21,7 +21,7 @@ from k3dn_plugin.registry import ARCHS
 
 
 @ARCHS.register_module()
-class LaKDNet(Restorer):
+class LaKDNet(UShapedRestorer):
     """The single-image network: the center view alone. The defaults are the published size S; `width: 48` is size L.
 
     Args:
@@ -65,11 +65,6 @@ class LaKDNet(Restorer):
         self.embed = nn.Conv2d(3 * len(self.card.views), width, 3, padding=1, bias=bias)
         self.encoder, self.down, self.up, self.reduce, self.decoder = u_levels(width, len(blocks), stage, bias=bias)
         self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
-
-    @property
-    def size_rule(self) -> SizeRule:
-        """Each level but the first halves the size."""
-        return SizeRule(multiple=(2 ** len(self.down),) * 2)
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """Restore the center, the last three channels.

@@ -4,6 +4,7 @@ from abc import abstractmethod
 import torch
 
 from k3dn_plugin.archs.base import Restorer
+from k3dn_plugin.layers.views import mean_of_views
 
 
 class MultiScaleRestorer(Restorer):
@@ -34,4 +35,4 @@ class MultiScaleRestorer(Restorer):
 
     def residual(self, views: torch.Tensor) -> torch.Tensor:
         """Return the image that the output is added to: the view, or the mean of the two views."""
-        return views if views.shape[1] == 3 else (views[:, :3] + views[:, 3:]) / 2
+        return views if views.shape[1] == 3 else mean_of_views(views)

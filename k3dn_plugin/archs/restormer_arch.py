@@ -9,19 +9,18 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import nn
 
-from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
+from k3dn_plugin.archs.u_shaped import UShapedRestorer
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.channel_attention import TransformerBlock
-from k3dn_plugin.layers.u_levels import through_levels, u_levels
+from k3dn_plugin.layers.u_levels import u_levels
 from k3dn_plugin.registry import ARCHS
 
 
 @ARCHS.register_module()
-class Restormer(Restorer):
+class Restormer(UShapedRestorer):
     """The defaults are the published dual-pixel network.
 
     Args:
@@ -72,17 +71,6 @@ class Restormer(Restorer):
         self.refinement = stage(2 * width, refinement_blocks, heads[0])
         self.skip = nn.Conv2d(width, 2 * width, 1, bias=bias) if dual_pixel else None
         self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
-
-    @property
-    def size_rule(self) -> SizeRule:
-        """Each level but the first halves the size."""
-        return SizeRule(multiple=(2 ** len(self.down),) * 2)
-
-    def restore(self, views: torch.Tensor) -> torch.Tensor:
-        """(B, 6 or 3, H, W) in [0, 1] at a legal size -> (B, 3, H, W), not clamped."""
-        embedded = self.embed(views)
-        x = self.refinement(through_levels(embedded, self))
-        return self.out(x) + views if self.skip is None else self.out(x + self.skip(embedded))
 
 
 def _check(width: int, blocks: Sequence[int], refinement_blocks: int, heads: Sequence[int],
