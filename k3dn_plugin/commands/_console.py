@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from k3dn_plugin import __version__
@@ -56,6 +57,17 @@ def tool(name: str) -> Callable[[Sequence[str] | None], int]:
     def run_subcommand(argv: Sequence[str] | None = None) -> int:
         return main([name, *(sys.argv[1:] if argv is None else argv)], program=sys.argv[0])
     return run_subcommand
+
+
+def print_page(page: str, out: Path | None) -> None:
+    """Print a page, or write it to the file `out`."""
+    if out is None:
+        print(page)
+        return
+    # Imported here, because --help should not read it.
+    from k3dn_plugin.files import atomic_write
+    with atomic_write(out) as handle:
+        handle.write(page.encode("utf-8"))
 
 
 def _run(argv: Sequence[str], program: str | None) -> int:

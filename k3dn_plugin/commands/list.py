@@ -2,6 +2,8 @@
 import argparse
 from pathlib import Path
 
+from k3dn_plugin.commands._console import print_page
+
 GROUP = "restorers"
 
 
@@ -14,12 +16,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.commands._restorer_page import restorer_page
-    from k3dn_plugin.files import atomic_write
 
-    page = restorer_page()
-    if arguments.out is None:
-        print(page)
-        return 0
-    with atomic_write(arguments.out) as handle:
-        handle.write(page.encode("utf-8"))
+    print_page(restorer_page(), arguments.out)
     return 0

@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from k3dn_plugin.commands._console import print_page
+
 GROUP = "weights"
 
 
@@ -26,7 +28,6 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.commands._numbers_page import numbers_page
     from k3dn_plugin.comparison.reproduced import TABLE, add_score
     from k3dn_plugin.errors import OptionError
-    from k3dn_plugin.files import atomic_write
 
     if arguments.add is not None:
         if not arguments.by:
@@ -34,10 +35,5 @@ def run(arguments: argparse.Namespace) -> int:
         score = add_score(arguments.add, by=arguments.by, method=arguments.method)
         print(f"{score.restorer} ({score.method}) by {score.protocol}: {score.psnr:.4f} dB, added to {TABLE}",
               file=sys.stderr)
-    page = numbers_page()
-    if arguments.out is None:
-        print(page)
-        return 0
-    with atomic_write(arguments.out) as handle:
-        handle.write(page.encode("utf-8"))
+    print_page(numbers_page(), arguments.out)
     return 0
