@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from k3dn_plugin import __version__
 from k3dn_plugin.errors import run_tool
+from k3dn_plugin.files import user_path
 
 PACKAGE = "k3dn_plugin.commands"
 GROUPS = {"photographs": "restore photographs", "restorers": "train and compare restorers", "data": "make data",
@@ -78,7 +80,10 @@ def _run(argv: Sequence[str], program: str | None) -> int:
         parser = argparse.ArgumentParser(prog=program or f"k3dn {argv[0]}", description=module.__doc__,
                                          formatter_class=argparse.RawDescriptionHelpFormatter)
         module.add_arguments(parser)
-        return module.run(parser.parse_args(argv[1:]))
+        arguments = parser.parse_args(argv[1:])
+        for key, value in vars(arguments).items():
+            setattr(arguments, key, _expanded(value))
+        return module.run(arguments)
     parser = build_parser()
     try:
         import argcomplete  # optional: shell completion
@@ -90,6 +95,15 @@ def _run(argv: Sequence[str], program: str | None) -> int:
         return 0
     parser.parse_args(argv)
     return 0
+
+
+def _expanded(value: Any) -> Any:
+    """Return an argument with a leading `~` or `$NAME` expanded, as the shell does not within quotes or after `=`."""
+    if isinstance(value, list):
+        return [_expanded(each) for each in value]
+    if isinstance(value, (str, Path)) and str(value).startswith(("~", "$")):
+        return type(value)(user_path(value))
+    return value
 
 
 def _overview() -> str:

@@ -1,0 +1,30 @@
+"""The console command: its help, its groups, and what it does to arguments before a subcommand sees them."""
+from pathlib import Path
+
+import pytest
+
+from k3dn_plugin.commands import _console, build_parser, commands, main
+
+
+def test_every_command_says_what_it_does_and_where_it_belongs():
+    for name, module in commands().items():
+        assert module.GROUP in _console.GROUPS and module.__doc__.strip(), name
+
+
+def test_help_lists_all_commands(capsys):
+    assert main([]) == 0
+    page = capsys.readouterr().out
+    assert all(f"  {name} " in page for name in commands())
+
+
+def test_the_parser_of_completion_knows_every_command():
+    page = build_parser().format_help()
+    assert all(name in page for name in commands())
+
+
+@pytest.mark.parametrize("given, wanted", [
+    ("~/views", "/home/me/views"), (Path("~/out"), Path("/home/me/out")), ("$HOME/a.png", "/home/me/a.png"),
+    (["~/a", "b"], ["/home/me/a", "b"]), ("a~b", "a~b"), ("name=~", "name=~"), (3, 3), (None, None)])
+def test_home_is_expanded_in_every_argument(given, wanted, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert _console._expanded(given) == wanted
