@@ -259,8 +259,9 @@ def read_file(path: str | os.PathLike, *, most: int = MOST_BYTES, error: type[K3
 
 def file_hash(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's content, or of a picture inside a file that knows its own (`ParquetImage`)."""
-    if hasattr(path, "sha256"):
-        return path.sha256()
+    own_hash = getattr(path, "sha256", None)
+    if own_hash is not None:
+        return own_hash()
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -301,11 +302,12 @@ class FolderLock:
         with self._holding:
             if self._key in self._held:
                 raise self._refusal(f"this very process ({self._held[self._key]})")
-            if fcntl is not None:
-                self._acquire()
+            self._acquire()
             self._held[self._key] = work
 
     def _acquire(self) -> None:
+        if fcntl is None:
+            return
         while True:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)

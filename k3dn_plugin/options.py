@@ -42,6 +42,18 @@ class Options(OptionKeys):
                                         for stage in self.train.stages]
         return plain
 
+    @property
+    def training(self) -> TrainOptions:
+        """The block `train`.
+
+        Raises:
+            OptionError: the file has none.
+        """
+        if self.train is None:
+            raise OptionError(f"{self._source or self.name}: expected a block `train` with optimizer and losses; found "
+                              "none. Add one, or inherit from a shipped recipe by `_base_`")
+        return self.train
+
     def hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the resolved options."""
         text = json.dumps(self.as_dict(), sort_keys=True)

@@ -2,13 +2,13 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from k3dn_plugin.analysis.pictures import cropped, disparity_of, kernel_sets, mosaic, principal
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import OptionError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class KernelSetFacts:
     block_query: np.ndarray | None
 
 
-def kernel_facts(restorer: nn.Module, sample: Mapping | None = None) -> list[KernelSetFacts]:
+def kernel_facts(restorer: Restorer, sample: Mapping | None = None) -> list[KernelSetFacts]:
     """Facts of every kernel set of a K3DN; with a sample also what its windows query.
 
     Raises:
@@ -67,12 +67,13 @@ def kernel_facts(restorer: nn.Module, sample: Mapping | None = None) -> list[Ker
     return facts
 
 
-def _queries(restorer: nn.Module, sample: Mapping) -> list[torch.Tensor]:
+def _queries(restorer: Restorer, sample: Mapping) -> list[torch.Tensor]:
     """(windows, kernels) weights of each block for a sample's pair."""
     vectors = disparity_of(restorer, cropped(sample)).flatten(0, 1)
+    blocks: Any = restorer.get_submodule("deblur.blocks")
     found = []
     with torch.inference_mode():
-        for block in restorer.deblur.blocks:
+        for block in blocks:
             if hasattr(block, "kernels"):
                 query = block.query(vectors, block.kernels())
             else:  # WienerDeblur mixes blur kernels by these weights
@@ -81,7 +82,7 @@ def _queries(restorer: nn.Module, sample: Mapping) -> list[torch.Tensor]:
     return found
 
 
-def disparity_against_blur(restorer: nn.Module, sample: Mapping) -> tuple[np.ndarray, np.ndarray] | None:
+def disparity_against_blur(restorer: Restorer, sample: Mapping) -> tuple[np.ndarray, np.ndarray] | None:
     """Per window: first principal component of its vector, and the median true blur radius; None without a truth.
 
     The sign of a principal component is arbitrary; it is turned so that the two rise together.
@@ -94,7 +95,8 @@ def disparity_against_blur(restorer: nn.Module, sample: Mapping) -> tuple[np.nda
     height, width = sample["defocus"].shape[-2:]
     top, left = (max(size - have, 0) // 2 for size, have in zip((height, width), lq.shape[-2:]))
     blur = sample["defocus"][0, top:top + lq.shape[-2], left:left + lq.shape[-1]].numpy()
-    window = [side * 8 for side in restorer.window]
+    sides: Any = restorer.window
+    window = [side * 8 for side in sides]
     radius = np.full((rows, columns), np.nan)
     for i in range(rows):
         for j in range(columns):
@@ -108,7 +110,7 @@ def disparity_against_blur(restorer: nn.Module, sample: Mapping) -> tuple[np.nda
     return values, truth
 
 
-def inspection_pictures(restorer: nn.Module, sample: Mapping | None = None) -> dict[str, bytes]:
+def inspection_pictures(restorer: Restorer, sample: Mapping | None = None) -> dict[str, bytes]:
     """PNG files by name: kernels, spectra, and with a sample queries and disparity against blur."""
     facts, sets = kernel_facts(restorer, sample), kernel_sets(restorer)
     pictures = {

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.evaluation.maps import principal_values
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.modules.preservation.sharp_region import SharpRegionPreservation
@@ -16,7 +16,7 @@ LARGEST = 768   # side of the part of a frame that is looked at
 KERNELS = 48    # of a set that are shown
 
 
-def internal_pictures(restorer: nn.Module, sample: Mapping) -> dict[str, bytes]:
+def internal_pictures(restorer: Restorer, sample: Mapping) -> dict[str, bytes]:
     """Return PNG files by title of what a restorer's modules do with a sample; empty where it has no such modules."""
     restorer = getattr(restorer, "restorer", restorer)  # inside of a preserved one
     # What can be looked at is what a restorer declares to have: a disparity module is one of its slots.
@@ -38,14 +38,14 @@ def cropped(sample: Mapping) -> torch.Tensor:
     return lq[None, :, top:top + LARGEST, left:left + LARGEST]
 
 
-def disparity_of(restorer: nn.Module, lq: torch.Tensor) -> torch.Tensor:
+def disparity_of(restorer: Restorer, lq: torch.Tensor) -> torch.Tensor:
     """(rows, columns, D): the disparity vectors of the windows of one pair."""
     with torch.inference_mode():
         feature = restorer.training_outputs({"lq": lq, "gt": lq[:, :3]})["disparity"]
     return feature.as_map()[0].permute(1, 2, 0)
 
 
-def kernel_sets(restorer: nn.Module) -> list[torch.Tensor]:
+def kernel_sets(restorer: Restorer) -> list[torch.Tensor]:
     """The (C, k, k) kernels of each block of a deblur module that has kernel sets; else an empty list."""
     blocks = getattr(getattr(restorer, "deblur", None), "blocks", [])
     if not len(blocks):
@@ -63,7 +63,7 @@ def principal(vectors: torch.Tensor) -> torch.Tensor:
     return principal_values(vectors.flatten(0, 1)).view(vectors.shape[:2])
 
 
-def disparity_picture(restorer: nn.Module, sample: Mapping) -> bytes:
+def disparity_picture(restorer: Restorer, sample: Mapping) -> bytes:
     """The left view, and the windows' vectors along their principal direction."""
     lq = cropped(sample)
     response = principal(disparity_of(restorer, lq))
@@ -71,7 +71,7 @@ def disparity_picture(restorer: nn.Module, sample: Mapping) -> bytes:
                     (response, "coolwarm", "vectors, first principal component")])
 
 
-def kernel_picture(restorer: nn.Module) -> bytes:
+def kernel_picture(restorer: Restorer) -> bytes:
     """Kernels of the first and the last set, side by side, each scaled by its largest value."""
     sets = kernel_sets(restorer)
     chosen = [sets[0], sets[-1]] if len(sets) > 1 else sets
@@ -90,12 +90,12 @@ def mosaic(kernels: torch.Tensor, columns: int = 8) -> torch.Tensor:
     return picture
 
 
-def gate_picture(restorer: nn.Module, sample: Mapping) -> bytes | None:
+def gate_picture(restorer: Restorer, sample: Mapping) -> bytes | None:
     """The mean gate of each level of sharp-region preservation; None where there is no such gate."""
     gates, handles = [], []
     for level in getattr(restorer, "preservation", []):
         if isinstance(level, (SharpRegionPreservation, GatedSkip)):
-            def keep(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            def keep(module: SharpRegionPreservation | GatedSkip, inputs: tuple, output: torch.Tensor) -> None:
                 gate = module.gate(torch.cat(inputs, 1))
                 gates.append((torch.sigmoid(gate) if isinstance(module, GatedSkip) else gate).float().mean(1)[0])
             handles.append(level.register_forward_hook(keep))

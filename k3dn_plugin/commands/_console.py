@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> in
     Args:
         program: how the user called it, where that was not `k3dn` (`tools/train.py`).
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return run_tool(lambda given: _run(given, program), argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    return run_tool(lambda _: _run(given, program), given)
 
 
 def tool(name: str) -> Callable[[Sequence[str] | None], int]:
@@ -113,6 +113,6 @@ def _overview() -> str:
         lines.append(f"{title}:")
         for name, module in commands().items():
             if module.GROUP == group:
-                lines.append(f"  {name:16} {module.__doc__.strip().splitlines()[0]}")
+                lines.append(f"  {name:16} {(module.__doc__ or '').strip().partition(chr(10))[0]}")
         lines.append("")
     return "\n".join(lines)

@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         contestants = matrix_of(arguments.entries[0], parse_choices(arguments.choices), arguments.set)
     else:
         contestants = contestants_of(arguments.entries, train=arguments.train, overrides=arguments.set)
-    data = arguments.data or next(
-        (load_options(c.recipe, c.overrides).datasets.val.arguments()["store"] for c in contestants if c.recipe), None)
+    blocks = (load_options(c.recipe, c.overrides).datasets.val for c in contestants if c.recipe)
+    data = arguments.data or next((block.arguments().get("store") for block in blocks if block is not None), None)
     if data is None:
         raise OptionError("what shall be scored on? Give --data STORE")
     # At once, also into a pipe or a file: a comparison takes long.

@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.files:
         pairs = camera_files.find_shots(arguments.files, arguments.out)
     else:
-        pairs, faults = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
+        pairs, unpaired = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
+        faults.extend(unpaired)
     total = len(pairs) + len(faults)
     for files in pairs:
         restore.check_writable(files.out)

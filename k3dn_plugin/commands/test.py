@@ -36,7 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     # BasicSR names the weights to be tested by this option.
     named = next((text.partition("=")[2] for text in reversed(arguments.set)
                   if text.startswith("path.pretrain_network_g=")), None)
-    weights = arguments.weights or named or trained_weights(options)
+    weights = arguments.weights or named
+    if not weights:
+        assert options is not None  # one of the two is given, see above
+        weights = trained_weights(options)
     loaded = load_restorer(weights, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
                            tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
                            self_ensemble=arguments.self_ensemble)

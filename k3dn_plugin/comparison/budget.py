@@ -67,7 +67,7 @@ def iterations_of(options: Options, budget: Budget, *, device: str = "cpu",
     if budget.kind == "iterations":
         allowed = int(budget.amount)
     else:
-        each = _cost_of_iterations(stages, budget.kind, device, seconds, options.train.amp)
+        each = _cost_of_iterations(stages, budget.kind, device, seconds, options.training.amp)
         allowed = _largest(lambda count: spent(stages, count, each) <= budget.amount, stages[-1].end, len(stages))
     if allowed < len(stages):
         raise OptionError(f"{options.name}: a budget of {budget.words()} allows {allowed} iterations, fewer than its "
@@ -173,7 +173,8 @@ def _shares(lengths: Sequence[int], total: int) -> list[int]:
 
 def _crop(stage: Stage, phase: Phase) -> tuple[int, int]:
     crop = phase.crop_size or stage.dataset.arguments().get("crop_size") or (256, 256)
-    return (crop, crop) if isinstance(crop, int) else tuple(crop)
+    rows, columns = (crop, crop) if isinstance(crop, int) else crop
+    return rows, columns
 
 
 def _macs(stage: Stage, phase: Phase) -> int:
@@ -206,7 +207,7 @@ def _seconds(stage: Stage, phase: Phase, device: torch.device, steps: int, amp: 
     def step() -> None:
         for _ in range(phase.accumulate):
             with precision.autocast():
-                loss = sum(graph(batch).values()) / phase.accumulate
+                loss = sum(graph(batch).values(), torch.zeros((), device=device)) / phase.accumulate
             loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from k3dn_plugin.comparison.contestants import Contestant
 from k3dn_plugin.comparison.settings import Settings
@@ -79,7 +79,7 @@ class Comparison:
     reference: str
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], settings: Settings, protocol: str, dataset: Dataset) -> "Comparison":
+    def of(cls, entries: Sequence[Entry], settings: Settings, protocol: str, dataset: Any) -> "Comparison":
         """Gather the scored entries.
 
         Raises:
@@ -124,8 +124,9 @@ class Comparison:
         found = {}
         for name, rows in self._table[label].items():
             values = [row.get(metric) for row in rows.values() if group in (None, row["group"])]
-            if values and all(value is not None for value in values):
-                found[name] = [_finite(value) for value in values]
+            known = [value for value in values if value is not None]
+            if values and len(known) == len(values):
+                found[name] = [_finite(value) for value in known]
         return found
 
     def scores(self, label: str, metric: str, group: str | None = None) -> dict[str, float]:

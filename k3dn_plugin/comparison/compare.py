@@ -140,7 +140,9 @@ def _train(entries: Sequence[Entry], settings: Settings, backend: Backend, log: 
 
 def _budgeted(entry: Entry, settings: Settings) -> tuple[dict, Options]:
     """The recipe that fits the budget, as a mapping, and the options that it was made from."""
-    options = load_options(entry.contestant.recipe, entry.contestant.overrides)
+    recipe = entry.contestant.recipe
+    assert recipe is not None  # a contestant without weights has one
+    options = load_options(recipe, entry.contestant.overrides)
     if settings.budget is None:
         return options.as_dict(), options
     seconds = None
@@ -150,7 +152,7 @@ def _budgeted(entry: Entry, settings: Settings) -> tuple[dict, Options]:
         found = read_json(path)
         if found is None or found.get("options") != options.hash() or found.get("device") != settings.devices[0]:
             found = {"options": options.hash(), "device": settings.devices[0],
-                     "seconds": seconds_of_steps(plan_stages(options), settings.devices[0], amp=options.train.amp)}
+                     "seconds": seconds_of_steps(plan_stages(options), settings.devices[0], amp=options.training.amp)}
             write_json(path, found)
         seconds = found["seconds"]
     return shortened(options, iterations_of(options, settings.budget, device=settings.devices[0],

@@ -26,7 +26,7 @@ class Contestant:
     """
 
     label: str
-    recipe: Path | None = None
+    recipe: Path | str | None = None
     weights: Path | str | None = None
     overrides: tuple[str, ...] = field(default=())
 

@@ -1,8 +1,9 @@
 """Figures of a comparison, as PNG and SVG. Labels are shown as they are, whatever they hold, and never overlap."""
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from k3dn_plugin.comparison.collect import Comparison, higher_is_better, unit
 from k3dn_plugin.comparison.published import published_figures
@@ -15,7 +16,7 @@ if TYPE_CHECKING:  # matplotlib takes long to import, and figures are drawn last
 
 LONGEST = 40     # characters of a label in a figure
 # Dollar signs are not mathematics, and a date would make another file of the same numbers.
-STYLE = {"text.parse_math": False, "svg.hashsalt": "k3dn_plugin", "axes.grid": True, "grid.alpha": 0.3}
+STYLE: dict[Any, Any] = {"text.parse_math": False, "svg.hashsalt": "k3dn_plugin", "axes.grid": True, "grid.alpha": 0.3}
 
 
 def write_figures(comparison: Comparison, folder: Path) -> dict[str, str]:
@@ -80,11 +81,11 @@ def quality_against(comparison: Comparison, cost: str, scale: float, title: str)
         labels.append(short(entry.label))
     gray = len(points)
     if comparison.settings.published and cost == "parameters":
-        quoted = [one for one in published_figures("D") if one.params_m is not None]
-        axes.scatter([one.params_m for one in quoted], [one.psnr for one in quoted], marker="x", color="gray",
+        quoted = [(one.params_m, one.psnr, one.method) for one in published_figures("D") if one.params_m is not None]
+        axes.scatter([params for params, _, _ in quoted], [psnr for _, psnr, _ in quoted], marker="x", color="gray",
                      label="quoted: DPDD as published, not measured here")
-        points += [(one.params_m, one.psnr) for one in quoted]
-        labels += [short(one.method) for one in quoted]
+        points += [(params, psnr) for params, psnr, _ in quoted]
+        labels += [short(method) for _, _, method in quoted]
         axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, frameon=False)
     axes.set_xlabel(title)
     axes.set_ylabel(_titled(comparison.first))
@@ -110,7 +111,8 @@ def place_labels(axes: "Axes", points: Sequence[tuple[float, float]], labels: Se
     from matplotlib.transforms import Bbox  # heavy
     figure = axes.figure
     figure.canvas.draw()
-    renderer, frame = figure.canvas.get_renderer(), axes.get_window_extent()
+    canvas: Any = figure.canvas  # an Agg canvas, the only kind that is made here
+    renderer, frame = canvas.get_renderer(), axes.get_window_extent()
     dots = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(points)] if points else []
     placed, listed = [], []
     for number, (point, label) in enumerate(zip(points, labels, strict=True)):
@@ -170,7 +172,7 @@ def per_image(comparison: Comparison) -> "Figure | None":
     lines, labels = [], []
     for entry in comparison.entries:
         scores = comparison.scores(entry.label, comparison.first)
-        lines += axes.plot([scores.get(name) for name in names], marker=".", linewidth=1)
+        lines += axes.plot([scores.get(name, math.nan) for name in names], marker=".", linewidth=1)
         labels.append(short(entry.label))
     if len(names) <= 24:
         axes.set_xticks(range(len(names)), [short(name) for name in names], rotation=60, ha="right", fontsize=7)

@@ -77,7 +77,7 @@ def matrix_of(path: str | Path, choices: dict[str, list[str]], overrides: Sequen
 def _cannot_reblur(chosen: dict[str, str], base: Options) -> bool:
     """Whether the reblur module reverses the deblur module (it declares so), and the chosen one can't run backwards."""
     reblur = chosen.get("reblur", "default")
-    kept = (base.train.reblur or {}).get("type") if reblur == "default" else reblur
+    kept = (base.training.reblur or {}).get("type") if reblur == "default" else reblur
     deblur = chosen.get("deblur", "default")
     if kept in (None, NONE) or deblur == "default" or not getattr(MODULES.get(kept), "reverses_deblur", False):
         return False
@@ -104,9 +104,9 @@ def _reblur_overrides(name: str, base: Options) -> list[str]:
     if name == "default":
         return []
     if name == NONE:
-        losses = {key: spec for key, spec in base.train.losses.items() if spec["type"] != "ReblurConsistency"}
+        losses = {key: spec for key, spec in base.training.losses.items() if spec["type"] != "ReblurConsistency"}
         return ["train.reblur=null", f"train.losses={json.dumps({'_delete_': True, **losses})}"]
     texts = [f"train.reblur={json.dumps({'type': name})}"]
-    if not any(one["type"] == "ReblurConsistency" for one in base.train.losses.values()):
+    if not any(one["type"] == "ReblurConsistency" for one in base.training.losses.values()):
         texts.append('train.losses.reblur={"type": "ReblurConsistency", "weight": 0.5}')
     return texts

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from k3dn_plugin.zoo.load import LoadedRestorer
 DETAIL = 320    # largest side of a detail in the report
 
 
-def chosen_scenes(dataset: Dataset, count: int) -> list[int]:
+def chosen_scenes(dataset: Any, count: int) -> list[int]:
     """Indices of scenes spread evenly over a data set."""
     return sorted(spread(count, len(dataset)))
 

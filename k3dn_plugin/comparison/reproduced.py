@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from k3dn_plugin.comparison.published import published_figures
 from k3dn_plugin.errors import DataError, OptionError
@@ -134,11 +135,13 @@ def score_of_summary(summary: Mapping, *, by: str, method: str | None = None) ->
         if method is None and len(methods) != 1:
             raise OptionError(f"{origin['restorer']} has {len(methods)} published rows ({', '.join(methods)}); "
                               "choose one by --method")
+        scores: dict[str, Any] = {
+            column: next((round(means[name], 4) for name in names if name in means), None)
+            for column, names in METRICS.items()}
         score = ReproducedScore(
             restorer=origin["restorer"], method=method or methods[0], file=Path(weights["file"]).name,
             sha256=weights["sha256"], protocol=protocol, images=summary["images"],
-            **{column: next((round(means[name], 4) for name in names if name in means), None)
-               for column, names in METRICS.items()},
+            **scores,
             data_hash=origin["data_hash"], version=origin["versions"]["k3dn_plugin"], device=origin["device"], by=by)
     except (KeyError, TypeError) as error:
         raise OptionError("expected the summary.json that `test` writes beside per_image.csv; found something else "

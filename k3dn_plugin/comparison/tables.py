@@ -2,7 +2,7 @@
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,7 +251,7 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
 
 
-def _each(texts: Sequence[str]) -> str:
+def _each(texts: Iterable[str]) -> str:
     """One text where all are alike, else all of them."""
     texts = list(texts)
     return "" if not texts else texts[0] if len(set(texts)) == 1 else " / ".join(texts)

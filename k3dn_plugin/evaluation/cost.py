@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from k3dn_plugin.archs.base import blank_maps
+from k3dn_plugin.archs.base import Restorer, blank_maps
 from k3dn_plugin.errors import SizeError
 from k3dn_plugin.layers.macs import recorded_macs
 
@@ -33,7 +33,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def count_macs(restorer: nn.Module, size: tuple[int, int] = FULL_FRAME, *, padded: bool = True) -> int:
+def count_macs(restorer: Restorer, size: tuple[int, int] = FULL_FRAME, *, padded: bool = True) -> int:
     """Multiply-accumulates of restoring one pair.
 
     Convolutions and matrix products as torch's `FlopCounterMode` counts them, flops / 2, and filters and
@@ -63,6 +63,7 @@ def count_macs(restorer: nn.Module, size: tuple[int, int] = FULL_FRAME, *, padde
     return counter.get_total_flops() // 2 + sum(products)
 
 
-def measure_cost(restorer: nn.Module, size: tuple[int, int] = FULL_FRAME) -> Cost:
+def measure_cost(restorer: Restorer, size: tuple[int, int] = FULL_FRAME) -> Cost:
     """Parameters and multiply-accumulates of a restorer."""
-    return Cost(count_parameters(restorer), count_macs(restorer, size), tuple(size))
+    height, width = size
+    return Cost(count_parameters(restorer), count_macs(restorer, size), (height, width))

@@ -86,8 +86,9 @@ def blur_bins(run: FrameRestorer, sample: Mapping, prepared: Mapping, restored: 
     """Return the PSNR within and outside the area in focus, and by blur radius."""
     radius = blur_radius(sample, prepared, blurred)
     masks = {"in_focus": radius < IN_FOCUS, "out_of_focus": radius >= IN_FOCUS, **_masks(radius, BIN_EDGES, "blur")}
-    return tuple({f"psnr_{name}": masked_psnr(image, prepared["gt"], mask) for name, mask in masks.items()}
-                 for image in (restored, blurred))
+    scores, of_input = ({f"psnr_{name}": masked_psnr(image, prepared["gt"], mask) for name, mask in masks.items()}
+                        for image in (restored, blurred))
+    return scores, of_input
 
 
 @DIAGNOSTICS.register_module()
@@ -98,8 +99,8 @@ def disparity_bins(run: FrameRestorer, sample: Mapping, prepared: Mapping, resto
     size = tuple(prepared["gt"].shape[-2:])
     gains = {}
     for name, mask in _masks(pixel_disparity(sample, prepared, size), DISPARITY_EDGES, "disparity").items():
-        scores = [masked_psnr(image, prepared["gt"], mask) for image in (restored, blurred)]
-        gains[f"gain_{name}"] = None if None in scores else scores[0] - scores[1]
+        score, of_input = (masked_psnr(image, prepared["gt"], mask) for image in (restored, blurred))
+        gains[f"gain_{name}"] = None if score is None or of_input is None else score - of_input
     in_focus = next(iter(gains.values()))
     return {**gains, "harm_in_focus": None if in_focus is None else max(-in_focus, 0.0)}, {}
 
@@ -143,13 +144,14 @@ def reblur(run: FrameRestorer, sample: Mapping, prepared: Mapping, restored: tor
            blurred: torch.Tensor) -> Found:
     """Return the PSNR of the reblurred result against the captured center view, on a central piece of the frame."""
     restorer = run.restorer
-    if not hasattr(restorer, "reblur") or not getattr(getattr(restorer, "deblur", None), "reversible", False):
+    reversed_deblur = getattr(restorer, "reblur", None)
+    if reversed_deblur is None or not getattr(getattr(restorer, "deblur", None), "reversible", False):
         return {"reblur_psnr": None}, {}
     # The reversed network is not tiled, so a piece that fits any memory stands for the frame.
     lq, center = (central(prepared[key], 512)[None].to(run.device) for key in ("lq", "center"))
     with torch.no_grad():
         outputs = restorer.training_outputs({"lq": lq, "center": center, "gt": center})
-        again = restorer.reblur(outputs["restored"].clamp(0, 1), outputs["disparity"])
+        again = reversed_deblur(outputs["restored"].clamp(0, 1), outputs["disparity"])
     return {"reblur_psnr": _psnr(again[0].float().clamp(0, 1).cpu(), center[0].cpu())}, {}
 
 

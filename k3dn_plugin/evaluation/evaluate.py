@@ -87,7 +87,8 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     names, files = {}, file_names(_all_names(dataset))
     try:
         for index in _with_progress(mine, progress and rank == 0, protocol.name):
-            picture = picture_path(out_dir, kept[index].name, files) if index in kept and index in pictured else None
+            picture = (picture_path(out_dir, kept[index].name, files)
+                       if out_dir and index in kept and index in pictured else None)
             if index in kept and (picture is None or picture.exists() or not kept[index].input_scores):
                 row = kept[index]
                 result.kept += 1
@@ -96,7 +97,7 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
                 row, images = _score(run, dataset, index, protocol, with_input, diagnostics, map_metrics)
                 if file is not None and index not in kept:
                     file.append(row)
-                if index in pictured and images["truth"] is not None:
+                if out_dir and index in pictured and images["truth"] is not None:
                     result.pictures.append(save_comparison(
                         picture_path(out_dir, row.name, files), images, row, protocol))
             _check_name(row, names)
@@ -117,7 +118,7 @@ def row_file(out_dir: str | os.PathLike, identity: dict, rank: int = 0, world_si
     return RowFile(Path(out_dir) / f"per_image{share}.csv", identity)
 
 
-def picture_path(out_dir: str | Path, name: str, files: Mapping[str, str] | None = None) -> Path:
+def picture_path(out_dir: str | os.PathLike, name: str, files: Mapping[str, str] | None = None) -> Path:
     """Return where an image's comparison picture lies; `files` has the names of all files (`file_names`)."""
     return Path(out_dir) / "pictures" / f"{(files or {}).get(name) or file_name(name)}.png"
 

@@ -4,6 +4,8 @@ Garg et al. (Learning single camera depth estimation using dual-pixels, ICCV 201
 disparity is known up to an affine map, so the best one is fitted before the error is taken. On DPD-disp the
 truth is the inverse depth.
 """
+from typing import Any
+
 import torch
 
 from k3dn_plugin.errors import SizeError
@@ -80,7 +82,8 @@ class SpearmanDistance(MapMetric):
         from scipy.stats import spearmanr  # slow to import
         if restored.min() == restored.max() or gt.min() == gt.max():
             return 1.0  # a constant orders nothing
-        return 1 - abs(float(spearmanr(restored.cpu().numpy(), gt.cpu().numpy()).statistic))
+        found: Any = spearmanr(restored.cpu().numpy(), gt.cpu().numpy())
+        return 1 - abs(float(found.statistic))
 
 
 def affine_fit(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

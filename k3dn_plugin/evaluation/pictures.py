@@ -43,7 +43,8 @@ def comparison(images: Mapping[str, torch.Tensor], row: ImageRow, protocol: Eval
     show = {name: protocol.display(image.float().cpu()) for name, image in images.items()}
     truth = show["truth"]
     rows, columns = detail_window(show["input"], truth)
-    shape = _panel_shape(truth.shape[-2:])
+    height, width = truth.shape[-2:]
+    shape = _panel_shape((height, width))
     detail_shape = _panel_shape((rows.stop - rows.start, columns.stop - columns.start))
     restored, blurred = caption("restored", row.scores), caption("input", row.input_scores)
     whole = [_panel(image, shape, text) for image, text in (

@@ -1,5 +1,6 @@
 """How a surface's light spreads over the views: shared out over levels of blur radius, each with its kernels."""
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -196,8 +197,8 @@ def _transform_cut(span: tuple[int, int], size: int, pad: int, reach: int) -> tu
     start = span[0] - reach                          # of the full convolution, in the padded picture
     low, high = max(pad, start), min(pad + size, span[1] + reach)
     full = span[1] - span[0] + 2 * reach
-    length = int(next_fast_len(max(high - start, full - (low - start)), real=True))
-    return length, slice(low - start, high - start), slice(low - pad, high - pad)
+    length: Any = next_fast_len(max(high - start, full - (low - start)), real=True)
+    return int(length), slice(low - start, high - start), slice(low - pad, high - pad)
 
 
 def _cells(coordinates: torch.Tensor, count: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.modules.reblur.guidance import ReblurGuidance
 from k3dn_plugin.registry import near
@@ -33,7 +34,9 @@ class TrainingGraph(nn.Module):
         OptionError: a pattern matches no parameter.
     """
 
-    def __init__(self, restorer: nn.Module, *, losses: dict[str, nn.Module], reblur: nn.Module | None = None,
+    restorer: Restorer
+
+    def __init__(self, restorer: Restorer, *, losses: dict[str, nn.Module], reblur: nn.Module | None = None,
                  trainable: list[str] | None = None):
         super().__init__()
         self.restorer = restorer
@@ -96,8 +99,9 @@ def parameters_behind(loss: torch.Tensor) -> set[torch.Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            found.add(node.variable)
+        variable = getattr(node, "variable", None)  # of the nodes that gather a leaf's gradient
+        if variable is not None:
+            found.add(variable)
         todo += [function for function, _ in node.next_functions]
     return found
 

@@ -111,7 +111,7 @@ class DISTS(PerceptualDistance):
     def load(self, module: ModuleType) -> nn.Module:
         """Return the package's network."""
         own = Path(sys.prefix) / "weights.pt"
-        beside = Path(module.__file__).parent / "weights.pt"
+        beside = Path(str(module.__file__)).parent / "weights.pt"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if own.is_file():

@@ -3,7 +3,7 @@
 The variants differ in the third decimal on defocused photographs, so each has its own name and no score
 is called plain "SSIM".
 """
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -35,8 +35,9 @@ class StructuralSimilarity(Metric):
         if min(gt.shape[-2:]) < self.window:
             raise SizeError(f"SSIM needs images of at least {self.window} x {self.window} pixels; found "
                             f"{gt.shape[-2]} x {gt.shape[-1]}")
-        return float(structural_similarity(channels_last(gt), channels_last(restored), channel_axis=2,
-                                           data_range=self.data_range, **self.settings))
+        value: Any = structural_similarity(channels_last(gt), channels_last(restored), channel_axis=2,
+                                           data_range=self.data_range, **self.settings)
+        return float(value)
 
 
 @METRICS.register_module(name="ssim_uniform7")
