@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from k3dn_plugin.archs.base import blank_maps
+from k3dn_plugin.archs.base import Restorer, blank_maps
 from k3dn_plugin.evaluation.cost import count_macs, count_parameters
 from k3dn_plugin.inference.memory import PeakMemory, memory_in_use, release
 
@@ -68,7 +68,7 @@ def measured_in_turns(prepare: Mapping[str, Callable[[], Callable[[], object]]],
     return {label: Measured(tuple(seconds[label]), tuple(memory[label])) for label in prepare}
 
 
-def measure_restorers(restorers: Mapping[str, nn.Module], *, size: tuple[int, int],
+def measure_restorers(restorers: Mapping[str, Restorer], *, size: tuple[int, int],
                       latency_size: tuple[int, int] = (256, 256), device: torch.device | str = "cpu",
                       rounds: int = ROUNDS, progress: Callable[[str], object] | None = None) -> dict[str, dict]:
     """Measure parameters, MACs, latency and memory of each restorer.
