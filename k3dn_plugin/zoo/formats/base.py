@@ -12,6 +12,7 @@ import torch
 
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import ARCHS, FORMATS
+from k3dn_plugin.zoo.formats.key_map import KeyMap
 
 
 def official_format(network: str) -> "OfficialNetwork":
@@ -32,10 +33,12 @@ class OfficialNetwork(ABC):
     Attributes:
         networks: names under which manifests know it ("k3dn", "k3dn_base").
         arch: the registered restorer that it becomes.
+        keys: the official names of tensors and ours, where one table says it all.
     """
 
     networks: tuple[str, ...] = ()
     arch: str = ""
+    keys: KeyMap = KeyMap({})
 
     @abstractmethod
     def arguments(self, settings: Mapping, network: str) -> dict:
@@ -51,7 +54,11 @@ class OfficialNetwork(ABC):
 
     def rename(self, key: str) -> str:
         """Our state-dict key for an official one; a key that is not the network's may stay as it is."""
-        return key
+        return self.keys.ours(key)
+
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        """The official state dict for ours (formats of other frameworks and shapes override)."""
+        return {self.keys.official(key): value for key, value in state.items()}
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Our state dict from official tensors (PyTorch layouts; formats of other frameworks override)."""

@@ -57,9 +57,6 @@ class DeepRFTOfficial(OfficialNetwork):
         return "deeprft", {"num_res": blocks, "base_channel": shapes["feat_extract.0.main.0.W"][0],
                            "win_size": 512}
 
-    def rename(self, key: str) -> str:
-        return self.keys.ours(key)
-
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from official tensors; a folded kernel (out, in, k, k) becomes W, D = 0, D_diag = identity."""
         state = {}
@@ -72,10 +69,6 @@ class DeepRFTOfficial(OfficialNetwork):
                     state[key[:-1] + "D_diag"] = torch.eye(taps, dtype=value.dtype).repeat(inputs, 1, 1)
             state[key] = value
         return state
-
-    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict in its training form for ours."""
-        return {self.keys.official(key): value for key, value in state.items()}
 
     def fold(self, official: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray | torch.Tensor]:
         """The official test form, kernels folded, for an official state dict in its training form."""

@@ -2,14 +2,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from k3dn_plugin.archs.dpdnet_arch import LEVELS
 from k3dn_plugin.errors import CheckpointError
 from k3dn_plugin.registry import FORMATS
-from k3dn_plugin.zoo.formats.base import OfficialNetwork
-from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, kind_of, to_keras
+from k3dn_plugin.zoo.formats.keras_order import KerasNetwork, KerasTensor, kind_of
 
 
 def layers_in_order() -> list[tuple[str, int]]:
@@ -28,11 +26,12 @@ def tensors_in_order() -> list[KerasTensor]:
 
 
 @FORMATS.register_module()
-class DPDNetOfficial(OfficialNetwork):
+class DPDNetOfficial(KerasNetwork):
     """`dpdnet`: dual-pixel (6 channels in) and single-image (3)."""
 
     networks = ("dpdnet",)
     arch = "DPDNet"
+    tensors_in_order = staticmethod(tensors_in_order)
 
     def arguments(self, settings: Mapping, network: str) -> dict:
         views, widths = settings["in_channels"], list(settings["widths"])
@@ -54,18 +53,6 @@ class DPDNetOfficial(OfficialNetwork):
         *_, channels, width = kernels[0]
         return "dpdnet", {"in_channels": channels, "out_channels": kernels[-1][-1],
                           "widths": [width * 2 ** level for level in range(LEVELS + 1)]}
-
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from Keras tensors in Keras's order (layers without weights left out).
-
-        Raises:
-            CheckpointError: there are more or fewer of them, or in another order.
-        """
-        return from_keras(tensors, tensors_in_order(), "DPDNet")
-
-    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
-        return to_keras(state, tensors_in_order())
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:

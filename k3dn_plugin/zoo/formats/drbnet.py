@@ -59,13 +59,6 @@ class DRBNetOfficial(OfficialNetwork):
             "in_channels_encoder": views, "widths": [factor * width for factor in FACTORS],
             "dynamic_kernel_width": round(shapes["upconv0_kernel.2.weight"][0] ** 0.5)}
 
-    def rename(self, key: str) -> str:
-        return self.keys.ours(key)
-
-    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
-        return {self.keys.official(key): value for key, value in state.items()}
-
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
         names = ("C", "R", "L") if network == "drbnet_dual" else ("C",)

@@ -88,10 +88,6 @@ class IFANOfficial(OfficialNetwork):
         return {(k if k.startswith("reblur.") else f"restorer.{k}"): v
                 for k, v in super().convert(tensors, network).items()}
 
-    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official network's keys, without the wrapper's prefix, for a restorer's state dict."""
-        return {self.keys.official(key): value for key, value in state.items()}
-
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
         if not network.endswith("_train"):

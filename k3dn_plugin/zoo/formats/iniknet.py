@@ -84,10 +84,6 @@ class INIKNetOfficial(OfficialNetwork):
             "basis_number": bases, "max_kernel_size": 2 * groups - 1,
             "inr_hidden": shapes["inr_conv.kernelINR_list.0.layers.0.weight"][0], "channel_order": "BGR"}
 
-    def rename(self, key: str) -> str:
-        """Our state-dict key for an official one."""
-        return self.keys.ours(key)
-
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from official tensors: those of the bases are stacked; of a frequency's two values the later counts."""
         bank, rest = {}, {}

@@ -102,9 +102,6 @@ class K3DNOfficial(OfficialNetwork):
             settings["srp_window"] = round(shapes["srp.0.conv_v.weight"][1] ** 0.5)
         return network, settings
 
-    def rename(self, key: str) -> str:
-        return self.keys.ours(key)
-
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         state = super().convert(tensors, network)
         for key, value in state.items():

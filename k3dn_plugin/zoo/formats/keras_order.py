@@ -1,4 +1,5 @@
 """Keras tensors and ours, matched by order: names of Keras layers depend on version and session."""
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -6,6 +7,7 @@ import numpy as np
 import torch
 
 from k3dn_plugin.errors import CheckpointError
+from k3dn_plugin.zoo.formats.base import OfficialNetwork
 
 
 class KerasTensor(NamedTuple):
@@ -14,6 +16,27 @@ class KerasTensor(NamedTuple):
     ours: str
     kind: str
     layer: str
+
+
+class KerasNetwork(OfficialNetwork):
+    """A network published as a Keras file; a subclass says which tensors it holds, in Keras's order."""
+
+    @staticmethod
+    @abstractmethod
+    def tensors_in_order() -> list[KerasTensor]:
+        """Every tensor in Keras's order, with the names that Keras gives in a fresh session."""
+
+    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
+        """Ours from Keras tensors in Keras's order (layers without weights left out).
+
+        Raises:
+            CheckpointError: there are more or fewer of them, or in another order.
+        """
+        return from_keras(tensors, self.tensors_in_order(), self.arch)
+
+    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
+        return to_keras(state, self.tensors_in_order())
 
 
 def from_keras(tensors: Mapping[str, np.ndarray], rows: Sequence[KerasTensor],

@@ -2,13 +2,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from k3dn_plugin.archs.rdpd_arch import LEVELS
 from k3dn_plugin.registry import FORMATS
-from k3dn_plugin.zoo.formats.base import OfficialNetwork
-from k3dn_plugin.zoo.formats.keras_order import KerasTensor, from_keras, to_keras
+from k3dn_plugin.zoo.formats.keras_order import KerasNetwork, KerasTensor
 
 RECURRENT = "recurrent_kernel"
 
@@ -47,11 +45,12 @@ def tensors_in_order() -> list[KerasTensor]:
 
 
 @FORMATS.register_module()
-class RDPDOfficial(OfficialNetwork):
+class RDPDOfficial(KerasNetwork):
     """`rdpd`: RDPD and RDPD+ are the same network."""
 
     networks = ("rdpd",)
     arch = "RDPD"
+    tensors_in_order = staticmethod(tensors_in_order)
 
     def arguments(self, settings: Mapping, network: str) -> dict:
         output = settings.get("output_activation", "linear, clipped to [0,1]")
@@ -68,18 +67,6 @@ class RDPDOfficial(OfficialNetwork):
             return None
         *_, channels, width = next(iter(shapes.values()))
         return "rdpd", {"in_channels": channels, "widths": [width * 2 ** i for i in range(LEVELS + 1)]}
-
-    def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from Keras tensors in Keras's order (layers without weights left out).
-
-        Raises:
-            CheckpointError: there are more or fewer of them, or in another order.
-        """
-        return from_keras(tensors, tensors_in_order(), "RDPD")
-
-    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
-        return to_keras(state, tensors_in_order())
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:

@@ -90,14 +90,6 @@ class SFNetOfficial(OfficialNetwork):
             "in_channels": channels, "out_channels": 3, "base_channel": width, "num_res": max(blocks) + 1,
             "local_pool": None}
 
-    def rename(self, key: str) -> str:
-        """Our state-dict key for an official one."""
-        return self.keys.ours(key)
-
-    def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
-        return {self.keys.official(key): value for key, value in state.items()}
-
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
         """The images at full, half and quarter size."""
