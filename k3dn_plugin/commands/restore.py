@@ -12,7 +12,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from k3dn_plugin.commands._numbers import number, whole
+from k3dn_plugin.commands._inference import add_inference_arguments, load_as_asked
+from k3dn_plugin.commands._numbers import whole
 from k3dn_plugin.errors import DataError, K3DNError, OptionError, SizeError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.inference import camera_files
     from k3dn_plugin.inference import files as restore
-    from k3dn_plugin.zoo.load import load_restorer
 
     faults: list[K3DNError] = []
     if arguments.files:
@@ -40,9 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     total = len(pairs) + len(faults)
     for files in pairs:
         restore.check_writable(files.out)
-    restorer = load_restorer(arguments.weights, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
-                             tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
-                             self_ensemble=arguments.self_ensemble)
+    restorer = load_as_asked(arguments.weights, arguments)
     for files in pairs:
         try:
             _restore_one(files, restorer, arguments)
@@ -127,11 +125,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "has it too")
     parser.add_argument("--disparity-axis", choices=("x", "y"),
                         help="along which the views are shifted: x (default), or y for a turned camera")
-    parser.add_argument("--tile", type=whole(1), metavar="N", help="restore in tiles of N x N pixels")
-    parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
-                        help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
-                             "larger frames are restored in tiles")
-    parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")
-    parser.add_argument("--self-ensemble", action="store_true",
-                        help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_inference_arguments(parser)

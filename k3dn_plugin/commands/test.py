@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from k3dn_plugin.commands._numbers import number, whole
+from k3dn_plugin.commands._inference import add_inference_arguments, load_as_asked
+from k3dn_plugin.commands._numbers import whole
 
 if TYPE_CHECKING:
     from k3dn_plugin.evaluation.results import EvaluationResult
@@ -26,7 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.evaluation.run import evaluate_weights, names_in, scored_dataset, trained_weights, usual_protocol
     from k3dn_plugin.options import load_options
     from k3dn_plugin.registry import MAP_METRICS, PROTOCOLS
-    from k3dn_plugin.zoo.load import load_restorer
 
     if arguments.opt is None and arguments.weights is None:
         raise OptionError("what shall be scored? Give -opt FILE (the recipe of a run) or --weights FILE")
@@ -40,9 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not weights:
         assert options is not None  # one of the two is given, see above
         weights = trained_weights(options)
-    loaded = load_restorer(weights, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
-                           tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
-                           self_ensemble=arguments.self_ensemble)
+    loaded = load_as_asked(weights, arguments)
     dataset = scored_dataset(options, arguments.data)
     spec = {"type": arguments.protocol or (options.val.protocol if options else usual_protocol(dataset))}
     if arguments.metrics:
@@ -98,13 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="scores of the predicted disparity or defocus map against the known one, by commas: ai1, "
                              "ai2, spearman")
     parser.add_argument("--out", metavar="DIR", help="default: results/<name>/<protocol>")
-    parser.add_argument("--tile", type=whole(1), metavar="N", help="restore in tiles of N x N pixels")
-    parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
-                        help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
-                             "frames that need more are restored in tiles")
-    parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")
-    parser.add_argument("--self-ensemble", action="store_true",
-                        help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
     parser.add_argument("--save-pictures", type=whole(), default=4, metavar="N", help="comparison pictures (4)")
     parser.add_argument("--fresh", action="store_true", help="score again what has been scored")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_inference_arguments(parser)

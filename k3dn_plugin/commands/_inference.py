@@ -1,0 +1,30 @@
+"""How a restorer is run, as the commands that restore take it from the command line."""
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k3dn_plugin.commands._numbers import number, whole
+
+if TYPE_CHECKING:
+    from k3dn_plugin.zoo.load import LoadedRestorer
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where, how precisely and in which pieces a restorer runs."""
+    parser.add_argument("--tile", type=whole(1), metavar="N", help="restore in tiles of N x N pixels")
+    parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
+                        help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
+                             "larger frames are restored in tiles")
+    parser.add_argument("--bf16", action="store_true", help="restore in bfloat16")
+    parser.add_argument("--self-ensemble", action="store_true",
+                        help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def load_as_asked(source: str | Path, arguments: argparse.Namespace) -> "LoadedRestorer":
+    """Load the restorer that `source` names, to be run as the arguments say; raises as `load_restorer`."""
+    # Imported here, because torch takes seconds and --help should not.
+    from k3dn_plugin.zoo.load import load_restorer
+    return load_restorer(source, device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
+                         tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
+                         self_ensemble=arguments.self_ensemble)
