@@ -70,6 +70,8 @@ class TrainingComponents:
             # On the CPU torch has no synchronized batch norm: statistics are then those of each process.
             synchronize_norms(self.graph)
         self.graph.to(group.device).train()
+        if options.train.channels_last:
+            restorer.to(memory_format=torch.channels_last)
         if options.train.compile:
             self.graph.compile()
         self.restorer = self.graph.restorer
