@@ -182,7 +182,7 @@ class ValidationHook(Hook):
             loaded = load_restorer(parts.validated, device=group.device, tile=options.tile,
                                    max_memory_gb=options.max_memory_gb)
             mine = evaluate(loaded, self._dataset, self._protocol, save_pictures=options.save_img, out_dir=working,
-                            rank=group.rank, world_size=group.size, progress=self._progress)
+                            rank=group.rank, world_size=group.size, progress=None if self._progress else False)
         parts.graph.train()  # frozen batch norms know themselves; `evaluate` does not
         result = EvaluationResult.merged(group.gather(mine))
         if working is not None and group.is_main:
