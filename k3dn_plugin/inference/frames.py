@@ -219,6 +219,8 @@ class FrameRestorer:
         small = rule.padded(*(min(PROBE_SIDE, f) for f in frame))
         large = rule.padded(*(min(max(2 * PROBE_SIDE, s + 1), f) for s, f in zip(small, frame)))
         low, high = math.prod(small), math.prod(large)
+        # What was freed but kept for the next use would hide what the pieces take.
+        release(self.device)
         before = memory_in_use(self.device)
         # The first call also sets up libraries and caches, which is not a matter of pixels.
         self._probe(small, lq, center)
