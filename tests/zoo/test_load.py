@@ -1,5 +1,4 @@
 """One way in: every kind of source, pictures in the caller's type, and one clear error for what is wrong."""
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from k3dn_plugin.errors import CheckpointError, DataError, OptionError, SizeErro
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.zoo import sources
 from k3dn_plugin.zoo.content import weights_hash
-from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
+from k3dn_plugin.zoo.load import load_restorer
 from k3dn_plugin.zoo.weights import save_weights
 
 NETWORK = {"type": "LoadTestNet", "width": 5}
@@ -161,18 +160,6 @@ def test_sources_that_are_not_there(tmp_path, monkeypatch):
     for odd in ("", "a\0b", "x" * 300, tmp_path / "loop", 5, None):
         with pytest.raises(CheckpointError):
             load_restorer(odd)
-
-
-def test_pretrained_folders(saved, tmp_path):
-    folder = load_restorer(saved[0], device="cpu").save_pretrained(tmp_path / "hub")
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    assert json.loads((folder / "config.json").read_text())["network_g"] == NETWORK
-    card = (folder / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: k3dn_plugin") and "load_restorer" in card and '"iteration": 7' in card
-    loaded = LoadedRestorer.from_pretrained(folder, device="cpu", tile=32)
-    assert loaded.weights_hash == weights_hash(saved[1]) and loaded.inference.tile == 32
-    with pytest.raises(OptionError, match="settings that build this restorer are not known"):
-        load_restorer(saved[1], device="cpu").save_pretrained(tmp_path / "other")
 
 
 @pytest.mark.parametrize("run", ["../../escaped", "/absolute", "a/b", "a\\b", "", ".", "..", ".hidden", "a\0b", "a\nb",
