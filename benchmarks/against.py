@@ -26,8 +26,9 @@ from k3dn_plugin.errors import OptionError, run_tool  # noqa: E402
 class Side:
     """A process that times cases with the package of one checkout."""
 
-    def __init__(self, checkout: Path, label: str, threads: int):
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)}
+    def __init__(self, checkout: Path, label: str, threads: int, extra: dict[str, str] | None = None):
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads),
+                       **(extra or {})}
         self.process = subprocess.Popen([sys.executable, str(ROOT / "benchmarks" / "cases.py"), str(checkout), label],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 

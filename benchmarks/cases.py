@@ -1,7 +1,8 @@
 """What `benchmarks/against.py` times, in a process of its own: `python benchmarks/cases.py CHECKOUT then|now`.
 
 Names of cases come by standard input, one a line; a line of JSON answers each. The cases reach into the package by
-whatever name a part has in that checkout, so that an older one can be timed.
+whatever name a part has in that checkout, so that an older one can be timed. The process is prepared as that checkout
+prepares the process of a command: the newer side waits asleep and keeps freed memory.
 """
 import json
 import sys
@@ -76,6 +77,7 @@ CASES = {
     "k3dn_l": lambda now, checkout: forward(now, checkout, "k3dn_dpdd", (288, 336)),
     "k3dn_l_fast": lambda now, checkout: forward(now, checkout, "k3dn_dpdd", (288, 336), fast=True),
     "k3dn_s": lambda now, checkout: forward(now, checkout, "k3dn_s_dpdd", (288, 336)),
+    "k3dn_m": lambda now, checkout: forward(now, checkout, "k3dn_m_dpdd", (288, 336)),
     "drbnet": lambda now, checkout: forward(now, checkout, "drbnet_dual_dpdd", (288, 336)),
     "ifan": lambda now, checkout: forward(now, checkout, "ifan_dual_dpdd", (288, 336)),
     "restormer": lambda now, checkout: forward(now, checkout, "restormer_dpdd", (288, 336)),
@@ -84,6 +86,11 @@ CASES = {
 
 def serve(checkout, label):
     import resource
+    try:
+        from k3dn_plugin.commands._process import prepare_process
+        prepare_process()  # as a command's process is prepared, before torch is there
+    except ImportError:  # an older checkout, which had nothing to prepare
+        pass
     ready = {}
     for line in sys.stdin:
         case = line.strip()

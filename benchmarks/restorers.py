@@ -16,8 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.table import RESULTS, save, show
+from benchmarks.table import RESULTS, busy, save, show
 from k3dn_plugin.commands import run_tool
+from k3dn_plugin.commands._process import prepare_process
 
 FULL = (1120, 1680)
 MEMORY_GB = 20
@@ -36,6 +37,8 @@ def main(argv=None):
     parser.add_argument("--csv", metavar="FILE", help="default: benchmarks/results/restorers*.csv")
     arguments = parser.parse_args(argv)
 
+    if arguments.one:
+        prepare_process()
     import torch
     device = torch.device(arguments.device)
     if arguments.one:
@@ -69,44 +72,88 @@ def build(name, device):
     return ARCHS.build({"type": name}).eval().to(device)
 
 
+def ways_of_k3dn(device):
+    """K3DN as plain PyTorch would have it, and as `--precision auto` runs it, so that the ratios are in the table."""
+    import torch
+
+    from k3dn_plugin.modules.preservation import sharp_region
+    plain, fast = build("K3DN", device), build("K3DN", device).to(memory_format=torch.channels_last)
+    inner, quick = plain.forward, fast.forward
+
+    def forward_plain(*arguments, **named):
+        ours, sharp_region.local_similarity = sharp_region.local_similarity, unfolded_similarity
+        try:
+            return inner(*arguments, **named)
+        finally:
+            sharp_region.local_similarity = ours
+
+    def forward_fast(*arguments, **named):
+        with torch.autocast(device.type, torch.bfloat16):
+            return quick(*arguments, **named)
+    plain.forward, fast.forward = forward_plain, forward_fast
+    return {"K3DN, plain (unfold)": plain, "K3DN, bfloat16 + channels last": fast}
+
+
+def unfolded_similarity(query, key, radius=4):
+    """The local similarity as it is written first: all shifted keys at once."""
+    import torch.nn.functional as F
+    batch, channels, height, width = query.shape
+    shifted = F.unfold(key, 2 * radius + 1, padding=radius).view(batch, channels, -1, height, width)
+    return (query[:, :, None] * shifted).mean(1)
+
+
 def small_pairs(names, size, rounds, device):
     """Rows of `rounds` alternating rounds over all restorers, after one unmeasured call of each."""
+    import torch
+
     from k3dn_plugin.evaluation.measure import measure_restorers
-    found = measure_restorers({name: build(name, device) for name in names}, size=(size, size),
+    load = busy()
+    ways = {name: build(name, device) for name in names}
+    if "K3DN" in names:
+        ways.update(ways_of_k3dn(device))
+    found = measure_restorers(ways, size=(size, size),
                               latency_size=(size, size), device=device, rounds=rounds,
                               progress=lambda line: print(line, file=sys.stderr))
     fastest = min(one["latency_seconds"] for one in found.values())
+    least = min(one["cpu_seconds"] for one in found.values())
     return [{"restorer": name, "parameters_M": round(one["parameters"] / 1e6, 2), "gmacs": round(one["macs"] / 1e9, 1),
-             "pair": f"{size} x {size}", "seconds": round(one["latency_seconds"], 4),
-             "ratio": round(one["latency_seconds"] / fastest, 2)} for name, one in found.items()]
+             "pair": f"{size} x {size}", "ran_as": "{} x {}".format(*one["size"]),
+             "seconds": round(one["latency_seconds"], 4), "cpu_seconds": round(one["cpu_seconds"], 4),
+             "ratio": round(one["latency_seconds"] / fastest, 2), "ratio_cpu": round(one["cpu_seconds"] / least, 2),
+             "threads": torch.get_num_threads(), "load": load} for name, one in found.items()]
 
 
 def full_frames(names, arguments):
     """Rows of full frames, each restorer in a fresh process, whose peak memory is then its own."""
+    import torch
     rows = []
     for number, name in enumerate(names, 1):
         print(f"{number} of {len(names)}: {name}", file=sys.stderr)
         done = subprocess.run([sys.executable, __file__, "--one", name, "--device", arguments.device,
                                "--memory-gb", str(arguments.memory_gb)],
                               stdout=subprocess.PIPE, text=True, check=True)
-        seconds, peak, tiling = done.stdout.strip().split("\t")
-        rows.append({"restorer": name, "pair": "{} x {}".format(*FULL), "seconds": round(float(seconds), 1),
-                     "peak_GiB": round(float(peak), 2), "how": tiling})
+        seconds, cpu, peak, size, tiling = done.stdout.strip().split("\t")
+        rows.append({"restorer": name, "pair": "{} x {}".format(*FULL), "ran_as": size,
+                     "seconds": round(float(seconds), 1), "cpu_seconds": round(float(cpu), 1),
+                     "peak_GiB": round(float(peak), 2), "how": tiling, "threads": torch.get_num_threads(),
+                     "load": busy()})
     fastest = min(row["seconds"] for row in rows)
     return [{**row, "ratio": round(row["seconds"] / fastest, 2)} for row in rows]
 
 
 def full_frame(name, device, memory_gb):
-    """Seconds, peak GiB and how the frame was cut, for one pair of 1120 x 1680."""
+    """Seconds, processor seconds, peak GiB, padded size and how the frame was cut, for one pair of 1120 x 1680."""
     import torch
 
     from k3dn_plugin.inference.memory import GIB
     from k3dn_plugin.zoo.load import load_restorer
-    restore = load_restorer(build(name, device), device=device, max_memory_gb=memory_gb).restore_tensor
+    restorer = build(name, device)
+    restore = load_restorer(restorer, device=device, max_memory_gb=memory_gb).restore_tensor
     pair = torch.rand(1, 6, *FULL)
-    began = time.perf_counter()
+    began, busy_before = time.perf_counter(), time.process_time()
     restored = restore(pair)
-    return time.perf_counter() - began, restored.peak_bytes / GIB, restored.tiling
+    return (time.perf_counter() - began, time.process_time() - busy_before, restored.peak_bytes / GIB,
+            "{} x {}".format(*restorer.size_rule.padded(*FULL)), restored.tiling)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ import contextlib
 import csv
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -22,8 +23,7 @@ def show(rows):
 
 def save(rows, path, *, device=None, packages=("torch", "numpy")):
     """Write the rows with device, cores and versions as a CSV file, whole or not at all."""
-    place = {"device": device or processor(), "cores": len(os.sched_getaffinity(0)) if
-             hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    place = {"device": device or processor(), "cores": cores(),
              "python": platform.python_version(),
              **{name: metadata.version(name) for name in packages}}
     path = Path(path)
@@ -32,6 +32,20 @@ def save(rows, path, *, device=None, packages=("torch", "numpy")):
         writer.writeheader()
         writer.writerows({**row, **place} for row in rows)
     print(f"written to {path}")
+
+
+def cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def busy():
+    """Return the machine's load average of the last minute; warn where it leaves no core for a measurement."""
+    load = round(os.getloadavg()[0], 1)
+    if load > cores():
+        print(f"warning: load {load} on {cores()} cores; wall times are those of a busy machine, compare CPU time and "
+              "ratios", file=sys.stderr)
+    return load
 
 
 def processor():

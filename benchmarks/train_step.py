@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.restorers import build, chosen
-from benchmarks.table import RESULTS, save, show
+from benchmarks.table import RESULTS, busy, save, show
 from k3dn_plugin.commands import run_tool
 
 
@@ -43,6 +43,7 @@ def measure(names, arguments, device):
 
     from k3dn_plugin.evaluation.measure import measured_in_turns
     from k3dn_plugin.inference.memory import GIB
+    load = busy()
     pair = torch.rand(arguments.batch, 6, *arguments.crop, device=device)
     batch = {"lq": pair, "center": (pair[:, :3] + pair[:, 3:]) / 2, "gt": pair[:, :3],
              "name": ["random"] * arguments.batch}
@@ -56,11 +57,14 @@ def measure(names, arguments, device):
                               rounds=arguments.rounds, progress=lambda line: print(line, file=sys.stderr))
     fastest = min(one.median_seconds for one in found.values())
     crop = "{} x {}".format(*arguments.crop)
-    return [{"restorer": name, "crop": crop, "batch": arguments.batch, "amp": arguments.amp or "none",
-             "seconds": round(one.median_seconds, 3),
+    rules = {name: build(name, torch.device("meta")).size_rule for name in found}
+    return [{"restorer": name, "crop": crop, "ran_as": "{} x {}".format(*rules[name].padded(*arguments.crop)),
+             "batch": arguments.batch, "amp": arguments.amp or "none",
+             "seconds": round(one.median_seconds, 3), "cpu_seconds": round(one.median_cpu, 3),
              "samples_per_second": round(arguments.batch / one.median_seconds, 3),
              "ratio": round(one.median_seconds / fastest, 2),
-             "step_GiB": round(one.most_bytes / GIB, 2)} for name, one in found.items()]
+             "step_GiB": round(one.most_bytes / GIB, 2), "threads": torch.get_num_threads(), "load": load}
+            for name, one in found.items()]
 
 
 def training_step(name, batch, device, amp):

@@ -113,6 +113,8 @@ class Restorer(nn.Module, ABC):
         """
         views = self.network_input(batch["lq"], batch.get("center"))
         height, width = views.shape[-2:]
+        if isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt):
+            return views, lambda image: image  # traced for all sizes that the rule allows, which need no padding
         padded = pad_to(views, (rule or self.size_rule).padded(height, width))
         return padded, lambda image: image[..., :height, :width]
 

@@ -57,6 +57,8 @@ class RestorerCard:
         half_precision: dtypes besides float32 that keep its accuracy: of "bfloat16", "float16".
         bfloat16_db: how near the output in bfloat16 stays to that in float32: PSNR in dB, as `benchmarks/precision.py`
             measures it for the default settings; None where nobody has measured.
+        no_torch_export: why `torch.export` cannot hold the restorer; empty where it can.
+        no_onnx: why ONNX cannot; empty where it can.
         recipe_source: where the training recipe comes from ("paper", "official code", "ours", ...).
         recurrent: whether it also takes (B, T, 6, H, W).
         view_order_matters: whether swapping left and right changes the result.
@@ -76,6 +78,8 @@ class RestorerCard:
     tiling: Literal["exact", "approximate", "unsafe"] = "exact"
     half_precision: tuple[str, ...] = ("bfloat16",)
     bfloat16_db: float | None = None
+    no_torch_export: str = ""
+    no_onnx: str = ""
     recipe_source: str = "ours"
     recurrent: bool = False
     view_order_matters: bool = True

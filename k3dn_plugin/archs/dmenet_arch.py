@@ -183,6 +183,8 @@ class DMENet(Restorer):
 
     card: ClassVar[RestorerCard] = RestorerCard(
         title="DMENet", bfloat16_db=99.0,
+        no_torch_export="how long it deconvolves depends on the values of its map",
+        no_onnx="how long it deconvolves depends on the values of its map",
         paper="Lee, Lee, Cho, Lee: Deep Defocus Map Estimation Using Domain Adaptation",
         year=2019, venue="CVPR", official_license="GNU AGPL v3, exemptions by license",
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),

@@ -21,15 +21,22 @@ class Measured:
     Attributes:
         seconds: of each call that counts.
         bytes: memory that each of them added to what was in use before.
+        cpu: processor seconds of each, all threads; more wall than CPU time a thread means that it waited for others.
     """
 
     seconds: tuple[float, ...]
     bytes: tuple[int, ...]
+    cpu: tuple[float, ...] = ()
 
     @property
     def median_seconds(self) -> float:
         """The median of `seconds`."""
         return statistics.median(self.seconds)
+
+    @property
+    def median_cpu(self) -> float:
+        """The median of `cpu`."""
+        return statistics.median(self.cpu)
 
     @property
     def most_bytes(self) -> int:
@@ -47,7 +54,7 @@ def measured_in_turns(prepare: Mapping[str, Callable[[], Callable[[], object]]],
         progress: called with a line after each round.
     """
     device = torch.device(device)
-    seconds, memory = {label: [] for label in prepare}, {label: [] for label in prepare}
+    seconds, memory, cpu = ({label: [] for label in prepare} for _ in range(3))
     for number in range(rounds + 1):
         for label, ready in prepare.items():
             call = ready()
@@ -55,17 +62,18 @@ def measured_in_turns(prepare: Mapping[str, Callable[[], Callable[[], object]]],
             before = memory_in_use(device)
             with PeakMemory(device) as peak:
                 _wait(device)
-                began = time.perf_counter()
+                began, busy = time.perf_counter(), time.process_time()
                 call()
                 _wait(device)
-                taken = time.perf_counter() - began
+                taken, worked = time.perf_counter() - began, time.process_time() - busy
             if number:
                 seconds[label].append(taken)
+                cpu[label].append(worked)
                 memory[label].append(max(peak.bytes - before, 0))
             del call
         if progress is not None:
             progress(f"round {number} of {rounds}")
-    return {label: Measured(tuple(seconds[label]), tuple(memory[label])) for label in prepare}
+    return {label: Measured(tuple(seconds[label]), tuple(memory[label]), tuple(cpu[label])) for label in prepare}
 
 
 def measure_restorers(restorers: Mapping[str, Restorer], *, size: tuple[int, int],
@@ -81,7 +89,8 @@ def measure_restorers(restorers: Mapping[str, Restorer], *, size: tuple[int, int
 
     Returns:
         by label: `parameters`, `macs`, `latency_seconds` (median), `memory_bytes` (most), and the single measurements
-        `latencies` and `memories`.
+        `latencies` and `memories`; `cpu_seconds` (median) of the processor; `size`, (rows, columns) that it really ran
+        on, its size rule's padding included.
     """
     device = torch.device(device)
     pair = torch.rand(1, 6, *latency_size, device=device)
@@ -96,6 +105,7 @@ def measure_restorers(restorers: Mapping[str, Restorer], *, size: tuple[int, int
     found = measured_in_turns({label: lambda one=one: ready(one) for label, one in restorers.items()}, device=device,
                               rounds=rounds, progress=progress)
     return {label: {"parameters": count_parameters(restorer), "macs": count_macs(restorer, size),
+                    "size": restorer.size_rule.padded(*latency_size), "cpu_seconds": found[label].median_cpu,
                     "latency_seconds": found[label].median_seconds, "memory_bytes": found[label].most_bytes,
                     "latencies": list(found[label].seconds), "memories": list(found[label].bytes)}
             for label, restorer in restorers.items()}

@@ -4,6 +4,8 @@ BaMBNet (Liang et al., 2022), section III: the left view blurred with the right 
 view blurred with the left view's. That needs no label, so it trains the radius; blurring the sharp image
 with the two kernels gives the two views.
 """
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -20,6 +22,12 @@ def ramp_disc(radius: int) -> torch.Tensor:
     ramp = torch.arange(1, 2 * radius + 2, dtype=torch.float64).clamp(max=max(2 * radius, 1))
     kernel = disc * ramp
     return kernel / kernel.sum()
+
+
+@functools.lru_cache(maxsize=256)
+def _ramp_disc_on(radius: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The kernel of a radius, made once on the CPU for each device."""
+    return ramp_disc(radius).to(device, dtype)
 
 
 def blur_by_radius(images: torch.Tensor, radius: torch.Tensor, *, rising: bool,
@@ -43,9 +51,10 @@ def blur_by_radius(images: torch.Tensor, radius: torch.Tensor, *, rising: bool,
     for r in range(max_radius + 1):
         # Both hats coincide at radius 0, where the kernel is its own mirror image: each counts for half.
         hats = [_hat(radius - r), _hat(radius + r)]
-        if not any(bool((hat > 0).any()) for hat in hats):
+        # Elsewhere the question would wait for the device, which costs more than the answer saves.
+        if images.device.type == "cpu" and not any(bool((hat > 0).any()) for hat in hats):
             continue
-        kernel = ramp_disc(r).to(images)
+        kernel = _ramp_disc_on(r, images.device, images.dtype)
         pair = torch.stack([kernel, kernel.flip(-1)] if rising else [kernel.flip(-1), kernel])
         weight = pair.repeat(channels, 1, 1)[:, None]
         both = F.conv2d(images, weight, padding=r, groups=channels).unflatten(1, (channels, 2))
@@ -77,10 +86,16 @@ def cross_blur(left: torch.Tensor, right: torch.Tensor, radius: torch.Tensor, *,
 def gaussian_smooth(images: torch.Tensor, *, size: int = 3, sigma: float = 1.5) -> torch.Tensor:
     """Gaussian filter of `size` x `size` taps, edges reflected (without repeating the edge)."""
     radius = size // 2
-    line = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    taps = torch.exp(-line ** 2 / (2 * sigma ** 2))
-    kernel = torch.outer(taps, taps)
-    kernel = (kernel / kernel.sum()).to(images)
+    kernel = _gaussian_on(size, sigma, images.device, images.dtype)
     channels = images.shape[1]
     padded = F.pad(images, (radius,) * 4, mode="reflect")
     return F.conv2d(padded, kernel.repeat(channels, 1, 1, 1), groups=channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _gaussian_on(size: int, sigma: float, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The taps of a Gaussian filter, of sum 1, made once on the CPU for each device."""
+    line = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
+    taps = torch.exp(-line ** 2 / (2 * sigma ** 2))
+    kernel = torch.outer(taps, taps)
+    return (kernel / kernel.sum()).to(device, dtype)

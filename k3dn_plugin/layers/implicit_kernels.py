@@ -3,6 +3,7 @@
 Quan, Yao, Ji: Single Image Defocus Deblurring via Implicit Neural Inverse Kernels (ICCV 2023);
 docs/networks/iniknet.md, section 4.4.
 """
+import functools
 import math
 
 import torch
@@ -58,7 +59,7 @@ class ImplicitKernelBank(nn.Module):
         with without_autocast(self.frequency):
             w0, b0, w2, b2, w4, frequency = map(at_least_float32, (
                 self.weight0, self.bias0, self.weight2, self.bias2, self.weight4, self.frequency))
-            points = torch.cat([polar_coordinates(size) for size in self.sizes]).to(frequency)
+            points = _points(tuple(self.sizes), frequency.device, frequency.dtype)
             frequency = frequency[:, None, None]
             x = torch.sin(frequency * torch.baddbmm(b0[:, None], points.expand(self.bases, -1, -1), w0.mT))
             x = torch.sin(frequency * torch.baddbmm(b2[:, None], x, w2.mT))
@@ -71,6 +72,12 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     """Return a parameter drawn as torch's linear layers are."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+@functools.lru_cache(maxsize=8)
+def _points(sizes: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The coordinates of kernels of all sizes, made once on the CPU."""
+    return torch.cat([polar_coordinates(size) for size in sizes]).to(dtype).to(device)
 
 
 def polar_coordinates(size: int) -> torch.Tensor:

@@ -45,7 +45,23 @@ def local_similarity(query: torch.Tensor, key: torch.Tensor, radius: int = 4) ->
         # Costs are counted there: those of the wanted pairs, not those of whole blocks.
         record_macs(query.numel() * shifts)
         return query.new_empty(query.shape[0], shifts, *query.shape[2:])
+    if torch.compiler.is_exporting():
+        return _row_by_row(query, key.to(query.dtype), radius)
     return _LocalSimilarity.apply(query, key.to(query.dtype), radius)
+
+
+def _row_by_row(query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
+    """Compute the same by few plain operations, which exported files can hold."""
+    height, width = query.shape[-2:]
+    side = 2 * radius + 1
+    padded = F.pad(key, (radius,) * 4)
+    columns = (torch.arange(side, device=key.device)[:, None] + torch.arange(width, device=key.device)).flatten()
+    found = []
+    for row in range(side):
+        # (B, C, H, shifts, W): the columns under each shift
+        shifted = padded[..., row:row + height, :].index_select(-1, columns).unflatten(-1, (side, width))
+        found.append((query[..., None, :] * shifted).mean(1).movedim(2, 1))
+    return torch.cat(found, 1)
 
 
 class _LocalSimilarity(torch.autograd.Function):

@@ -1,4 +1,6 @@
 """Distances between image gradients: Sobel filters at one size, or at several (RDPD)."""
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -12,6 +14,13 @@ FILTERS = {
     7: ((1, 6, 15, 20, 15, 6, 1), (-1, -4, -5, 0, 5, 4, 1), 100),
     11: ((1, 10, 45, 120, 210, 252, 210, 120, 45, 10, 1), (-1, -8, -27, -48, -42, 0, 42, 48, 27, 8, 1), 12096),
 }
+
+
+@functools.lru_cache(maxsize=64)
+def _sobel_on(size: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The filter of a size over its largest coefficient, made once on the CPU for each device."""
+    smoothing, derivative, largest = FILTERS[size]
+    return torch.outer(torch.tensor(smoothing, dtype=dtype), torch.tensor(derivative, dtype=dtype)).to(device) / largest
 
 
 @LOSSES.register_module()
@@ -44,9 +53,7 @@ class MultiSobelLoss(PairLoss):
             if min(planes.shape[-2:]) < size:
                 raise OptionError(f"MultiSobelLoss: a filter of {size} x {size} does not fit in images of "
                                   f"{tuple(planes.shape[-2:])}; leave {size} out of `sizes`")
-            smoothing, derivative, largest = FILTERS[size]
-            kernel = torch.outer(torch.tensor(smoothing, dtype=planes.dtype),
-                                 torch.tensor(derivative, dtype=planes.dtype)).to(planes.device) / largest
+            kernel = _sobel_on(size, planes.device, planes.dtype)
             for factor, filter_ in ((self.across, kernel), (self.down, kernel.T)):
                 total = total + factor * (F.conv2d(planes, filter_[None, None]) ** 2).mean()
         return total

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -28,8 +29,24 @@ def test_a_restorer_is_measured(script, arguments, tmp_path):
     assert code == 0, errors
     with open(path, newline="", encoding="utf-8") as file:
         row, = csv.DictReader(file)
+    assert row["ran_as"] == "32 x 32" and float(row["cpu_seconds"]) > 0 and float(row["load"]) >= 0
     assert row["restorer"] == "DRBNet" and float(row["seconds"]) > 0 and float(row["ratio"]) == 1
     assert row["torch"] and row["device"] and "DRBNet" in printed
+
+
+@pytest.mark.slow
+def test_the_parts_for_a_gpu_run_without_one(tmp_path):
+    code, printed, errors = run("gpu.py", "--dry-run", "--csv", tmp_path / "out.csv")
+    assert code == 0, errors
+    parts = [line.partition(" ")[0] for line in printed.splitlines()[1:]]
+    assert {"outputs", "speed", "compile", "training", "simulator", "resumed"} <= set(parts)
+    assert any(line.startswith("resumed") and " 0 " in line for line in printed.splitlines())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_is_asked_for(tmp_path):
+    code, _, errors = run("gpu.py", "--csv", tmp_path / "out.csv")
+    assert code == 2 and "no GPU that torch can use" in errors
 
 
 def test_simulators_are_measured(tmp_path):

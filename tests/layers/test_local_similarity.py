@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from k3dn_plugin.errors import SizeError
 from k3dn_plugin.layers import local_similarity as module
-from k3dn_plugin.layers.local_similarity import local_similarity
+from k3dn_plugin.layers.local_similarity import _row_by_row, local_similarity
 
 
 def by_hand(query, key, radius):
@@ -55,3 +55,8 @@ def test_half_precision_and_meta():
 def test_exception():
     with pytest.raises(SizeError, match="one shape"):
         local_similarity(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 9))
+
+
+def test_what_exported_files_hold_is_the_same():
+    query, key = torch.rand(2, 5, 13, 22), torch.rand(2, 5, 13, 22)
+    torch.testing.assert_close(_row_by_row(query, key, 4), local_similarity(query, key, 4))
