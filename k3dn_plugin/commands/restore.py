@@ -1,7 +1,8 @@
 """Restore your own dual-pixel pair:
 
-    k3dn restore --left L.png --right R.png -o sharp.png --weights FILE.safetensors
-    k3dn restore photo.CR2 -o sharp.png --weights FILE.safetensors
+    k3dn restore --left L.png --right R.png -o sharp.png
+    k3dn restore photo.CR2 -o sharp.png --preview --html
+    k3dn restore photos/ -o sharp --weights experiments/k3dn_demo/models/best.safetensors
 
 Camera files hold both views (docs/views.md): raw files, .pgm pairs, quad-pixel sets, and folders of them.
 Color profile, orientation and EXIF of the center (else left) view go into the result. 16-bit files give a 16-bit
@@ -34,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.inference import camera_files
     from k3dn_plugin.inference import files as restore
     from k3dn_plugin.inference.progress import ProgressBar
+    from k3dn_plugin.zoo.released import default_weights
 
     faults: list[K3DNError] = []
     if arguments.files:
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     total = len(pairs) + len(faults)
     for files in pairs:
         restore.check_writable(files.out)
-    restorer = load_as_asked(arguments.weights, arguments)
+    restorer = load_as_asked(arguments.weights or default_weights(), arguments)
     with ProgressBar(len(pairs), unit="file", shown=arguments.progress) as bar:
         for files in pairs:
             try:
@@ -156,7 +158,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--center", metavar="PATH", help="captured combined view; default: the mean of both")
     parser.add_argument("-o", "--out", required=True, metavar="PATH",
                         help="result (.png or .tif), or a folder")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="weights (.safetensors)")
+    parser.add_argument("--weights", metavar="WEIGHTS",
+                        help="a name of `k3dn list --weights`, a file (ours or a published checkpoint) or a folder; "
+                             "default: the released k3dn_s_real")
     parser.add_argument("--strength", type=number(0, 1), default=1.0, metavar="S",
                         help="share of the restored picture in the result, 0 to 1 (default); the rest is the center "
                              "view as it was")

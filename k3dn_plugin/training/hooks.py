@@ -48,7 +48,8 @@ def provenance(trainer: Any) -> dict[str, Any]:
     dataset = trainer.data.training(stage)
     return {
         "origin": "trained here", "run": options.name, "recipe": str(options.source() or ""),
-        "options_hash": options.hash(), "stage": stage.name, "iteration": trainer.iteration,
+        "options_hash": options.hash(), "seed": options.manual_seed, "stage": stage.name,
+        "iteration": trainer.iteration,
         "samples_seen": trainer.samples_seen, "moving_average": stage.ema_decay or None,
         "data": describe_data(dataset), "data_hash": trainer.data.hashes()[stage.index],
         "validation": trainer.latest_scores(),
