@@ -50,7 +50,8 @@ class LoadedRestorer:
     inference: InferenceSettings = InferenceSettings()
 
     def __post_init__(self) -> None:
-        self.inference.check(self.restorer)
+        # Scores are stored with the settings, which must say what was really done.
+        object.__setattr__(self, "inference", self.inference.decided(self.restorer))
         self.restorer.to(self.device).eval()
 
     @property
@@ -200,8 +201,9 @@ from_pretrained = LoadedRestorer.from_pretrained
 
 
 def load_restorer(source: str | os.PathLike | Restorer | LoadedRestorer, *, device: str | torch.device = "auto",
+                  precision: str | torch.dtype | None = None,
                   dtype: str | torch.dtype | None = None, tile: int | None = None, max_memory_gb: float | None = None,
-                  self_ensemble: bool = False) -> LoadedRestorer:
+                  self_ensemble: bool = False, compile: bool = False) -> LoadedRestorer:
     """Load a restorer, ready to restore pictures.
 
     Args:
@@ -210,18 +212,23 @@ def load_restorer(source: str | os.PathLike | Restorer | LoadedRestorer, *, devi
             or a `Restorer`, which is moved to the device and put into evaluation mode; or a `LoadedRestorer`, for other
             inference settings.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-        dtype: None or "float32"; "bfloat16" or "float16" where the restorer's card lists it.
+        precision: "float32" (default); "bf16" or "fp16" (autocast) where the restorer's card lists them; or "auto":
+            bf16 where the card says that it changes too little to matter and the device is faster in it.
+        dtype: the same, by PyTorch's names or as `torch.dtype`; give one of the two.
         tile: side of square tiles in pixels; None lets memory decide.
         max_memory_gb: bound in GiB, of the process on the CPU, of torch's memory on a GPU; larger frames are restored
             in tiles. None: what is free.
         self_ensemble: take the mean over the four dual-pixel-valid flips (4 x the time).
+        compile: run the network through `torch.compile`; the first tile of a size takes a minute more.
 
     Raises:
         CheckpointError: nothing lies at `source`, it is damaged, or of no known network.
         OptionError: an inference setting has no meaning, or does not fit the restorer or the machine.
     """
-    inference = InferenceSettings(device=str(device), dtype=dtype, tile=tile, max_memory_gb=max_memory_gb,
-                                  self_ensemble=self_ensemble)
+    if precision is not None and dtype is not None:
+        raise OptionError(f"precision {precision} and dtype {dtype} say the same; give one of them")
+    inference = InferenceSettings(device=str(device), precision=dtype if precision is None else precision, tile=tile,
+                                  max_memory_gb=max_memory_gb, self_ensemble=self_ensemble, compile=compile)
     if isinstance(source, LoadedRestorer):
         return replace(source, inference=inference)
     if isinstance(source, Restorer):

@@ -131,14 +131,16 @@ def test_tensors_tiles_and_progress(saved):
 
 def test_wrong_settings(saved):
     path = saved[0]
-    for words, settings in (("dtype: expected float32", {"dtype": "int8"}), ("does not keep its accuracy in float16", {
+    for words, settings in (("precision: expected float32", {"dtype": "int8"}), ("give one of them", {
+            "dtype": "float32", "precision": "bf16"}), ("compile: expected", {"compile": "no"}), (
+            "does not keep its accuracy in float16", {
             "dtype": torch.float16}), ("tile: expected", {"tile": 0}), ("tile: expected", {"tile": 2.5}), (
             "max_memory_gb: expected", {"max_memory_gb": float("nan")}), ("device: expected", {"device": "gpu"}), (
             "self_ensemble: expected", {"self_ensemble": "no"})):
         with pytest.raises(OptionError, match=words):
             load_restorer(path, **{"device": "cpu", **settings})
     assert load_restorer(path, device="cpu", dtype=torch.bfloat16).inference.facts()["amp"] == "bfloat16"
-    assert load_restorer(path, device="cpu", dtype="float32").inference.dtype is None
+    assert load_restorer(path, device="cpu", dtype="float32").inference.half is None
 
 
 def test_sources_that_are_not_there(tmp_path, monkeypatch):
