@@ -13,6 +13,7 @@ import pytest
 
 from k3dn_plugin.evaluation.results import RowFile
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "test.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests" / "helpers")}
