@@ -34,6 +34,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def agent(folder, port, path, **variables):
     """One node: a torchrun agent with one process, that waits for a second node."""
     log = open(folder / f"agent_{time.monotonic_ns()}.log", "w+")
@@ -97,8 +102,12 @@ def test_two_nodes_equal_one_process_and_a_lost_node_comes_back(recipe, trained,
     path = recipe(PLAIN, SHARED, {"name": "two", "logger": {"save_checkpoint_freq": 1}})
     folder = tmp_path / "experiments" / "two"
     port, slow = free_port(), {"TINY_SLOW": "0.5"}
-    first, lost = agent(tmp_path, port, path, **slow), agent(tmp_path, port, path, **slow)
+    first = agent(tmp_path, port, path, **slow)
     last = time.monotonic() + 200
+    while not listens(port):  # the first one is where the nodes meet
+        assert first.poll() is None and time.monotonic() < last, Path(first.log).read_text()
+        time.sleep(0.1)
+    lost = agent(tmp_path, port, path, **slow)
     while not [state for state in state_files(folder / "states") if int(state.stem) >= 2]:
         assert first.poll() is None and time.monotonic() < last, Path(first.log).read_text()
         time.sleep(0.05)
