@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
-from torch import nn
 from torch.utils.data import Dataset
 
+from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.comparison.backends.local import LocalBackend
 from k3dn_plugin.comparison.budget import iterations_of, seconds_of_steps, shortened
 from k3dn_plugin.comparison.collect import Comparison, Entry
@@ -259,6 +259,6 @@ def _measure(entries: Sequence[Entry], settings: Settings) -> None:
         entry.cost = costs[entry.label]
 
 
-def _restorer(entry: Entry) -> nn.Module:
+def _restorer(entry: Entry) -> Restorer:
     weights = entry.contestant.weights or next(iter(entry.runs.values()))["weights"]
     return load_restorer(weights, device="cpu").restorer

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch.utils.data import Dataset
 
 from k3dn_plugin.data.collage import eight_bits
@@ -69,7 +69,7 @@ def _key_of(path: Path) -> str | None:
     try:
         with Image.open(path) as image:
             image.load()
-            return image.text.get(KEY)
+            return image.text.get(KEY) if isinstance(image, PngImageFile) else None
     except (OSError, ValueError, SyntaxError):
         return None
 

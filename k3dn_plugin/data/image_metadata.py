@@ -37,7 +37,7 @@ class ImageMetadata:
         return self.profile is not None or self.orientation != 1
 
 
-def read_metadata(path: str | os.PathLike) -> ImageMetadata:
+def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
     """Return the color profile and orientation of a PNG, JPEG or TIFF file; those of other files are not known.
 
     Raises:

@@ -24,7 +24,7 @@ from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: EvaluationProtocol | str, *,
              with_input: bool = True, diagnostics: Sequence[str] = (), map_metrics: Sequence[str] = (),
-             save_pictures: int = 0, out_dir: str | os.PathLike | None = None, rank: int = 0,
+             save_pictures: int = 0, out_dir: str | os.PathLike[str] | None = None, rank: int = 0,
              world_size: int = 1, progress: bool = True, resume: bool = False) -> EvaluationResult:
     """Restore and score every image of `dataset`, or this process's share of them.
 
@@ -112,13 +112,13 @@ def _device_of(restorer: Restorer) -> str:
     return "cpu" if first is None else str(first.device)
 
 
-def row_file(out_dir: str | os.PathLike, identity: dict, rank: int = 0, world_size: int = 1) -> RowFile:
+def row_file(out_dir: str | os.PathLike[str], identity: dict, rank: int = 0, world_size: int = 1) -> RowFile:
     """The file in which a process keeps its rows."""
     share = "" if world_size == 1 else f".{rank + 1}of{world_size}"
     return RowFile(Path(out_dir) / f"per_image{share}.csv", identity)
 
 
-def picture_path(out_dir: str | os.PathLike, name: str, files: Mapping[str, str] | None = None) -> Path:
+def picture_path(out_dir: str | os.PathLike[str], name: str, files: Mapping[str, str] | None = None) -> Path:
     """Return where an image's comparison picture lies; `files` has the names of all files (`file_names`)."""
     return Path(out_dir) / "pictures" / f"{(files or {}).get(name) or file_name(name)}.png"
 

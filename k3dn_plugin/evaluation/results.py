@@ -139,7 +139,7 @@ class EvaluationResult:
                    damaged=sum(r.damaged for r in results),
                    pictures=[p for r in results for p in r.pictures])
 
-    def write(self, folder: str | os.PathLike) -> Path:
+    def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write per_image.csv and summary.json into `folder`, each whole or not at all; the latter's path.
 
         The files in which several processes kept their shares are then no longer needed, and removed.

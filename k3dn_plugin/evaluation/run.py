@@ -14,8 +14,8 @@ from k3dn_plugin.registry import DATASETS, PROTOCOLS, check_arguments
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 
-def evaluate_weights(weights: str | os.PathLike | LoadedRestorer, dataset: Any, protocol: EvaluationProtocol, *,
-                     out_dir: str | os.PathLike, fresh: bool = False, **settings: Any) -> EvaluationResult:
+def evaluate_weights(weights: str | os.PathLike[str] | LoadedRestorer, dataset: Any, protocol: EvaluationProtocol, *,
+                     out_dir: str | os.PathLike[str], fresh: bool = False, **settings: Any) -> EvaluationResult:
     """Score a restorer and write per_image.csv, summary.json and pictures/.
 
     A killed evaluation goes on where it stopped, if weights, data, protocol and settings are the same; the
@@ -60,7 +60,7 @@ def trained_weights(options: Options) -> Path:
                           f"{options.source() or 'FILE'}), or name a weights file with --weights")
 
 
-def scored_dataset(options: Options | None = None, store: str | os.PathLike | None = None) -> Any:
+def scored_dataset(options: Options | None = None, store: str | os.PathLike[str] | None = None) -> Any:
     """The data set to score on: the validation set of `options`, or another store read in the same way.
 
     Raises:

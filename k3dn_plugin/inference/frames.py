@@ -89,7 +89,7 @@ class FrameRestorer:
         lq = pad_to(lq, frame)
         center = None if center is None else pad_to(center, frame)
         plan = self._plan(frame, lq, center)
-        peaks = []
+        peaks: list[int] = []
         while True:
             try:
                 image = self._restore(lq, center, plan, peaks, progress)
@@ -147,9 +147,9 @@ class FrameRestorer:
         """One call of the network: in and out on the CPU."""
         lq = lq.to(self.device)
         center = None if center is None else center.to(self.device)
-        maps = {}
+        maps: dict[str, torch.Tensor] = {}
         if self._maps and center is not None:
-            center, *found = center.split([3, *(1 for _ in self._maps)], 1)
+            center, *found = torch.split(center, [3, *(1 for _ in self._maps)], 1)
             maps = dict(zip(self._maps, found))
         precision = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
         # no_grad, not inference_mode: a network may keep what it computes once for later training.

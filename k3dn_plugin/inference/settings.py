@@ -44,7 +44,7 @@ class InferenceSettings:
         if self.max_memory_gb is not None and not (
                 isinstance(self.max_memory_gb, Real) and math.isfinite(self.max_memory_gb) and self.max_memory_gb > 0):
             raise OptionError(f"max_memory_gb: expected a positive number of GiB, found {self.max_memory_gb!r}")
-        if not isinstance(self.self_ensemble, bool):
+        if type(self.self_ensemble) is not bool:
             raise OptionError(f"self_ensemble: expected true or false, found {self.self_ensemble!r}")
         if not _is_integer(self.share) or self.share < 1:
             raise OptionError(f"share: expected a number of processes, found {self.share!r}")

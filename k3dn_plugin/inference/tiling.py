@@ -72,7 +72,9 @@ def plan_tiles(frame: tuple[int, int], tile: tuple[int, int], *, multiple: tuple
         margin: pixels to throw away; a tile gives at most a quarter of its side on each side.
     """
     tile = min(tile[0], frame[0]), min(tile[1], frame[1])
-    starts, margins, blends = [], [], []
+    starts: list[tuple[int, ...]] = []
+    margins: list[int] = []
+    blends: list[int] = []
     for size, length, step in zip(tile, frame, multiple):
         overlap = size - _stride(size, step, margin, blend)
         count = _count(length, size, step, margin, blend)

@@ -49,7 +49,7 @@ class ProcessGroup:
 
     def synchronized(self, model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
         """Context in which `model`'s gradients are exchanged only on the last micro-batch."""
-        return contextlib.nullcontext() if last or self.size == 1 else model.no_sync()
+        return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else contextlib.nullcontext()
 
     def share(self, losses: Sequence[dict[str, torch.Tensor]], number: int) -> tuple[list[dict[str, float]], int]:
         """Return each micro-batch's losses, the mean over all processes, and the largest of the processes' `number`s.

@@ -106,7 +106,7 @@ def parameters_behind(loss: torch.Tensor) -> set[torch.Tensor]:
     return found
 
 
-def matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str] | None) -> bool:
     """Whether `patterns` (None: everything) train what is called `name`."""
     return patterns is None or any(fnmatch.fnmatchcase(name, p) for p in patterns)
 

@@ -96,7 +96,7 @@ def moving_average(restorer: nn.Module, decay: float) -> AveragedModel | None:
     average = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
-    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
+    def update(averaged: Any, current: Any, count: torch.Tensor | int) -> None:
         if averaged[0].is_floating_point() or averaged[0].is_complex():
             average(averaged, current, count)
         else:
@@ -129,7 +129,7 @@ class Precision:
         if amp == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise OptionError(f"train.amp: {torch.cuda.get_device_name(device)} has no bfloat16. "
                               "Use amp: float16, or amp: null")
-        self.dtype = DTYPES.get(amp)
+        self.dtype = None if amp is None else DTYPES.get(amp)
         self.device = device
         # Disabled, the scaler passes everything through, so that the loop has one path.
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "float16")

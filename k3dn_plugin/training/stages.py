@@ -128,6 +128,7 @@ def start_from(options: Options, restorer: nn.Module, network_g: dict) -> list[s
     Raises:
         CheckpointError: they belong to another network.
     """
+    assert options.path.pretrain_network_g is not None   # else there is nothing to start from
     path, plan = user_path(options.path.pretrain_network_g), plan_stages(options)
     if options.path.strict_load_g and len(plan) > 1:
         given, own = read_weights(path).state, restorer.state_dict()

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -70,6 +70,7 @@ class TrainingComponents:
             # On the CPU torch has no synchronized batch norm: statistics are then those of each process.
             synchronize_norms(self.graph)
         self.graph.to(group.device).train()
+        assert options.train is not None   # `plan_stages` has checked it
         if options.train.compile:
             self.graph.compile()
         self.restorer = self.graph.restorer
@@ -103,7 +104,7 @@ class TrainingComponents:
         with randomness.preserved(self._group.device):
             with self.precision.autocast():
                 losses = self.graph(batch)
-            reached = parameters_behind(sum(losses.values()))
+            reached = parameters_behind(sum(losses.values(), torch.zeros(())))
         with torch.no_grad():
             for buffer, value in before:
                 buffer.copy_(value)
@@ -112,7 +113,7 @@ class TrainingComponents:
     @property
     def validated(self) -> Restorer:
         """The restorer that is validated and published: the moving average where there is one."""
-        return self.restorer if self.ema is None else self.ema.module
+        return self.restorer if self.ema is None else cast("Restorer", self.ema.module)
 
     def state_dict(self) -> dict[str, Any]:
         """The entries of a training state that belong to the stage's objects."""

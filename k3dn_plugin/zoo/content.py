@@ -61,7 +61,7 @@ class OfficialFile:
     sha256: str = ""
 
 
-def read_content(path: str | os.PathLike) -> FileContent:
+def read_content(path: str | os.PathLike[str]) -> FileContent:
     """Read a file once.
 
     Raises:

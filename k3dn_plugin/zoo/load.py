@@ -47,7 +47,7 @@ class LoadedRestorer:
     restorer: Restorer
     source: str = "in memory"
     network_g: Mapping[str, Any] | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
     sha256: str | None = None
     inference: InferenceSettings = InferenceSettings()
 
@@ -145,14 +145,15 @@ class LoadedRestorer:
             DataError: not floats.
             OptionError: as in `restore`.
         """
-        for name, tensor in (("lq", lq), ("center", center)):
+        given: dict[str, object] = {"lq": lq, "center": center}
+        for name, tensor in given.items():
             if tensor is not None and not (isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
                 found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
                 raise DataError(f"{name}: expected a float tensor in [0, 1]; found {found}. For NumPy arrays use "
                                 "restore(left, right)")
         return self.frames(lq, center, maps, progress=progress)
 
-    def save_pretrained(self, folder: str | os.PathLike) -> Path:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write `model.safetensors`, `config.json` and a model card `README.md`, as Hugging Face's hub knows them.
 
         Returns:
@@ -175,12 +176,12 @@ class LoadedRestorer:
         return folder
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, **inference: Any) -> "LoadedRestorer":
+    def from_pretrained(cls, folder: str | os.PathLike[str], **inference: Any) -> "LoadedRestorer":
         """Return the restorer in a folder of `save_pretrained`; keyword arguments as for `load_restorer`."""
         return load_restorer(folder, **inference)
 
 
-def load_restorer(source: str | os.PathLike | Restorer | LoadedRestorer, *, device: str | torch.device = "auto",
+def load_restorer(source: str | os.PathLike[str] | Restorer | LoadedRestorer, *, device: str | torch.device = "auto",
                   dtype: str | torch.dtype | None = None, tile: int | None = None, max_memory_gb: float | None = None,
                   self_ensemble: bool = False) -> LoadedRestorer:
     """Load a restorer, ready to restore pictures.

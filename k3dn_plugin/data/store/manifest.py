@@ -82,7 +82,8 @@ class SceneRecord:
     @property
     def size(self) -> tuple[int, int]:
         """(rows, columns) of the frames."""
-        return tuple(next(iter(self.views.values())).shape[:2])
+        rows, columns = next(iter(self.views.values())).shape[:2]
+        return rows, columns
 
     def as_json(self) -> str:
         """The record as it is stored."""

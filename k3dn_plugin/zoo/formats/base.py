@@ -41,14 +41,14 @@ class OfficialNetwork(ABC):
     keys: KeyMap = KeyMap({})
 
     @abstractmethod
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         """Constructor arguments of `arch` for the official settings."""
 
     def arch_of(self, network: str) -> str:
         """The registered restorer of one of the networks, where they differ; `arch` otherwise."""
         return self.arch
 
-    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> torch.nn.Module:
         """Our network with those settings, in evaluation mode."""
         return ARCHS.build({"type": self.arch_of(network), **self.arguments(settings, network)}).eval()
 

@@ -18,7 +18,7 @@ class DDDNetOfficial(OfficialNetwork):
     networks = ("dddnet", "dddnet_estd", "dddnet_esti")
     arch = "DDDNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         """Settings of one of the two parts leave the other's at the defaults."""
         own = network.rpartition("_")[2]
         settings = {own: settings} if own in PARTS else settings
@@ -29,7 +29,7 @@ class DDDNetOfficial(OfficialNetwork):
                 "image_channels": image.get("width", 128) // 4,
                 "batch_statistics": "batch statistics" in norm}
 
-    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> torch.nn.Module:
         wanted = self.arguments(settings, network)
         if network == "dddnet_estd":
             return DepthNetwork(channels=wanted["depth_channels"], max_disparity=wanted["max_disparity"],
@@ -38,7 +38,7 @@ class DDDNetOfficial(OfficialNetwork):
             return ImageNetwork(channels=wanted["image_channels"]).eval()
         return super().build(settings, network)
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not DDDNet's.
 
         The number of disparities leaves no trace in the weights; 12 is assumed.

@@ -46,7 +46,7 @@ class DiNATIROfficial(OfficialNetwork):
         """`DiNATIRDual` for the dual-pixel network."""
         return "DiNATIRDual" if network == "dinat_ir_dual" else "DiNATIR"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         """Constructor arguments of ours for the official settings."""
         dual = network == "dinat_ir_dual"
         found = settings["inp_channels"], settings["out_channels"], settings["dual_pixel_task"]
@@ -56,7 +56,7 @@ class DiNATIROfficial(OfficialNetwork):
         levels = len(settings["num_blocks"])
         near, far = [settings["local_dilation"]] * levels, list(settings["dilations"])
         first, second = {"hybrid": (near, far), "local_only": (near, near), "globl_only": (far, far)}[settings["mode"]]
-        pooling = settings.get("local_pooling") or {}
+        pooling: Mapping[str, Any] = settings.get("local_pooling") or {}
         windows = pooling.get("window_per_level")
         return {"width": settings["dim"], "blocks": list(settings["num_blocks"]),
                 "refinement_blocks": settings["num_refinement_blocks"], "heads": list(settings["heads"]),
@@ -66,7 +66,7 @@ class DiNATIROfficial(OfficialNetwork):
                 "gate_kernel": settings["gate_kernel"] if settings["chan_adapt"] else 0,
                 "pool_windows": windows and [_pair(window) for window in windows]}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """Return `(network, settings)` for the shapes of an official state dict, or None if it is not DiNAT-IR's."""
         table = shapes.get("latent.0.globl.na2d.rpb")
         if table is None or "patch_embed.proj.weight" not in shapes or "refinement.0.local.na2d.rpb" not in shapes:
@@ -99,7 +99,7 @@ class DiNATIROfficial(OfficialNetwork):
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The official state dict for ours."""
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         for key, value in _turned(dict(state)).items():
             key = re.sub(r"\.attention\.(rpb|qkv|proj)", r".na2d.\1", self.keys.official(key)).replace(
                 ".gate.conv.", ".conv.")
@@ -139,7 +139,7 @@ class _Operator(nn.Module):
 class _Layer(OfficialNetwork):
     """A layer whose reference outputs exist beside those of the networks; never a file of its own."""
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         """The settings as they are."""
         return dict(settings)
 
@@ -153,7 +153,7 @@ class NeighbourhoodAttentionOfficial(_Layer):
 
     networks = ("neighbourhood_attention", "neighbourhood_attention_module")
 
-    def build(self, settings: Mapping, network: str) -> nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> nn.Module:
         """The operator with its dilation, or the module."""
         if network == "neighbourhood_attention":
             return _Operator(settings["dilation"])
@@ -176,7 +176,7 @@ class ChannelGateOfficial(_Layer):
 
     networks = ("dinat_ir_gate",)
 
-    def build(self, settings: Mapping, network: str) -> nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> nn.Module:
         """The gate with its window."""
         return ChannelGate(settings["gate_kernel"], window=_pair(settings["window"])).eval()
 

@@ -56,10 +56,10 @@ class IFANOfficial(OfficialNetwork):
         """The registered restorer of a network name."""
         return "IFANDual" if "dual" in network else "IFAN"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         return {"width": settings["width"], "iterations": settings["N"], "kernel_size": settings["Fs"]}
 
-    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> torch.nn.Module:
         restorer = ARCHS.build({"type": self.arch_of(network), **self.arguments(settings, network)})
         if not network.endswith("_train"):
             return restorer.eval()
@@ -67,7 +67,7 @@ class IFANOfficial(OfficialNetwork):
         reblur = FilterReblur(filters=channels, iterations=settings["RBF_num"], kernel_size=settings["RBFs"])
         return TrainingPair(restorer, reblur).eval()
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not IFAN's."""
         names = {key.removeprefix(NETWORK): tuple(shape) for key, shape in shapes.items()}
         if not {"kconv1_1.0.weight", "DME.3.weight", "F.3.weight"} <= set(names):

@@ -54,7 +54,7 @@ def from_keras(tensors: Mapping[str, np.ndarray], rows: Sequence[KerasTensor],
         raise CheckpointError(
             f"official {family} weights: expected {len(rows)} tensors in Keras's order; found {len(kinds)}, "
             f"of which number {wrong + 1} is {found}. Is it a whole-model file of {family}?")
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for row, value in zip(rows, tensors.values()):
         value = np.asarray(value)
         state[row.ours] = torch.as_tensor(
@@ -64,7 +64,7 @@ def from_keras(tensors: Mapping[str, np.ndarray], rows: Sequence[KerasTensor],
 
 def to_keras(state: Mapping[str, torch.Tensor], rows: Sequence[KerasTensor]) -> dict[str, np.ndarray]:
     """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
-    official = {}
+    official: dict[str, np.ndarray] = {}
     for ours, kind, layer in rows:
         value = state[ours].detach().cpu().numpy()
         official[f"{layer}/{kind}:0"] = value if kind == "bias" else value.transpose(2, 3, 1, 0)

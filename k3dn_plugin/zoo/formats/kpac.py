@@ -19,7 +19,7 @@ FIXED = {"kernel_size": 5, "out_channels": 3, "leaky_slope": 0.2}
 
 def variables(levels: int, blocks: int) -> list[tuple[str, str]]:
     """`(our key, TensorFlow variable)` in the order of the network (docs/networks/kpac.md, section 5)."""
-    rows = []
+    rows: list[tuple[str, str]] = []
 
     def layer(ours: str, theirs: str, *leaves: str) -> None:
         rows.extend((f"{ours}.{last}", f"{SCOPE}{theirs}/{leaf}:0")
@@ -57,7 +57,7 @@ class KPACOfficial(OfficialNetwork):
     def arch_of(self, network: str) -> str:
         return "KPACDual" if network == "kpac_dual" else "KPAC"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         dual = network == "kpac_dual"
         fixed = {**FIXED, "in_channels": 6 if dual else 3, **({"levels": 3} if dual else {})}
         for name, wanted in fixed.items():
@@ -67,7 +67,7 @@ class KPACOfficial(OfficialNetwork):
                      "rates": list(settings["rates"])}
         return arguments if dual else {"levels": settings["levels"], **arguments}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """`(network, settings)` from the shapes of an official file, or None if it is not KPAC's.
 
         A nameless list counts by its order, whatever its keys are. Dilations leave no trace; the published
@@ -115,7 +115,7 @@ class KPACOfficial(OfficialNetwork):
         """{TensorFlow variable: array} for ours, in TensorLayer's order; its values are the nameless list."""
         levels = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("up."))
         blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
-        official = {}
+        official: dict[str, np.ndarray] = {}
         for key, theirs in variables(levels, blocks):
             value = state[key].detach().cpu().numpy()
             official[theirs] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value

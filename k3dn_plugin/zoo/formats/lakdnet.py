@@ -32,7 +32,7 @@ class LaKDNetOfficial(OfficialNetwork):
         """`LaKDNetDual` or `LaKDNet`."""
         return "LaKDNetDual" if network == "lakdnet_dual" else "LaKDNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         """Constructor arguments for the official settings (`docs/networks/lakdnet.md`, section 3).
 
         Raises:
@@ -48,7 +48,7 @@ class LaKDNetOfficial(OfficialNetwork):
                 "kernel_sizes": list(settings["mix_kernel_size"]), "expansion": settings["ffn_expansion_factor"],
                 "bias": settings["bias"], "norm_bias": settings["LayerNorm_type"] != "BiasFree"}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not LaKDNet's.
 
         What the network adds to its output leaves no trace; it follows from the channels in. The expansion is the

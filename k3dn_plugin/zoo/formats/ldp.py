@@ -22,7 +22,7 @@ class LDPOfficial(OfficialNetwork):
     arch = "LDP"
     keys = KeyMap({"patch_embed.proj": "embed", "ca": "attention", "skip_conv": "skip", "output": "out"})
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         """Constructor arguments of ours for the official settings."""
         channels = settings["inp_channels"], settings["out_channels"]
         if channels != (6, 3):
@@ -37,7 +37,7 @@ class LDPOfficial(OfficialNetwork):
                 "encoder_blocks": list(settings["enc_blk_nums"]), "middle_blocks": settings["middle_blk_num"],
                 "decoder_blocks": list(settings["dec_blk_nums"])}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """Return `("ldp", settings)` for the shapes of an official state dict, or None if it is not LDP's."""
         if any(key not in shapes for key in MARKS):
             return None

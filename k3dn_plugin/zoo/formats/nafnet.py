@@ -24,7 +24,7 @@ class NAFNetOfficial(OfficialNetwork):
         """`NAFNetDual` or `NAFNet`."""
         return "NAFNetDual" if network == "nafnet_dual" else "NAFNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         """Constructor arguments for the official settings (`docs/networks/nafnet.md`, section 3).
 
         Raises:
@@ -46,7 +46,7 @@ class NAFNetOfficial(OfficialNetwork):
                 "middle_blocks": settings["middle_blk_num"], "decoder_blocks": list(settings["dec_blk_nums"]),
                 "train_size": list(settings.get("train_size", TRAIN_SIZE)[-2:]) if local else None}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not NAFNet's.
 
         The pooling leaves no trace: local windows for crops of 256 x 256 are assumed with the blocks of the published

@@ -32,7 +32,7 @@ class RestormerOfficial(OfficialNetwork):
     arch = "Restormer"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         channels, dual = settings["inp_channels"], settings["dual_pixel_task"]
         if (channels, settings["out_channels"]) != (6 if dual else 3, 3):
             raise CheckpointError(
@@ -43,7 +43,7 @@ class RestormerOfficial(OfficialNetwork):
                 "expansion": settings["ffn_expansion_factor"], "bias": settings["bias"],
                 "norm_bias": settings["LayerNorm_type"] != "BiasFree"}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """`(network, settings)` from the shapes of an official state dict, or None if it is not Restormer's.
 
         The expansion is the shortest decimal that gives the widths found (2.66 for the published ones).
