@@ -25,6 +25,7 @@ setup(
     packages=[*find_packages(include=["k3dn_plugin", "k3dn_plugin.*"]), *data],
     package_dir={"": ".", **data},
     package_data={"k3dn_plugin": ["py.typed"], "k3dn_plugin.comparison": ["*.j2", "*.csv"],
+                  "k3dn_plugin.inference": ["*.j2"],
                   "k3dn_plugin.zoo": ["released/*"], **{name: ["*.yml", "*.txt"] for name in data},
                   "k3dn_plugin._share.datasets.photographs": ["*.csv"]},
 )

@@ -136,6 +136,9 @@ class TrainOptions(_Keys):
     amp: Literal["bfloat16", "float16"] | None = Field(
         default=None,
         description="mixed precision of the forward pass: bfloat16 (GPU and CPU) or float16 (GPU); null: float32")
+    channels_last: bool = Field(
+        default=False, description="keep the restorer's weights in channels-last order: the same losses but for "
+                                   "rounding, and faster convolutions, most of all with `amp: bfloat16`")
     compile: bool = Field(default=False, description="compile the training graph with torch.compile")
     stages: list[StageOptions] | None = Field(
         default=None,

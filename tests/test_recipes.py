@@ -28,10 +28,10 @@ def test_recipe_is_whole(name):
 
 
 @pytest.mark.parametrize("name, parameters", [
-    ("k3dn_dpdd.yml", 16_099_350), ("k3dn_m_dpdd.yml", 8.00e6), ("k3dn_s_dpdd.yml", 2.90e6)])
+    ("k3dn_dpdd.yml", 16_099_350), ("k3dn_m_dpdd.yml", 7_912_384), ("k3dn_s_dpdd.yml", 2_850_704)])
 def test_sizes_of_k3dn(name, parameters):
     model = ARCHS.build(load_options(FOLDER / name).network_g)
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=2e-3)
+    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_the_demo_differs_from_the_full_recipe_in_data_size_and_length_alone():

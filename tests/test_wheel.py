@@ -66,6 +66,15 @@ def test_dpdd_is_prepared_with_its_official_lists(installed):
 
 
 @pytest.mark.slow
+def test_the_released_weights_are_inside(installed):
+    there = installed.folder.parent / "site" / "k3dn_plugin" / "zoo" / "released"
+    wanted = sorted(path.name for path in (ROOT / "k3dn_plugin" / "zoo" / "released").iterdir())
+    assert sorted(path.name for path in there.iterdir()) == wanted and "README.md" in wanted
+    page = installed("list", "--weights")
+    assert all(Path(name).stem in page for name in wanted if name.endswith(".safetensors"))
+
+
+@pytest.mark.slow
 def test_the_console_command_explains_itself(installed):
     page = installed("--help")
     for word in ("train", "restore", "prepare", "check-parity", "restore photographs:"):

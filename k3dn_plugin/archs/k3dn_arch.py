@@ -49,6 +49,9 @@ class K3DN(Restorer):
 
     Args:
         base_channels: c, width at half resolution; the deblur module works on 4c channels.
+        full_channels: width of the decoder at full resolution, before the six channels of the views join it;
+            null takes c. Ours: half of the network's time is spent there, and 16 or 32 channels in all are what
+            matrix units are made for.
         encoder_blocks: residual blocks at each level of encoder and decoder.
         window: (rows, columns) of a window at 1/8 resolution, each 2 modulo 4; every window of the image
             gets its own kernel.
@@ -81,7 +84,7 @@ class K3DN(Restorer):
 
     slots: ClassVar[tuple[str, ...]] = ("disparity", "deblur", "preservation")
 
-    def __init__(self, *, base_channels: int = 48, encoder_blocks: int = 4,
+    def __init__(self, *, base_channels: int = 48, full_channels: int | None = None, encoder_blocks: int = 4,
                  window: tuple[int, int] = (18, 14), vector_size: int = 256, residual: bool = False,
                  disparity: dict[str, Any] | None = {"type": "CostVolumeDisparity"},  # noqa: B006
                  deblur: dict[str, Any] | None = {"type": "KernelSetDeblur"},  # noqa: B006
@@ -102,7 +105,7 @@ class K3DN(Restorer):
         join = {"type": "ConcatSkip"} if preservation is None else preservation
         self.up, self.decoder, self.preservation = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         width = 4 * c
-        for before, after in ((2 * c, 2 * c), (c, c), (6, c)):
+        for before, after in ((2 * c, 2 * c), (c, c), (6, c if full_channels is None else full_channels)):
             self.up.append(Up(width, after))
             skip = MODULES.build(join, before_channels=before, after_channels=after)
             self.preservation.append(skip)

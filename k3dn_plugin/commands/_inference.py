@@ -19,6 +19,8 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--self-ensemble", action="store_true",
                         help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction,
+                        help="show a bar: how far, how long still; default: where standard error is a terminal")
 
 
 def load_as_asked(source: str | Path, arguments: argparse.Namespace) -> "LoadedRestorer":

@@ -1,24 +1,28 @@
 """Restore your own dual-pixel pair:
 
-    k3dn restore --left L.png --right R.png -o sharp.png --weights FILE.safetensors
-    k3dn restore photo.CR2 -o sharp.png --weights FILE.safetensors
+    k3dn restore --left L.png --right R.png -o sharp.png
+    k3dn restore photo.CR2 -o sharp.png --preview --html
+    k3dn restore photos/ -o sharp --weights experiments/k3dn_demo/models/best.safetensors
 
 Camera files hold both views (docs/views.md): raw files, .pgm pairs, quad-pixel sets, and folders of them.
-16-bit files give a 16-bit result. --left and --right may be folders (then -o too); files belong together if
+Color profile, orientation and EXIF of the center (else left) view go into the result. 16-bit files give a 16-bit
+result. --left and --right may be folders (then -o too); files belong together if
 their names are equal up to an ending such as _L and _R.
 """
 import argparse
-import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3dn_plugin.commands._inference import add_inference_arguments, load_as_asked
-from k3dn_plugin.commands._numbers import whole
+from k3dn_plugin.commands._numbers import number, whole
 from k3dn_plugin.errors import DataError, K3DNError, OptionError, SizeError
 
 if TYPE_CHECKING:
     from k3dn_plugin.inference.camera_files import CameraShot
     from k3dn_plugin.inference.files import Pair, PairFiles
+    from k3dn_plugin.inference.frames import RestoredFrame
+    from k3dn_plugin.inference.progress import ProgressBar
     from k3dn_plugin.zoo.load import LoadedRestorer
 
 GROUP = "photographs"
@@ -30,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.inference import camera_files
     from k3dn_plugin.inference import files as restore
+    from k3dn_plugin.inference.progress import ProgressBar
+    from k3dn_plugin.zoo.released import default_weights
 
     faults: list[K3DNError] = []
     if arguments.files:
@@ -40,22 +46,25 @@ def run(arguments: argparse.Namespace) -> int:
     total = len(pairs) + len(faults)
     for files in pairs:
         restore.check_writable(files.out)
-    restorer = load_as_asked(arguments.weights, arguments)
-    for files in pairs:
-        try:
-            _restore_one(files, restorer, arguments)
-        except (DataError, SizeError) as error:
-            if total == 1:
-                raise
-            # The others are restored all the same; a full disk or a wrong setting would stop them too.
-            faults.append(error)
+    restorer = load_as_asked(arguments.weights or default_weights(), arguments)
+    with ProgressBar(len(pairs), unit="file", shown=arguments.progress) as bar:
+        for files in pairs:
+            try:
+                _restore_one(files, restorer, arguments, bar)
+            except (DataError, SizeError) as error:
+                if total == 1:
+                    raise
+                # The others are restored all the same; a full disk or a wrong setting would stop them too.
+                faults.append(error)
+            bar.next()
     if faults:
         raise DataError("\n".join([f"{len(faults)} of {total} pairs could not be restored, the others are:",
                                    *(f"  {fault}" for fault in faults)]))
     return 0
 
 
-def _restore_one(files: "PairFiles | CameraShot", restorer: "LoadedRestorer", arguments: argparse.Namespace) -> None:
+def _restore_one(files: "PairFiles | CameraShot", restorer: "LoadedRestorer", arguments: argparse.Namespace,
+                 bar: "ProgressBar") -> None:
     from k3dn_plugin.inference import camera_files  # as in `run`
     from k3dn_plugin.inference import files as restore
     is_pair = isinstance(files, restore.PairFiles)
@@ -63,17 +72,44 @@ def _restore_one(files: "PairFiles | CameraShot", restorer: "LoadedRestorer", ar
         files, swap=arguments.swap)
     bits = arguments.bits or pair.bits
     restore.check_format(files.out, bits)
-    for line in notes(files, pair, arguments) if is_pair else ():
-        print(f"note: {line}", file=sys.stderr)
+    for line in notes(files, pair, arguments):
+        bar.say(f"note: {line}", error=True)
     began = time.perf_counter()
     axis = arguments.disparity_axis or pair.disparity_axis
-    frame = restore.restore_pair(restorer.frames, pair, disparity_axis=axis)
+    frame = restore.restore_pair(restorer.frames, pair, disparity_axis=axis, strength=arguments.strength,
+                                 progress=bar.tile)
     restore.write_restored(files.out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=bits, colour=pair.colour,
                            full_scale=pair.full_scale, metadata=pair.metadata)
-    print(f"{files.out}: {bits} bit, {frame.tiling}, {time.perf_counter() - began:.1f} s", flush=True)
+    seconds = time.perf_counter() - began
+    bar.say(f"{files.out}: {bits} bit, {frame.tiling}, {seconds:.1f} s")
     if not frame.same_as_whole:
-        print("note: tiles change this network's result a little; a larger --tile or --max-memory-gb "
-              "avoids it", file=sys.stderr)
+        bar.say("note: tiles change this network's result a little; a larger --tile or --max-memory-gb avoids it",
+                error=True)
+    if arguments.preview or arguments.html:
+        for path in _show(files, pair, frame, restorer, arguments):
+            bar.say(f"look at {path}")
+
+
+def _show(files: "PairFiles | CameraShot", pair: "Pair", frame: "RestoredFrame", restorer: "LoadedRestorer",
+          arguments: argparse.Namespace) -> list[Path]:
+    """Write what --preview and --html ask for beside the result, and return the files."""
+    from k3dn_plugin.inference import before_after  # as in `run`
+    from k3dn_plugin.inference.files import center_of
+    both = [before_after.upright(image, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns)
+            for image in (center_of(pair), frame.image)]
+    written, profile = [], pair.metadata.profile
+    if arguments.preview:
+        written.append(files.out.with_name(f"{files.out.stem}_preview.jpg"))
+        before_after.write_preview(written[-1], *both, profile=profile)
+    if arguments.html:
+        written.append(files.out.with_suffix(".html"))
+        facts = {"result": files.out.name, "size": f"{both[0].shape[1]} x {both[0].shape[0]} pixels",
+                 "weights": f"{restorer.name} ({type(restorer.restorer).__name__}), hash {restorer.weights_hash}"}
+        if arguments.strength != 1:
+            facts["strength"] = f"{arguments.strength:g}"
+        before_after.write_page(written[-1], *both, title=f"{files.out.stem}: before and after", facts=facts,
+                                profile=profile)
+    return written
 
 
 def check_inputs(arguments: argparse.Namespace) -> None:
@@ -91,19 +127,23 @@ def check_inputs(arguments: argparse.Namespace) -> None:
                           "of 16-bit files of fewer bits, 256 to 65535 (4095 for 12 bits)")
 
 
-def notes(files: "PairFiles", pair: "Pair", arguments: argparse.Namespace) -> list[str]:
-    """Return what looks wrong about a pair but may be meant."""
+def notes(files: "PairFiles | CameraShot", pair: "Pair", arguments: argparse.Namespace) -> list[str]:
+    """Return what looks wrong about a pair but may be meant, a line each."""
     from k3dn_plugin.data.image_metadata import can_hold_metadata  # as in `run`
+    from k3dn_plugin.inference.files import PairFiles, missing_disparity
     found = list(pair.notes)
     height, width = pair.lq.shape[-2:]
-    if height > width and arguments.disparity_axis is None:
+    is_pair = isinstance(files, PairFiles)
+    named = f"{files.left} and {files.right}" if isinstance(files, PairFiles) else str(files.source)
+    if is_pair and height > width and arguments.disparity_axis is None:
         found.append(f"{files.left} is higher than wide. If the camera was turned, its views are shifted "
                      "along the columns: use --disparity-axis y (x says that they are not)")
-    if (pair.lq[:, :3] == pair.lq[:, 3:]).all():
-        found.append(f"{files.left} and {files.right} hold the same pixels, so there is no disparity to deblur by")
+    missing = missing_disparity(pair)
+    if missing:
+        found.append(f"{named}: {missing}")
     if pair.metadata and not can_hold_metadata(files.out.suffix):
-        found.append(f"{files.out.suffix} files hold no color profile and no orientation, as {files.left} has: the "
-                     "result may look other than it")
+        found.append(f"{files.out.suffix} files hold no color profile, no orientation and no EXIF, as {named} have: "
+                     "the result may look other than it")
     return found
 
 
@@ -118,7 +158,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--center", metavar="PATH", help="captured combined view; default: the mean of both")
     parser.add_argument("-o", "--out", required=True, metavar="PATH",
                         help="result (.png or .tif), or a folder")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="weights (.safetensors)")
+    parser.add_argument("--weights", metavar="WEIGHTS",
+                        help="a name of `k3dn list --weights`, a file (ours or a published checkpoint) or a folder; "
+                             "default: the released k3dn_s_real")
+    parser.add_argument("--strength", type=number(0, 1), default=1.0, metavar="S",
+                        help="share of the restored picture in the result, 0 to 1 (default); the rest is the center "
+                             "view as it was")
+    parser.add_argument("--preview", action="store_true", help="also write RESULT_preview.jpg: before and after beside "
+                                                               "each other")
+    parser.add_argument("--html", action="store_true", help="also write RESULT.html: a page with a slider, one file")
     parser.add_argument("--bits", type=int, choices=(8, 16), help="of the result; default: as the inputs")
     parser.add_argument("--full-scale", type=whole(256, 65535), metavar="N",
                         help="the number that stands for white in 16-bit files of fewer bits, e.g. 4095; the result "

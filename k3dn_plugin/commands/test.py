@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = evaluate_weights(
         loaded, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
         diagnostics=diagnostics, map_metrics=map_metrics,
-        save_pictures=arguments.save_pictures)
+        save_pictures=arguments.save_pictures, progress=arguments.progress)
     report(result, out_dir)
     return 0
 

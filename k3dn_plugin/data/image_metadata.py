@@ -1,4 +1,4 @@
-"""How an image file is to be shown: its color profile and orientation, read from one file and written to another.
+"""What an image file says beside its pixels: color profile, orientation and EXIF, read from one, written to another.
 
 Pixels are never changed here: dual-pixel views stay as they lie on the sensor, and a result that is to look like its
 input has to carry the input's profile and orientation.
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from k3dn_plugin.data.exif import EXIF_IFD, GPS_IFD, LONG, ORIENTATION, SHORT, Entry, Exif, directory_bytes, read_exif
 from k3dn_plugin.data.tiff import SIGNATURES as TIFF_SIGNATURES
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.files import read_file
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-_ORIENTATION = 0x112
 _MOST_PROFILE = 2**24
 _JPEG_PART = 65519  # bytes of a profile that one segment of a JPEG file holds
 
@@ -28,17 +28,26 @@ class ImageMetadata:
     Attributes:
         profile: ICC color profile, or None.
         orientation: as EXIF numbers it; 1 is upright.
+        exif: what the file says about how the photograph was taken.
     """
 
     profile: bytes | None = None
     orientation: int = 1
+    exif: Exif = Exif()
 
     def __bool__(self) -> bool:
+        return self.decides_the_look or bool(self.exif)
+
+    @property
+    def decides_the_look(self) -> bool:
+        """Whether the picture looks other than its pixels alone."""
         return self.profile is not None or self.orientation != 1
 
 
 def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
-    """Return the color profile and orientation of a PNG, JPEG or TIFF file; those of other files are not known.
+    """Return what a PNG, JPEG or TIFF file says beside its pixels; that of other files is not known.
+
+    A raw file that is a TIFF inside (CR2, DNG) says what its first picture, a small one, does.
 
     Raises:
         DataError: the file cannot be read.
@@ -52,37 +61,41 @@ def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
         return ImageMetadata()
     try:
         with opener(io.BytesIO(data)) as image:
-            profile, orientation = image.info.get("icc_profile"), image.getexif().get(_ORIENTATION, 1)
+            profile, orientation = image.info.get("icc_profile"), image.getexif().get(ORIENTATION, 1)
+            exif = read_exif(data if opener is TiffImagePlugin.TiffImageFile else image.info.get("exif", b""))
     except Exception:  # Pillow raises whatever its parser runs into; the pixels were read and are good
         return ImageMetadata()
     known = isinstance(orientation, int) and 1 <= orientation <= 8
     sound = isinstance(profile, bytes) and 128 <= len(profile) <= _MOST_PROFILE
-    return ImageMetadata(profile if sound else None, orientation if known else 1)
+    return ImageMetadata(profile if sound else None, orientation if known else 1, exif)
 
 
 def can_hold_metadata(suffix: str) -> bool:
-    """Return whether files of this suffix can hold a profile and an orientation."""
+    """Return whether files of this suffix can hold a profile, an orientation and EXIF."""
     return suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def with_metadata(data: bytes, metadata: ImageMetadata) -> bytes:
-    """Return the content of a PNG or JPEG file that has neither, with profile and orientation put in.
+    """Return the content of a PNG or JPEG file that has none of it, with profile, orientation and EXIF put in.
 
     Raises:
         DataError: it is a file of another format.
     """
     if not metadata:
         return data
+    exif = metadata.exif.serialized(metadata.orientation) if metadata.exif or metadata.orientation != 1 else b""
     if data.startswith(PNG):
         place = len(PNG) + 25  # after the header chunk
         parts = _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.profile)) if metadata.profile else b""
-        parts += _png_chunk(b"eXIf", _exif(metadata.orientation)) if metadata.orientation != 1 else b""
+        parts += _png_chunk(b"eXIf", exif) if exif else b""
         return data[:place] + parts + data[place:]
     if data.startswith(JPEG):
         place = len(JPEG)
         if data[place:place + 2] == b"\xff\xe0":  # the JFIF segment comes first
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
-        parts = _segment(0xE1, b"Exif\0\0" + _exif(metadata.orientation)) if metadata.orientation != 1 else b""
+        if len(exif) > _JPEG_PART:  # a segment holds no more
+            exif = Exif().serialized(metadata.orientation) if metadata.orientation != 1 else b""
+        parts = _segment(0xE1, b"Exif\0\0" + exif) if exif else b""
         profile = metadata.profile or b""
         count = -(-len(profile) // _JPEG_PART)
         for number in range(count):
@@ -93,18 +106,29 @@ def with_metadata(data: bytes, metadata: ImageMetadata) -> bytes:
 
 
 def encode_tiff(image: np.ndarray, metadata: ImageMetadata) -> bytes:
-    """Return a TIFF file of (H, W, 3) or (H, W) integers with profile and orientation."""
+    """Return a TIFF file of (H, W, 3) or (H, W) integers with profile, orientation and EXIF."""
     import tifffile  # takes a tenth of a second, and most files are PNG
     file = io.BytesIO()
-    orientation = [(274, 3, 1, metadata.orientation, True)] if metadata.orientation != 1 else []
+    tags, parts = dict(metadata.exif.image), {EXIF_IFD: metadata.exif.exif, GPS_IFD: metadata.exif.gps}
+    if metadata.orientation != 1:
+        tags[ORIENTATION] = Entry(SHORT, 1, struct.pack("<H", metadata.orientation))
+    # Where the further directories lie is known when the file is written.
+    tags |= {tag: Entry(LONG, 1, bytes(4)) for tag, entries in parts.items() if entries}
+    names = {EXIF_IFD: "ExifTag", GPS_IFD: "GPSTag"}  # which the writer takes by name alone
+    more = [(names.get(tag, tag), entry.kind, entry.count, entry.data, True) for tag, entry in tags.items()]
     tifffile.imwrite(file, image, photometric="rgb" if image.ndim == 3 else "minisblack", compression="deflate",
-                     predictor=True, metadata=None, iccprofile=metadata.profile, extratags=orientation)
-    return file.getvalue()
-
-
-def _exif(orientation: int) -> bytes:
-    """Return EXIF data of one entry."""
-    return b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIHH", _ORIENTATION, 3, 1, orientation, 0) + b"\0\0\0\0"
+                     predictor=True, metadata=None, iccprofile=metadata.profile, extratags=more, software=False,
+                     byteorder="<")
+    data = bytearray(file.getvalue())
+    first, = struct.unpack_from("<I", data, 4)
+    count, = struct.unpack_from("<H", data, first)
+    for place in range(first + 2, first + 2 + 12 * count, 12):
+        entries = parts.get(struct.unpack_from("<H", data, place)[0])
+        if entries:
+            data += b"\0" * (len(data) % 2)
+            struct.pack_into("<I", data, place + 8, len(data))
+            data += directory_bytes(entries, len(data))
+    return bytes(data)
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:

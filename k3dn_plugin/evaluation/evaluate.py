@@ -1,12 +1,10 @@
 """Scores a restorer on a data set by a protocol: one row an image, resumable, shared among processes."""
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import DataError
@@ -17,7 +15,8 @@ from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import identity, provenance
 from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile
 from k3dn_plugin.files import file_name, file_names
-from k3dn_plugin.inference.frames import FrameRestorer
+from k3dn_plugin.inference.frames import FrameRestorer, Progress
+from k3dn_plugin.inference.progress import ProgressBar
 from k3dn_plugin.registry import MAP_METRICS, PROTOCOLS
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
@@ -25,7 +24,7 @@ from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: EvaluationProtocol | str, *,
              with_input: bool = True, diagnostics: Sequence[str] = (), map_metrics: Sequence[str] = (),
              save_pictures: int = 0, out_dir: str | os.PathLike[str] | None = None, rank: int = 0,
-             world_size: int = 1, progress: bool = True, resume: bool = False) -> EvaluationResult:
+             world_size: int = 1, progress: bool | None = None, resume: bool = False) -> EvaluationResult:
     """Restore and score every image of `dataset`, or this process's share of them.
 
     The restorer is used in evaluation mode and left in the mode that it was in.
@@ -43,6 +42,7 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
         out_dir: for rows as they come (`per_image.csv`) and `pictures/`; None writes nothing. The summary is
             written by `EvaluationResult.write`.
         rank, world_size: this process among those that share the work; every `world_size`-th image is its.
+        progress: True for a bar on standard error, False for none, None for one where that is a terminal.
         resume: keep the rows in `out_dir` that belong to the same weights, data, protocol and settings.
 
     Returns:
@@ -86,22 +86,24 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     run = loaded.frames
     names, files = {}, file_names(_all_names(dataset))
     try:
-        for index in _with_progress(mine, progress and rank == 0, protocol.name):
-            picture = (picture_path(out_dir, kept[index].name, files)
-                       if out_dir and index in kept and index in pictured else None)
-            if index in kept and (picture is None or picture.exists() or not kept[index].input_scores):
-                row = kept[index]
-                result.kept += 1
-                result.pictures += [picture] if picture and picture.exists() else []
-            else:
-                row, images = _score(run, dataset, index, protocol, with_input, diagnostics, map_metrics)
-                if file is not None and index not in kept:
-                    file.append(row)
-                if out_dir and index in pictured and images["truth"] is not None:
-                    result.pictures.append(save_comparison(
-                        picture_path(out_dir, row.name, files), images, row, protocol))
-            _check_name(row, names)
-            result.rows.append(row)
+        with ProgressBar(len(mine), unit="image", title=protocol.name, shown=progress if rank == 0 else False) as bar:
+            for index in mine:
+                picture = (picture_path(out_dir, kept[index].name, files)
+                           if out_dir and index in kept and index in pictured else None)
+                if index in kept and (picture is None or picture.exists() or not kept[index].input_scores):
+                    row = kept[index]
+                    result.kept += 1
+                    result.pictures += [picture] if picture and picture.exists() else []
+                else:
+                    row, images = _score(run, dataset, index, protocol, with_input, diagnostics, map_metrics, bar.tile)
+                    if file is not None and index not in kept:
+                        file.append(row)
+                    if out_dir and index in pictured and images["truth"] is not None:
+                        result.pictures.append(save_comparison(
+                            picture_path(out_dir, row.name, files), images, row, protocol))
+                _check_name(row, names)
+                result.rows.append(row)
+                bar.next()
     finally:
         loaded.restorer.train(was_training)
     return result
@@ -130,7 +132,7 @@ def spread(count: int, length: int) -> set[int]:
 
 
 def _score(run: FrameRestorer, dataset: Any, index: int, protocol: EvaluationProtocol, with_input: bool,
-           diagnostics: Sequence[str], map_metrics: Sequence[str]) -> tuple[ImageRow, dict]:
+           diagnostics: Sequence[str], map_metrics: Sequence[str], progress: Progress) -> tuple[ImageRow, dict]:
     """The `ImageRow` of one image, and its images for a picture."""
     sample = dataset[index]
     name, gt = str(sample.get("name", index)), sample.get("gt")
@@ -147,7 +149,7 @@ def _score(run: FrameRestorer, dataset: Any, index: int, protocol: EvaluationPro
     if card is not None:
         prepared["pixel_maps"] = [map_ for map_, unit in card.maps.items() if unit.lower().startswith(("px", "pixel"))]
     began = time.perf_counter()
-    frame = run(prepared["lq"][None], prepared["center"][None], run.maps_of(sample))
+    frame = run(prepared["lq"][None], prepared["center"][None], run.maps_of(sample), progress=progress)
     seconds = time.perf_counter() - began
     restored = protocol.finish(frame.image[0], prepared)
     blurred = protocol.do_nothing(sample, prepared)
@@ -181,10 +183,3 @@ def _check_name(row: ImageRow, names: dict[str, int]) -> None:
         raise DataError(f"the images {names[row.name]} and {row.index} of the data set have one name, "
                         f"{row.name!r}; names identify images in results. Rename one and prepare again")
     names[row.name] = row.index
-
-
-def _with_progress(indices: range, wanted: bool, title: str) -> Iterable[int]:
-    if not wanted:
-        return indices
-    # disable=None: no bar where the output is not a terminal, such as a log file.
-    return tqdm(indices, desc=title, unit="image", disable=None)

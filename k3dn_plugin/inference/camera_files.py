@@ -5,9 +5,12 @@ from pathlib import Path
 
 import torch
 
+from k3dn_plugin.data.exif import Exif, read_exif
+from k3dn_plugin.data.image_metadata import ImageMetadata
 from k3dn_plugin.data.raw import ViewSettings, find_sources
 from k3dn_plugin.data.raw.base import ViewReader
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.files import read_file
 from k3dn_plugin.inference.files import Pair, as_tensor
 
 # LibRaw's codes of the camera's orientation -> quarter turns counter-clockwise that put the picture upright.
@@ -65,4 +68,10 @@ def read_shot(shot: CameraShot, *, swap: bool = False) -> Pair:
     scale = 2 ** views.bits - 1
     left, right, center = (as_tensor(view, scale) for view in (views.left, views.right, views.center))
     return Pair(lq=torch.cat([left, right], 1), center=center, bits=views.bits, colour=views.left.shape[2] == 3,
-                disparity_axis=views.disparity_axis, quarter_turns=QUARTER_TURNS.get(views.metadata.get("flip", 0), 0))
+                disparity_axis=views.disparity_axis, quarter_turns=QUARTER_TURNS.get(views.metadata.get("flip", 0), 0),
+                metadata=ImageMetadata(exif=_exif_of(shot.source)))
+
+
+def _exif_of(source: Path) -> Exif:
+    """Return what a raw file of a TIFF's structure says of how the shot was taken; the result stands upright."""
+    return read_exif(read_file(source)) if source.is_file() else Exif()

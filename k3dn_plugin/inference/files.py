@@ -2,19 +2,23 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from k3dn_plugin.data.disparity_check import LEAST_TILES, tile_shifts
 from k3dn_plugin.data.image_metadata import ImageMetadata, read_metadata
 from k3dn_plugin.data.images import IMAGE_SUFFIXES, apparent_full_scale, read_image, to_float, write_image
 from k3dn_plugin.data.listing import list_files, scenes_by_name, stem, view_ending
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import storage_error, user_path
-from k3dn_plugin.inference.frames import FrameRestorer, RestoredFrame
+from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame, mixed
+
+CLEAR = 0.3      # pixels; a measured shift is good to about a third of a pixel
+SELDOM = 0.02    # share of a frame's tiles that may seem shifted where nothing is out of focus
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Pair:
         quarter_turns: counter-clockwise, that put the result upright; the views lie as on the sensor.
         name: of the scene, by which a restorer may find a map of it.
         full_scale: the number of the files that stands for white.
-        metadata: how the files are to be shown; the result is to be shown alike.
+        metadata: of the center view where one was captured and says anything, else of the left one; the result gets it.
         notes: what looks wrong about the files and may be meant.
     """
 
@@ -182,7 +186,8 @@ def read_pair(files: PairFiles, *, full_scale: int | None = None) -> Pair:
     tensors = {view: as_tensor(image, scale) for view, image in images.items()}
     return Pair(lq=torch.cat([tensors["left"], tensors["right"]], 1), center=tensors.get("center"),
                 bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3, name=bare_name(files.left),
-                full_scale=full_scale, metadata=read_metadata(files.left), notes=notes)
+                full_scale=full_scale, notes=notes,
+                metadata=(files.center and read_metadata(files.center)) or read_metadata(files.left))
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> tuple[str, str, str] | None:
@@ -204,7 +209,8 @@ def as_tensor(image: np.ndarray, scale: float) -> torch.Tensor:
     return planes.expand(3, -1, -1)[None]
 
 
-def restore_pair(run: FrameRestorer, pair: Pair, *, disparity_axis: str | None = "x") -> RestoredFrame:
+def restore_pair(run: FrameRestorer, pair: Pair, *, disparity_axis: str | None = "x", strength: float = 1.0,
+                 progress: Progress | None = None) -> RestoredFrame:
     """Return the restored frame of a pair: a `RestoredFrame` with an image (1, 3, H, W).
 
     Args:
@@ -212,13 +218,42 @@ def restore_pair(run: FrameRestorer, pair: Pair, *, disparity_axis: str | None =
         disparity_axis: None or "x"; "y" for frames taken with the camera turned, whose views are shifted
             along the columns. They are turned by a quarter counter-clockwise, as DPDNet and IFAN do, and the
             result back.
+        strength: share of the restored picture in the result; the rest is the center view (see `mixed`).
+        progress: called as `progress(tiles done, tiles)` after each tile.
+
+    Raises:
+        OptionError: as `FrameRestorer` and `mixed`.
     """
-    maps = run.maps_of({"name": pair.name})
-    if disparity_axis in (None, "x"):
-        return run(pair.lq, pair.center, maps)
-    center = None if pair.center is None else pair.center.rot90(1, (-2, -1))
-    frame = run(pair.lq.rot90(1, (-2, -1)), center, {name: found.rot90(1, (-2, -1)) for name, found in maps.items()})
-    return type(frame)(frame.image.rot90(-1, (-2, -1)), frame.tiling, frame.same_as_whole, frame.peak_bytes)
+    maps, lq, center = run.maps_of({"name": pair.name}), pair.lq, pair.center
+    turned = disparity_axis not in (None, "x")
+    if turned:
+        maps = {name: found.rot90(1, (-2, -1)) for name, found in maps.items()}
+        lq, center = lq.rot90(1, (-2, -1)), None if center is None else center.rot90(1, (-2, -1))
+    frame = run(lq, center, maps, progress=progress)
+    image = frame.image.rot90(-1, (-2, -1)) if turned else frame.image
+    return replace(frame, image=mixed(image, center_of(pair), strength) if strength != 1 else image)
+
+
+def missing_disparity(pair: Pair) -> str:
+    """Return, as one line, that a pair has no disparity to deblur by; nothing where it has one, or none can tell."""
+    if bool((pair.lq[:, :3] == pair.lq[:, 3:]).all()):
+        return "left and right hold the same pixels, so there is no disparity to deblur by"
+    left, right = (view.permute(1, 2, 0).numpy() for view in (pair.lq[0, :3], pair.lq[0, 3:]))
+    side = min(left.shape[:2])
+    tile = 256 if side > 2000 else 128 if side >= 400 else 64
+    shifts = np.array([[x, y] for _, _, x, y in tile_shifts(left, right, tile=tile)])
+    if len(shifts) < LEAST_TILES:
+        return ""   # too little texture to tell
+    moved = np.abs(shifts).max(1) >= CLEAR
+    if moved.mean() > SELDOM:
+        return ""
+    return (f"left and right show no disparity ({len(shifts)} tiles, median {np.median(shifts[:, 0]):+.2f} px along "
+            "the columns): all is in focus, or these are no dual-pixel views; little will change")
+
+
+def center_of(pair: Pair) -> torch.Tensor:
+    """Return what a pair looks like before it is restored, (1, 3, H, W): the captured center view, else the mean."""
+    return (pair.lq[:, :3] + pair.lq[:, 3:]) / 2 if pair.center is None else pair.center
 
 
 def write_restored(path: Path, image: torch.Tensor, *, bits: int, colour: bool = True, full_scale: int | None = None,

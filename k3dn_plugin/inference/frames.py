@@ -256,6 +256,17 @@ class FrameRestorer:
         return smaller
 
 
+def mixed(restored: torch.Tensor, center: torch.Tensor, strength: float) -> torch.Tensor:
+    """Return `strength` of the restored picture and the rest of the center view, both (B, 3, H, W).
+
+    Raises:
+        OptionError: `strength` is not in [0, 1].
+    """
+    if not 0 <= strength <= 1:
+        raise OptionError(f"strength: expected 0 (the center view as it is) to 1 (restored); found {strength!r}")
+    return restored if strength == 1 else torch.lerp(center.to(restored), restored, strength)
+
+
 class _OverBoundError(MemoryError):
     """A tile took more memory than the bound allows."""
 

@@ -56,11 +56,11 @@ class _LocalSimilarity(torch.autograd.Function):
         ctx.save_for_backward(query, key)
         ctx.radius = radius
         batch, channels, height, width = query.shape
-        queries, keys = _cut(query, key, radius)
+        queries, keys = _cut(query / channels, key, radius)   # the mean, where it costs least
         grid, side = queries.shape[1:3], 2 * radius + 1
         out = query.new_empty(batch, side, side, grid[0], BLOCK[0], grid[1], BLOCK[1])
         for part in _parts(query, grid, radius):
-            pairs = torch.bmm(_matrix(queries[:, part]), _matrix(keys[:, part]).transpose(1, 2)) / channels
+            pairs = torch.bmm(_matrix(queries[:, part]), _matrix(keys[:, part]).transpose(1, 2))
             band = _band(pairs, radius).unflatten(0, (batch, -1, grid[1]))
             # (B, r, c, rows, columns, shift, shift) -> (B, shift, shift, r, rows, c, columns)
             out[:, :, :, part] = band.permute(0, 5, 6, 1, 3, 2, 4)

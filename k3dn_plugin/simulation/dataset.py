@@ -61,7 +61,7 @@ class SimulatedDualPixelDataset(Dataset):
         procedural_share: share of surfaces that show drawn pictures (dead leaves, polygons, text, gratings).
         shot, read: noise of photons and of reading, of full scale.
         noise_scale: range of the factor of both; most scenes are drawn near its lower end.
-        gain: largest deviation of a view's gain from 1; 0.1 lets views differ by up to 20 %.
+        gain: largest deviation of a view's gain from 1, opposite in the two; 0.1 lets them differ by up to 20 %.
         vignetting, vignetting_share: largest brightness ramp from the middle to an edge, the views the opposite way,
             and share of scenes with one.
         exposure, exposure_share: range of the factor on all light, the truth's too, and share of scenes with it.

@@ -46,7 +46,7 @@ class SimulationSettings:
         bank: folder of measured kernels.
         shot, read: noise of photons and of reading (see `SensorSettings`), at a `noise_scale` of 1.
         noise_scale: range of the factor of both in a scene; most scenes are drawn near its lower end.
-        gain: largest deviation of a view's gain from 1.
+        gain: largest deviation of a view's gain from 1, opposite in the two.
         vignetting, vignetting_share: largest brightness ramp (see `SensorSettings`), and share of scenes with one.
         exposure, exposure_share: range of the factor on all light, drawn evenly in stops, and share of scenes with it.
         one_channel_share: share of scenes taken with one color channel (green), as raw dual-pixel data is.
@@ -169,13 +169,15 @@ def draw_sensor(settings: SimulationSettings, random: np.random.Generator) -> Se
     def drawn(share: float) -> bool:
         return bool(share) and random.random() < share
 
-    gain = tuple(float(g) for g in random.uniform(1 - settings.gain, 1 + settings.gain, 2))
+    # Opposite in the two views: their mean is as bright as the truth. A gain that both had could not be told from light.
+    first, second = random.uniform(-settings.gain, settings.gain, 2)
+    gain = float(first - second) / 2
     ramp = float(random.uniform(-settings.vignetting, settings.vignetting)) if drawn(settings.vignetting_share) else 0.0
     least, most = settings.noise_scale
     noise = least if least == most else least + (most - least) * float(random.random()) ** 2
     exposure = float(np.exp2(random.uniform(*np.log2(settings.exposure)))) if drawn(settings.exposure_share) else 1.0
     return SensorSettings(
-        gain=(gain[0], gain[1]), ramp=ramp, shot=settings.shot * noise, read=settings.read * noise,
+        gain=(1 + gain, 1 - gain), ramp=ramp, shot=settings.shot * noise, read=settings.read * noise,
         exposure=exposure, one_channel=drawn(settings.one_channel_share),
         sharpening=float(random.uniform(*settings.sharpening)) if drawn(settings.sharpening_share) else 0.0,
         jpeg_quality=int(random.integers(settings.jpeg_quality[0], settings.jpeg_quality[1] + 1))

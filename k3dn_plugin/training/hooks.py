@@ -48,7 +48,8 @@ def provenance(trainer: Any) -> dict[str, Any]:
     dataset = trainer.data.training(stage)
     return {
         "origin": "trained here", "run": options.name, "recipe": str(options.source() or ""),
-        "options_hash": options.hash(), "stage": stage.name, "iteration": trainer.iteration,
+        "options_hash": options.hash(), "seed": options.manual_seed, "stage": stage.name,
+        "iteration": trainer.iteration,
         "samples_seen": trainer.samples_seen, "moving_average": stage.ema_decay or None,
         "data": describe_data(dataset), "data_hash": trainer.data.hashes()[stage.index],
         "validation": trainer.latest_scores(),
@@ -182,7 +183,7 @@ class ValidationHook(Hook):
             loaded = load_restorer(parts.validated, device=group.device, tile=options.tile,
                                    max_memory_gb=options.max_memory_gb)
             mine = evaluate(loaded, self._dataset, self._protocol, save_pictures=options.save_img, out_dir=working,
-                            rank=group.rank, world_size=group.size, progress=self._progress)
+                            rank=group.rank, world_size=group.size, progress=None if self._progress else False)
         parts.graph.train()  # frozen batch norms know themselves; `evaluate` does not
         result = EvaluationResult.merged(group.gather(mine))
         if working is not None and group.is_main:

@@ -71,6 +71,8 @@ class TrainingComponents:
             synchronize_norms(self.graph)
         self.graph.to(group.device).train()
         assert options.train is not None   # `plan_stages` has checked it
+        if options.train.channels_last:
+            restorer.to(memory_format=torch.channels_last)
         if options.train.compile:
             self.graph.compile()
         self.restorer = self.graph.restorer

@@ -21,7 +21,7 @@ from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.inference.arrays import pair_from_arrays
 from k3dn_plugin.inference.device import choose_device
-from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame
+from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame, mixed
 from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.zoo.content import weights_hash
@@ -105,13 +105,14 @@ class LoadedRestorer:
         return self.frames.maps_of(sample)
 
     def restore(self, left: np.ndarray, right: np.ndarray, center: np.ndarray | None = None, *, name: str = "",
-                progress: Progress | None = None) -> np.ndarray:
+                strength: float = 1.0, progress: Progress | None = None) -> np.ndarray:
         """Restore one pair and return the all-in-focus picture, in the type and shape of the views.
 
         Args:
             left, right: (H, W, 3) RGB, or gray as (H, W); uint8 or uint16 at full scale, or floats in [0, 1].
             center: the captured combined view; the mean of the views where there is none.
             name: of the scene, by which a restorer may find a map of it.
+            strength: share of the restored picture in the result, 0 to 1; the rest is the center view.
             progress: called as `progress(tiles done, tiles)` after each tile.
 
         Returns:
@@ -121,11 +122,12 @@ class LoadedRestorer:
         Raises:
             SizeError: an array has another shape, or no pixel.
             DataError: a type is another, the views differ, or a value is not finite or far from [0, 1].
-            OptionError: the memory bound is too small for the network's smallest tile.
+            OptionError: the memory bound is too small for the network's smallest tile, or the strength is none.
         """
         lq, center_view, form = pair_from_arrays(left, right, center)
-        maps = self.maps_of({"name": name})
-        return form.array(self.restore_tensor(lq, center_view, maps, progress=progress).image)
+        restored = self.restore_tensor(lq, center_view, self.maps_of({"name": name}), progress=progress).image
+        blurred = (lq[:, :3] + lq[:, 3:]) / 2 if center_view is None else center_view
+        return form.array(mixed(restored, blurred, strength))
 
     def restore_tensor(self, lq: torch.Tensor, center: torch.Tensor | None = None,
                        maps: Mapping[str, torch.Tensor] | None = None, *,

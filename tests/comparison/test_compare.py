@@ -3,7 +3,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from browser import browse, needs_browser
 
 from k3dn_plugin.comparison.backends.local import LocalBackend
 from k3dn_plugin.comparison.jobs import Job, run_jobs
@@ -22,8 +22,6 @@ from k3dn_plugin.registry import ARCHS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "compare.py"
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
-               None)
 
 
 def recipe(folder, name, network, store):
@@ -158,14 +156,7 @@ window.addEventListener("load", () => setTimeout(() => {
 </script>"""
 
 
-def browse(*arguments, profile):
-    return subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                           "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                           f"--user-data-dir={profile}", "--window-size=1280,2400", *arguments],
-                          capture_output=True, text=True, timeout=120)
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt install chromium")
+@needs_browser
 def test_the_report_in_a_browser(compared, tmp_path):
     out, _, _ = compared
     page = tmp_path / "report.html"

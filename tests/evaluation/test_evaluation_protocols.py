@@ -11,11 +11,13 @@ from tiny_evaluation_parts import TinyPairs
 
 from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.evaluation.protocols.pixel4 import central
 from k3dn_plugin.evaluation.run import usual_protocol
 from k3dn_plugin.registry import PROTOCOLS
 
 NAMES = ("dpdd16", "full_float", "k3dn_resize", "basicsr_uint8", "ifan8", "drbnet8", "iniknet8", "dddnet_half",
-         "dddnet8", "deeprft8", "bambnet16", "pixel4_linear", "pixel4_scaled", "linear_float")
+         "dddnet8", "deeprft8", "bambnet16", "pixel4_linear", "pixel4_scaled", "pixel4_encoded",
+         "linear_float")
 
 
 def build(name, **arguments):
@@ -196,6 +198,21 @@ def test_linear_light_is_encoded_before_and_decoded_after(name, sample):
     assert (perfect - sample["gt"]).abs().max() < 1e-6
     assert torch.equal(protocol.do_nothing(sample, prepared), sample["center"].clamp(0, 1))
     assert "encoded" in protocol.facts()["light"] and "linear" in protocol.facts()["light"]
+
+
+def test_pixel4_encoded_is_what_one_would_see(sample):
+    """Scaled by the views' maximum, encoded, without the outermost 8 pixels: hand-made, and a larger frame is cut."""
+    protocol = build("pixel4_encoded")
+    dark = {key: value * 0.3 if key in ("lq", "center", "gt") else value for key, value in sample.items()}
+    scale = dark["lq"].max().item()
+    prepared = protocol.prepare(dark)
+    assert prepared["lq"].max() == pytest.approx(1, abs=1e-6)
+    scores = protocol.score(protocol.finish(prepared["center"], prepared), prepared["gt"])
+    a, b = (srgb(np.clip(array(dark[key]) / scale, 0, 1))[8:-8, 8:-8] for key in ("center", "gt"))
+    assert scores["psnr"] == pytest.approx(psnr(a, b), abs=1e-3)
+    assert protocol.score(protocol.do_nothing(dark, prepared), prepared["gt"]) == scores
+    frame = torch.rand(3, 600, 800)
+    assert torch.equal(central(frame, (576, 768)), frame[:, 12:588, 16:784])
 
 
 def test_srgb_data_is_fed_as_it_is(sample):

@@ -54,7 +54,8 @@ def test_sensors_are_drawn_within_their_ranges():
                                   sharpening_share=0.4, jpeg_share=0.2, jpeg_quality=(80, 90))
     drawn = [draw_sensor(settings, random_source(i)) for i in range(500)]
     gains = np.array([sensor.gain for sensor in drawn])
-    assert 0.9 <= gains.min() < 0.91 and 1.09 < gains.max() <= 1.1
+    assert 0.9 <= gains.min() < 0.92 and 1.08 < gains.max() <= 1.1
+    assert np.allclose(gains.sum(1), 2), "the combined image is as bright as the truth"
     assert max(abs(sensor.ramp) for sensor in drawn) <= 0.17
     noise = np.array([sensor.shot for sensor in drawn]) / settings.shot
     assert noise.max() <= 2 and np.median(noise) < 0.7

@@ -45,6 +45,7 @@ def test_weights_are_those_that_were_validated(trained):
     assert not torch.equal(state["ema"]["first.weight"], state["restorer"]["first.weight"])
     assert file.provenance["iteration"] == 8 and file.provenance["validation"]["iteration"] == 8
     assert file.provenance["origin"] == "trained here" and file.provenance["samples_seen"] == 16
+    assert isinstance(file.provenance["seed"], int)
     assert restorer_from_weights(result.best_weights).card.title == "Tiny"
 
 

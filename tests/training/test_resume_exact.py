@@ -67,7 +67,7 @@ def test_killed_and_resumed(where, expected, recipe, child, trained, tmp_path):
     assert not list((tmp_path / "experiments").rglob("*.part"))
 
 
-HALF = {"network_g": {"volume": True}, "train": {"amp": "bfloat16"}}
+HALF = {"network_g": {"volume": True}, "train": {"amp": "bfloat16", "channels_last": True}}
 
 
 def test_bfloat16_resumes_with_the_same_bits(recipe, child, trained, tmp_path):

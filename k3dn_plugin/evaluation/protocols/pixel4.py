@@ -1,11 +1,13 @@
 """Scores on linear raw data: the Pixel 4 pairs of Xin et al. (ICCV 2021)."""
 import torch
 
-from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
+from k3dn_plugin.evaluation.protocols.base import VIEW_KEYS, EvaluationProtocol, map_images
 from k3dn_plugin.registry import PROTOCOLS
 from k3dn_plugin.simulation.color import linear_to_srgb
 
 RING = 1
+CENTRAL = (576, 768)
+BORDER = 8
 
 
 class _Pixel4(EvaluationProtocol):
@@ -47,6 +49,40 @@ class Pixel4Scaled(_Pixel4):
         return super().score((restored / scale).clamp(0, 1), gt / scale)
 
 
+@PROTOCOLS.register_module(name="pixel4_encoded")
+class Pixel4Encoded(_Pixel4):
+    """What somebody would see: each scene as bright as its views are, sRGB-encoded, without its dark surroundings."""
+
+    name = "pixel4_encoded"
+    source = "ours, on the data of Xin et al. (ICCV 2021); sRGB-encoded, each scene divided by its views' maximum"
+    size = "central 576 x 768 pixels are restored, and scored without the outermost 8"
+    output = "clamped to [0, 1], float, not quantised; compared sRGB-encoded, scaled as above"
+
+    @property
+    def light(self) -> str:
+        """In which light the restorer is fed and its output is scored, in words."""
+        return "fed and scored sRGB-encoded, after division by the larger view's maximum"
+
+    def prepare(self, sample: dict) -> dict:
+        """The central pixels, scaled by the views' maximum; those that are fed encoded, the truth in linear light."""
+        scale = sample["lq"].max().clamp(min=1e-6)
+        cut = map_images(sample, lambda image: (central(image, CENTRAL) / scale).clamp(0, 1), (*VIEW_KEYS, "gt"))
+        return map_images(cut, self.fed, VIEW_KEYS)
+
+    def do_nothing(self, sample: dict, prepared: dict) -> torch.Tensor:
+        """The blurred center view as an answer."""
+        return self.finish(prepared["center"], prepared)
+
+    def score(self, restored: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
+        """Scores of restored and truth, encoded, without the border where a restorer lacks its surroundings."""
+        return EvaluationProtocol.score(self, *(self.fed(image)[..., BORDER:-BORDER, BORDER:-BORDER]
+                                                for image in (restored, gt)))
+
+    def display(self, image: torch.Tensor) -> torch.Tensor:
+        """The image as it should look on a screen."""
+        return linear_to_srgb(image)
+
+
 @PROTOCOLS.register_module(name="linear_float")
 class LinearFloat(EvaluationProtocol):
     """Linear light of any camera and bit depth, whole frames; comparable with nothing published."""
@@ -63,3 +99,10 @@ class LinearFloat(EvaluationProtocol):
 def without_ring(image: torch.Tensor) -> torch.Tensor:
     """(C, H, W) without the outermost pixels."""
     return image[..., RING:-RING, RING:-RING]
+
+
+def central(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(C, H, W) -> its central (C, h, w), or all of a side that is shorter."""
+    rows, columns = (slice(max(have - want, 0) // 2, max(have - want, 0) // 2 + want)
+                     for have, want in zip(image.shape[-2:], size))
+    return image[..., rows, columns]

@@ -1,0 +1,41 @@
+"""Put trained weights into the package, rounded to 16 bits, with a card of where they come from and how they score.
+
+    k3dn release experiments/k3dn_s_real/models/best.safetensors --name k3dn_s_real --scores results/*/summary.json
+
+Afterwards `k3dn restore --weights k3dn_s_real` and `load_restorer("k3dn_s_real")` find them. Rounding is checked: the
+outputs must agree with those in float32 to 50 dB. A file may have 8 MB.
+"""
+import argparse
+from pathlib import Path
+
+GROUP = "weights"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("weights", help="of a training run; or released ones, for a new card")
+    parser.add_argument("--name", required=True, help="by which they will be loaded, such as k3dn_s_real")
+    parser.add_argument("--scores", nargs="+", default=[], metavar="FILE",
+                        help="summary.json files of `k3dn test` with these weights, before or after rounding")
+    parser.add_argument("--limits", metavar="TEXT", default="",
+                        help="where the weights fail, in words, or a file with them")
+    parser.add_argument("--seeds", metavar="TEXT", default="", help="of the training, where the weights do not say")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16", help="default: float16")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: the package's own folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command with its parsed arguments and return the exit status."""
+    # Imported here, because torch takes seconds and --help should not.
+    from k3dn_plugin.files import read_file
+    from k3dn_plugin.zoo.release import release
+    limits = arguments.limits
+    if limits and "\n" not in limits and len(limits) < 250 and Path(limits).is_file():
+        limits = read_file(limits).decode("utf-8", "replace").strip()
+    made = release(arguments.weights, arguments.name, scores=arguments.scores, limits=limits, seeds=arguments.seeds,
+                   dtype=arguments.dtype, folder=arguments.out)
+    rounding = made.card["provenance"]["rounding"]
+    print(f"{made.path}: {made.path.stat().st_size / 1e6:.1f} MB, {rounding['dtype']}; outputs agree with float32 "
+          f"to {rounding['least_db']:g} dB on {rounding['pairs']} simulated pairs\n"
+          f"card: {made.path.with_suffix('.md')}")
+    return 0
