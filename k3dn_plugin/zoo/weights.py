@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -34,7 +34,7 @@ from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import CheckpointError, K3DNError
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.registry import ARCHS
-from k3dn_plugin.zoo.content import FileContent, read_content, state_hash
+from k3dn_plugin.zoo.content import FileContent, is_json_object, read_content, state_hash
 from k3dn_plugin.zoo.formats.base import check_state, load_strictly
 from k3dn_plugin.zoo.published import read_official
 from k3dn_plugin.zoo.sources import TRAINED, find_weights
@@ -269,7 +269,7 @@ def _metadata(content: FileContent) -> dict[str, str]:
         return {}
     except (ValueError, RecursionError, TypeError) as error:
         raise _damaged(content, error) from error
-    return cast("dict[str, str]", metadata) if isinstance(metadata, dict) else {}
+    return metadata if is_json_object(metadata) else {}
 
 
 def _ours(content: FileContent, metadata: dict[str, str]) -> WeightsFile:
@@ -281,13 +281,9 @@ def _ours(content: FileContent, metadata: dict[str, str]) -> WeightsFile:
     stored = metadata.get("content_sha256")
     if stored is not None and stored != _content_hash(metadata, state):
         raise _damaged(content, "its content is not what was written: the hash stored in it is another")
-    if not (_is_mapping(network_g) and isinstance(network_g.get("type"), str) and _is_mapping(provenance)):
+    if not (is_json_object(network_g) and isinstance(network_g.get("type"), str) and is_json_object(provenance)):
         raise _damaged(content, "expected mappings `network_g`, with `type`, and `provenance` in its header")
     return WeightsFile(content.path, state, network_g, provenance, content.sha256)
-
-
-def _is_mapping(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
 
 
 def _content_hash(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
