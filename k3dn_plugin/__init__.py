@@ -16,7 +16,7 @@ _LAZY = {
                      "list_restorers"), "k3dn_plugin.registry"),
     "K3DNError": "k3dn_plugin.errors",
     "load_options": "k3dn_plugin.options",
-    **dict.fromkeys(("load_restorer", "LoadedRestorer"), "k3dn_plugin.zoo.load"),
+    **dict.fromkeys(("load_restorer", "from_pretrained", "LoadedRestorer"), "k3dn_plugin.zoo.load"),
 }
 __all__ = ["__version__", *_LAZY]
 

@@ -34,7 +34,7 @@ class BaMBNet(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="BaMBNet",
+        title="BaMBNet", bfloat16_db=56.4,
         paper="Liang, Jiang, Liu, Ma: BaMBNet: A Blur-Aware Multi-Branch Network for Dual-Pixel Defocus "
               "Deblurring",
         year=2022, venue="IEEE/CAA Journal of Automatica Sinica", official_license="CC BY-NC 4.0",

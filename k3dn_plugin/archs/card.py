@@ -6,6 +6,9 @@ from typing import Literal
 View = Literal["left", "right", "center"]
 
 
+FAITHFUL_DB = 55.0   # of PSNR: less than half a gray level of an 8-bit picture
+
+
 @dataclass(frozen=True)
 class SizeRule:
     """Which heights and widths a network takes.
@@ -52,6 +55,8 @@ class RestorerCard:
         tiling: "exact" (the same picture whole or in overlapped tiles, away from borders), "approximate"
             (statistics over the whole image change a little) or "unsafe".
         half_precision: dtypes besides float32 that keep its accuracy: of "bfloat16", "float16".
+        bfloat16_db: how near the output in bfloat16 stays to that in float32: PSNR in dB, as `benchmarks/precision.py`
+            measures it for the default settings; None where nobody has measured.
         recipe_source: where the training recipe comes from ("paper", "official code", "ours", ...).
         recurrent: whether it also takes (B, T, 6, H, W).
         view_order_matters: whether swapping left and right changes the result.
@@ -70,8 +75,15 @@ class RestorerCard:
     size_rule: SizeRule = SizeRule()
     tiling: Literal["exact", "approximate", "unsafe"] = "exact"
     half_precision: tuple[str, ...] = ("bfloat16",)
+    bfloat16_db: float | None = None
     recipe_source: str = "ours"
     recurrent: bool = False
     view_order_matters: bool = True
     receptive_margin: int = 32
     notes: str = ""
+
+    @property
+    def bfloat16_is_faithful(self) -> bool:
+        """Whether bfloat16 changes the output too little to matter: at least `FAITHFUL_DB` were measured."""
+        return ("bfloat16" in self.half_precision and self.bfloat16_db is not None
+                and self.bfloat16_db >= FAITHFUL_DB)

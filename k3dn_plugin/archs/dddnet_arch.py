@@ -16,6 +16,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 from k3dn_plugin.registry import ARCHS
 
@@ -220,11 +221,11 @@ class Encoder(Coder):
 
     def __init__(self, in_channels: int, c: int):
         super().__init__()
-        self.layer1 = nn.Conv2d(in_channels, c, 3, padding=1)
+        self.layer1 = PreciseConv2d(in_channels, c, 3, padding=1)
         self.layer2, self.layer3 = residual(c), residual(c)
-        self.layer5 = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)
+        self.layer5 = PreciseConv2d(c, 2 * c, 3, stride=2, padding=1)
         self.layer6, self.layer7 = residual(2 * c), residual(2 * c)
-        self.layer9 = nn.Conv2d(2 * c, 4 * c, 3, stride=2, padding=1)
+        self.layer9 = PreciseConv2d(2 * c, 4 * c, 3, stride=2, padding=1)
         self.layer10, self.layer11 = residual(4 * c), residual(4 * c)
         self.initialize()
 
@@ -242,7 +243,7 @@ class Decoder(Coder):
         self.layer17, self.layer18 = residual(2 * c), residual(2 * c)
         self.layer20 = nn.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1)
         self.layer21, self.layer22 = residual(c), residual(c)
-        self.layer24 = nn.Conv2d(c, out_channels, 3, padding=1)
+        self.layer24 = PreciseConv2d(c, out_channels, 3, padding=1)
         self.initialize()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -329,7 +330,7 @@ class DDDNet(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="DDDNet",
+        title="DDDNet", bfloat16_db=56.2,
         paper="Pan, Chowdhury, Hartley, Liu, Zhang, Li: Dual Pixel Exploration: Simultaneous Depth "
               "Estimation and Image Restoration",
         year=2021, venue="CVPR", official_license="none given, academic use only",

@@ -62,7 +62,7 @@ class DeepRFT(MultiScaleRestorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="DeepRFT",
+        title="DeepRFT", bfloat16_db=58.0,
         paper="Mao, Liu, Shen, Li, Wang: Deep Residual Fourier Transformation for Single Image Deblurring",
         year=2021, venue="arXiv 2111.11745v1",
         official_license="Academic Public License, non-commercial",
@@ -148,7 +148,8 @@ class DeepRFTDual(DeepRFT):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="DeepRFT, 6 channels (ours)", paper=DeepRFT.card.paper, year=2021, venue=DeepRFT.card.venue,
+        title="DeepRFT, 6 channels (ours)", bfloat16_db=51.9,
+        paper=DeepRFT.card.paper, year=2021, venue=DeepRFT.card.venue,
         official_license=DeepRFT.card.official_license, views=("left", "right"),
         size_rule=DeepRFT.card.size_rule, tiling="approximate", receptive_margin=64, recipe_source="ours",
         notes="Our own dual-pixel form of the published single-image network: both views enter the first "

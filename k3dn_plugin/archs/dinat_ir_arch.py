@@ -15,6 +15,7 @@ from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.archs.u_shaped import UShapedRestorer
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.neighbourhood_unit import NeighbourhoodUnit
+from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.layers.u_levels import u_levels
 from k3dn_plugin.registry import ARCHS
 
@@ -43,7 +44,7 @@ class DiNATIR(UShapedRestorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="DiNAT-IR (single image)",
+        title="DiNAT-IR (single image)", bfloat16_db=68.1,
         paper="Liu, Li, Liu, Lu: "
               "DiNAT-IR: Exploring Dilated Neighborhood Attention for High-Quality Image Restoration",
         year=2025, venue="arXiv:2507.17892", official_license="none stated",
@@ -77,12 +78,12 @@ class DiNATIR(UShapedRestorer):
                                   window=window)
                 for dilation in (first_dilations[level], dilations[level]))) for _ in range(count)))
 
-        self.embed = nn.Conv2d(3 * len(self.card.views), width, 3, padding=1, bias=False)
+        self.embed = PreciseConv2d(3 * len(self.card.views), width, 3, padding=1, bias=False)
         self.encoder, self.down, self.up, self.reduce, self.decoder = u_levels(
             width, len(blocks), lambda level, channels: stage(level, channels, blocks[level]), bias=bias)
         self.refinement = stage(0, 2 * width, refinement_blocks)
-        self.skip = nn.Conv2d(width, 2 * width, 1, bias=bias) if self.dual_pixel else None
-        self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
+        self.skip = PreciseConv2d(width, 2 * width, 1, bias=bias) if self.dual_pixel else None
+        self.out = PreciseConv2d(2 * width, 3, 3, padding=1, bias=bias)
 
 
 @ARCHS.register_module()
@@ -90,7 +91,7 @@ class DiNATIRDual(DiNATIR):
     """The dual-pixel network: left and right view in, a learned skip from the embedding, no image added."""
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="DiNAT-IR (dual)", paper=DiNATIR.card.paper, year=2025, venue=DiNATIR.card.venue,
+        title="DiNAT-IR (dual)", bfloat16_db=59.4, paper=DiNATIR.card.paper, year=2025, venue=DiNATIR.card.venue,
         official_license=DiNATIR.card.official_license, views=("left", "right"), size_rule=DiNATIR.card.size_rule,
         tiling="approximate", receptive_margin=DiNATIR.card.receptive_margin,
         recipe_source=DiNATIR.card.recipe_source,

@@ -182,7 +182,7 @@ class DMENet(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="DMENet",
+        title="DMENet", bfloat16_db=99.0,
         paper="Lee, Lee, Cho, Lee: Deep Defocus Map Estimation Using Domain Adaptation",
         year=2019, venue="CVPR", official_license="GNU AGPL v3, exemptions by license",
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE)),

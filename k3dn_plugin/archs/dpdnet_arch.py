@@ -16,6 +16,7 @@ from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.keras import RepeatUp, double_conv, initialize_as_keras
+from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.registry import ARCHS
 
 LEVELS = 4
@@ -34,7 +35,7 @@ class DPDNet(Restorer):
     """
 
     card: RestorerCard = RestorerCard(
-        title="DPDNet", paper="Abuolaim, Brown: Defocus Deblurring Using Dual-Pixel Data",
+        title="DPDNet", bfloat16_db=59.6, paper="Abuolaim, Brown: Defocus Deblurring Using Dual-Pixel Data",
         year=2020, venue="ECCV", official_license="MIT", views=("left", "right"), channel_order="bgr",
         size_rule=SizeRule(multiple=(STRIDE, STRIDE)), tiling="exact", receptive_margin=124,
         recipe_source="official code",
@@ -59,8 +60,8 @@ class DPDNet(Restorer):
         self.encoder = nn.ModuleList(double_conv(before[i], widths[i]) for i in range(LEVELS + 1))
         self.up = nn.ModuleList(RepeatUp(widths[i + 1], widths[i]) for i in reversed(range(LEVELS)))
         self.decoder = nn.ModuleList(double_conv(2 * widths[i], widths[i]) for i in reversed(range(LEVELS)))
-        self.colours = nn.Conv2d(width, COLOURS, 3, padding=1)
-        self.out = nn.Conv2d(COLOURS, 3, 1)
+        self.colours = PreciseConv2d(width, COLOURS, 3, padding=1)
+        self.out = PreciseConv2d(COLOURS, 3, 1)
         initialize_as_keras(self, last=self.out)
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:

@@ -97,7 +97,7 @@ class DRBNet(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="DRBNet",
+        title="DRBNet", bfloat16_db=68.4,
         paper="Ruan, Chen, Li, Lam: "
               "Learning to Deblur using Light Field Generated and Real Defocus Images",
         year=2022, venue="CVPR", official_license="GNU AGPL v3",
@@ -161,7 +161,7 @@ class DRBNetDual(DRBNet):
     """The dual-pixel network: the encoder sees right and left view, the restored image is the center's."""
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="DRBNet (dual)", paper=DRBNet.card.paper, year=2022, venue="CVPR",
+        title="DRBNet (dual)", bfloat16_db=73.0, paper=DRBNet.card.paper, year=2022, venue="CVPR",
         official_license=DRBNet.card.official_license, views=("center", "right", "left"),
         value_range=(-1.0, 1.0), size_rule=DRBNet.card.size_rule, tiling="exact",
         receptive_margin=DRBNet.card.receptive_margin, recipe_source=DRBNet.card.recipe_source,

@@ -66,7 +66,7 @@ class IFAN(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="IFAN",
+        title="IFAN", bfloat16_db=67.7,
         paper="Lee, Son, Rim, Cho, Lee: Iterative Filter Adaptive Network for Single Image Defocus "
               "Deblurring",
         year=2021, venue="CVPR", official_license="GNU AGPL v3, commercial exemptions reserved",
@@ -184,7 +184,7 @@ class IFANDual(IFAN):
     """The dual-pixel network: filters and disparity come from the two views, features from the center."""
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="IFAN (dual)", paper=IFAN.card.paper, year=2021, venue="CVPR",
+        title="IFAN (dual)", bfloat16_db=60.0, paper=IFAN.card.paper, year=2021, venue="CVPR",
         official_license=IFAN.card.official_license,
         # The published filter encoder takes the right view first.
         views=("center", "right", "left"), size_rule=IFAN.card.size_rule, tiling="exact",

@@ -140,7 +140,8 @@ class INIKNet(MultiScaleRestorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="INIKNet", paper="Quan, Yao, Ji: Single Image Defocus Deblurring via Implicit Neural Inverse Kernels",
+        title="INIKNet", bfloat16_db=74.2,
+        paper="Quan, Yao, Ji: Single Image Defocus Deblurring via Implicit Neural Inverse Kernels",
         year=2023, venue="ICCV", official_license="MIT", views=("center",), channel_order="bgr",
         size_rule=SizeRule(multiple=(STRIDE, STRIDE), minimum=(2 * STRIDE, 2 * STRIDE)),
         # A pixel sees up to 255 to each side; tiles that start at multiples of 16 are exact with that margin.
@@ -217,7 +218,7 @@ class INIKNetDual(INIKNet):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="INIKNet, two views (ours)", paper=INIKNet.card.paper, year=2023, venue="ICCV",
+        title="INIKNet, two views (ours)", bfloat16_db=84.0, paper=INIKNet.card.paper, year=2023, venue="ICCV",
         official_license=INIKNet.card.official_license, views=("left", "right"), channel_order="bgr",
         size_rule=INIKNet.card.size_rule, tiling="exact", receptive_margin=INIKNet.card.receptive_margin,
         recipe_source="ours",

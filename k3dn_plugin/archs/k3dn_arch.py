@@ -16,6 +16,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.layers.residual import SLOPE, ResidualBlocks
 from k3dn_plugin.layers.windows import FEATURE_STRIDE, grid_of_image, pad_to
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
@@ -64,7 +65,7 @@ class K3DN(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="K3DN",
+        title="K3DN", bfloat16_db=64.5,
         paper="Yang, Pan, Liu, Liu: "
               "K3DN: Disparity-Aware Kernel Estimation for Dual-Pixel Defocus Deblurring",
         year=2023, venue="CVPR", official_license="none stated",
@@ -111,7 +112,7 @@ class K3DN(Restorer):
             self.preservation.append(skip)
             width = skip.out_channels
             self.decoder.append(ResidualBlocks(width, encoder_blocks))
-        self.out = nn.Conv2d(width, 3, 3, padding=1, bias=False)
+        self.out = PreciseConv2d(width, 3, 3, padding=1, bias=False)
         if residual:
             nn.init.zeros_(self.out.weight)
 

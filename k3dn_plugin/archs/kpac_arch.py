@@ -60,7 +60,7 @@ class KPAC(Restorer):
     """
 
     card: RestorerCard = RestorerCard(
-        title="KPAC",
+        title="KPAC", bfloat16_db=73.6,
         paper="Son, Lee, Cho, Lee: "
               "Single Image Defocus Deblurring Using Kernel-Sharing Parallel Atrous Convolutions",
         year=2021, venue="ICCV", official_license="GNU AGPL v3, exemptions by license",
@@ -135,7 +135,7 @@ class KPACDual(KPAC):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="KPAC (dual)", paper=KPAC.card.paper, year=2021, venue="ICCV",
+        title="KPAC (dual)", bfloat16_db=70.3, paper=KPAC.card.paper, year=2021, venue="ICCV",
         official_license=KPAC.card.official_license, views=("center", "left", "right"),
         value_range=(-1.0, 1.0), size_rule=SizeRule(multiple=(8, 8)), tiling="approximate",
         receptive_margin=THREE_LEVEL_MARGIN, recipe_source=KPAC.card.recipe_source,

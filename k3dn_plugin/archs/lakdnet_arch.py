@@ -16,6 +16,7 @@ from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.archs.u_shaped import UShapedRestorer
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.large_kernel import LargeKernelBlock
+from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.layers.u_levels import through_levels, u_levels
 from k3dn_plugin.registry import ARCHS
 
@@ -38,7 +39,7 @@ class LaKDNet(UShapedRestorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="LaKDNet",
+        title="LaKDNet", bfloat16_db=48.2,
         paper="Ruan, Bemana, Seidel, Myszkowski, Chen: Revisiting Image Deblurring with an Efficient ConvNet",
         year=2023, venue="arXiv 2302.02234", official_license="GNU AGPL v3",
         views=("center",), size_rule=SizeRule(multiple=(8, 8)), view_order_matters=False,
@@ -62,9 +63,9 @@ class LaKDNet(UShapedRestorer):
             return nn.Sequential(*(LargeKernelBlock(channels, kernel_sizes[level], expansion=expansion, bias=bias,
                                                     norm_bias=norm_bias) for _ in range(blocks[level])))
 
-        self.embed = nn.Conv2d(3 * len(self.card.views), width, 3, padding=1, bias=bias)
+        self.embed = PreciseConv2d(3 * len(self.card.views), width, 3, padding=1, bias=bias)
         self.encoder, self.down, self.up, self.reduce, self.decoder = u_levels(width, len(blocks), stage, bias=bias)
-        self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
+        self.out = PreciseConv2d(2 * width, 3, 3, padding=1, bias=bias)
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """Restore the center, the last three channels.
@@ -80,7 +81,8 @@ class LaKDNetDual(LaKDNet):
     """The dual-pixel network: left, right and center view, of which the center is restored."""
 
     card: ClassVar[RestorerCard] = dataclasses.replace(
-        LaKDNet.card, title="LaKDNet (dual)", views=("left", "right", "center"), view_order_matters=True,
+        LaKDNet.card, title="LaKDNet (dual)", bfloat16_db=52.2,
+        views=("left", "right", "center"), view_order_matters=True,
         notes=LaKDNet.card.notes + " Needs the captured center view for the published scores; without one the mean "
                                    "of the views is restored.")
 

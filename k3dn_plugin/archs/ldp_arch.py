@@ -69,7 +69,7 @@ class LDP(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="LDP",
+        title="LDP", bfloat16_db=56.0,
         paper="Yang, Pan, Yang, Hartley, Liu: LDP: Language-driven Dual-Pixel Image Defocus Deblurring Network",
         year=2024, venue="CVPR", official_license="none stated", views=("left", "right"),
         # The attention and its picture are of the whole image: a tile is mixed in another way.

@@ -36,7 +36,7 @@ class NAFNet(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="NAFNet", paper="Chen, Chu, Zhang, Sun: Simple Baselines for Image Restoration",
+        title="NAFNet", bfloat16_db=72.0, paper="Chen, Chu, Zhang, Sun: Simple Baselines for Image Restoration",
         year=2022, venue="ECCV", official_license="MIT", views=("center",), size_rule=SizeRule(stride=(16, 16)),
         view_order_matters=False,
         # Windows of the attention reach 192 pixels far, the convolutions 279.
@@ -79,7 +79,8 @@ class NAFNetDual(NAFNet):
     """Ours: the convolutions see left and right view, and their result is added to the center view."""
 
     card: ClassVar[RestorerCard] = dataclasses.replace(
-        NAFNet.card, title="NAFNet (dual, ours)", views=("left", "right", "center"), view_order_matters=True,
+        NAFNet.card, title="NAFNet (dual, ours)", bfloat16_db=71.1,
+        views=("left", "right", "center"), view_order_matters=True,
         recipe_source="ours, after that of NAFNet on DPDD",
         notes="Nothing published is dual-pixel; this form is ours: six channels in, residual to the center view, the "
               "mean of the views where none was captured. " + NAFNet.card.notes)

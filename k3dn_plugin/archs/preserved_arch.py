@@ -45,7 +45,7 @@ class PreservedRestorer(Restorer):
         self.restorer = ARCHS.build(restorer)
         inner = self.restorer.card
         self.card = dataclasses.replace(
-            inner, title=f"{inner.title} with {preservation['type']}",
+            inner, title=f"{inner.title} with {preservation['type']}", bfloat16_db=None,
             receptive_margin=inner.receptive_margin + MARGIN, recipe_source="ours",
             tiling="unsafe" if inner.tiling == "unsafe" else "approximate")
         self.before = nn.Conv2d(3, channels, 3, padding=1)

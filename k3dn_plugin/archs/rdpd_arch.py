@@ -95,7 +95,7 @@ class RDPD(Restorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="RDPD",
+        title="RDPD", bfloat16_db=41.8,
         paper="Abuolaim, Delbracio, Kelly, Brown, Milanfar: Learning to Reduce Defocus Blur by Realistically "
               "Modeling Dual-Pixel Data",
         year=2021, venue="ICCV", official_license="Apache-2.0", views=("left", "right"), channel_order="bgr",

@@ -15,6 +15,7 @@ from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.archs.u_shaped import UShapedRestorer
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.channel_attention import TransformerBlock
+from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.layers.u_levels import u_levels
 from k3dn_plugin.registry import ARCHS
 
@@ -37,7 +38,7 @@ class Restormer(UShapedRestorer):
     """
 
     card: RestorerCard = RestorerCard(
-        title="Restormer",
+        title="Restormer", bfloat16_db=44.4,
         paper="Zamir, Arora, Khan, Hayat, Khan, Yang: "
               "Restormer: Efficient Transformer for High-Resolution Image Restoration",
         year=2022, venue="CVPR", official_license="Academic Public License, non-commercial",
@@ -65,12 +66,12 @@ class Restormer(UShapedRestorer):
             return nn.Sequential(*(TransformerBlock(channels, head_count, expansion=expansion, bias=bias,
                                                     norm_bias=norm_bias) for _ in range(count)))
 
-        self.embed = nn.Conv2d(3 * len(self.card.views), width, 3, padding=1, bias=False)
+        self.embed = PreciseConv2d(3 * len(self.card.views), width, 3, padding=1, bias=False)
         self.encoder, self.down, self.up, self.reduce, self.decoder = u_levels(
             width, len(blocks), lambda level, channels: stage(channels, blocks[level], heads[level]), bias=bias)
         self.refinement = stage(2 * width, refinement_blocks, heads[0])
-        self.skip = nn.Conv2d(width, 2 * width, 1, bias=bias) if dual_pixel else None
-        self.out = nn.Conv2d(2 * width, 3, 3, padding=1, bias=bias)
+        self.skip = PreciseConv2d(width, 2 * width, 1, bias=bias) if dual_pixel else None
+        self.out = PreciseConv2d(2 * width, 3, 3, padding=1, bias=bias)
 
 
 def _check(width: int, blocks: Sequence[int], refinement_blocks: int, heads: Sequence[int],

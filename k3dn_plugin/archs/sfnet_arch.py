@@ -160,7 +160,7 @@ class SFNet(MultiScaleRestorer):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="SFNet",
+        title="SFNet", bfloat16_db=69.8,
         paper="Cui, Tao, Bing, Ren, Gao, Cao, Huang, Knoll: Selective Frequency Network for Image Restoration",
         year=2023, venue="ICLR", official_license="MIT",
         views=("center",), size_rule=SizeRule(multiple=(STRIDE, STRIDE), minimum=(SMALLEST, SMALLEST)),
@@ -231,7 +231,7 @@ class SFNetDual(SFNet):
     """
 
     card: ClassVar[RestorerCard] = RestorerCard(
-        title="SFNet, 6 channels (ours)", paper=SFNet.card.paper, year=2023, venue="ICLR",
+        title="SFNet, 6 channels (ours)", bfloat16_db=68.9, paper=SFNet.card.paper, year=2023, venue="ICLR",
         official_license=SFNet.card.official_license, views=("left", "right"), size_rule=SFNet.card.size_rule,
         tiling="unsafe", receptive_margin=64, recipe_source="ours",
         notes="Our own dual-pixel form of the published single-image network: both views enter the first "

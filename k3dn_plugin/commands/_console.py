@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from k3dn_plugin import __version__
+from k3dn_plugin.commands._process import prepare_process
 from k3dn_plugin.errors import run_tool
 from k3dn_plugin.files import user_path
 
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> in
     Args:
         program: how the user called it, where that was not `k3dn` (`tools/train.py`).
     """
+    prepare_process()
     given = list(sys.argv[1:] if argv is None else argv)
     return run_tool(lambda _: _run(given, program), given)
 

@@ -4,6 +4,7 @@ import inspect
 import torch
 
 from k3dn_plugin.archs.base import Restorer
+from k3dn_plugin.archs.card import FAITHFUL_DB, RestorerCard
 from k3dn_plugin.evaluation.cost import FULL_FRAME, count_macs, count_parameters
 from k3dn_plugin.registry import ARCHS
 
@@ -22,7 +23,9 @@ def restorer_page() -> str:
         "restorers, in their default (published) settings. Parameters are all weights; MACs are multiply-"
         f"accumulates for one {height} x {width} pair, all views, counted by one counter "
         "(`k3dn_plugin.evaluation.cost`: convolutions, matrix products, and filters made of element-wise "
-        "products; no Fourier transforms). Where a restorer pads that size to a legal one, what it then "
+        "products; no Fourier transforms). Half precision: in brackets the PSNR between the outputs in bfloat16 and in "
+        f"float32 (`benchmarks/precision.py`); `--precision auto` takes bfloat16 from {FAITHFUL_DB:g} dB on. Where a "
+        "restorer pads that size to a legal one, what it then "
         "costs follows in brackets.", "",
         "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(_row(name, model)) + " |" for name, model in restorers.items()]
@@ -55,5 +58,10 @@ def _row(name: str, model: Restorer) -> tuple[str, ...]:
     views = ", ".join(card.views) + ("; sequences" if card.recurrent else "")
     return (f"[`{name}`](../{type(model).__module__.replace('.', '/')}.py)", views,
             f"{count_parameters(model) / 1e6:.2f}", macs, size, tiles,
-            ", ".join(card.half_precision) or "none", card.official_license,
+            _half(card), card.official_license,
             f"{card.paper}, {card.venue} {card.year}")
+
+
+def _half(card: RestorerCard) -> str:
+    measured = {} if card.bfloat16_db is None else {"bfloat16": f" ({card.bfloat16_db:g} dB)"}
+    return ", ".join(name + measured.get(name, "") for name in card.half_precision) or "none"

@@ -1,5 +1,6 @@
 """Where tensors are computed: one choice for training, scoring and restoring."""
 import re
+from pathlib import Path
 
 import torch
 
@@ -35,3 +36,17 @@ def choose_device(name: str | torch.device = "auto", local_rank: int = 0) -> tor
         raise OptionError(f"process {local_rank} of this machine has no GPU of its own: torch sees {count}. Start at "
                           "most as many processes as GPUs")
     return torch.device("cuda", local_rank)
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16 faster than in float32, as far as the system says.
+
+    A processor without instructions for it (AVX-512 BF16, AMX, Arm's BF16) computes in float32 and converts.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
+    except OSError:  # not on Linux
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})

@@ -211,7 +211,7 @@ def as_tensor(image: np.ndarray, scale: float) -> torch.Tensor:
 
 def restore_pair(run: FrameRestorer, pair: Pair, *, disparity_axis: str | None = "x", strength: float = 1.0,
                  progress: Progress | None = None) -> RestoredFrame:
-    """Return the restored frame of a pair: a `RestoredFrame` with an image (1, 3, H, W).
+    """Return the restored frame of a pair: a `RestoredFrame` with an image (1, 3, H, W), gray where the pair is.
 
     Args:
         run: a `FrameRestorer`.
@@ -231,6 +231,8 @@ def restore_pair(run: FrameRestorer, pair: Pair, *, disparity_axis: str | None =
         lq, center = lq.rot90(1, (-2, -1)), None if center is None else center.rot90(1, (-2, -1))
     frame = run(lq, center, maps, progress=progress)
     image = frame.image.rot90(-1, (-2, -1)) if turned else frame.image
+    if not pair.colour:
+        image = image.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     return replace(frame, image=mixed(image, center_of(pair), strength) if strength != 1 else image)
 
 

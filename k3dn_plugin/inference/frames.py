@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from k3dn_plugin.archs.base import Restorer, check_pair
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.inference.compiled import compiled
 from k3dn_plugin.inference.device import choose_device
 from k3dn_plugin.inference.memory import GIB, PeakMemory, is_out_of_memory, memory_available, memory_in_use, release
 from k3dn_plugin.inference.self_ensemble import self_ensemble
@@ -61,10 +62,11 @@ class FrameRestorer:
 
     def __init__(self, restorer: Restorer, settings: InferenceSettings | None = None) -> None:
         settings = settings or InferenceSettings()
-        settings.check(restorer)
+        settings = settings.decided(restorer)
         self.settings, self.device = settings, choose_device(settings.device)
         self.restorer = restorer.to(self.device).eval()
         self.amp = None if settings.half is None else getattr(torch, settings.half)
+        self._network = compiled(restorer, self.device) if settings.compile else self.restorer
         self._line = None
         self._proven = None
 
@@ -132,7 +134,7 @@ class FrameRestorer:
 
         def one(part: torch.Tensor, part_center: torch.Tensor | None) -> torch.Tensor:
             with PeakMemory(self.device) as peak:
-                restored = self._forward(part, part_center)
+                restored = self._forward(part, part_center, self._network)
             peaks.append(peak.bytes)
             self._check_bound(peak.bytes, plan)
             if progress is not None:
@@ -143,7 +145,8 @@ class FrameRestorer:
             return restore_tiles(one, whole, whole_center, plan)
         return self_ensemble(frame, lq, center) if self.settings.self_ensemble else frame(lq, center)
 
-    def _forward(self, lq: torch.Tensor, center: torch.Tensor | None) -> torch.Tensor:
+    def _forward(self, lq: torch.Tensor, center: torch.Tensor | None,
+                 network: Callable[..., torch.Tensor]) -> torch.Tensor:
         """One call of the network: in and out on the CPU."""
         lq = lq.to(self.device)
         center = None if center is None else center.to(self.device)
@@ -154,7 +157,7 @@ class FrameRestorer:
         precision = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
         # no_grad, not inference_mode: a network may keep what it computes once for later training.
         with torch.no_grad(), precision:
-            return self.restorer(lq, center, **maps).float().cpu()
+            return network(lq, center, **maps).float().cpu()
 
     def _plan(self, frame: Size, lq: torch.Tensor, center: torch.Tensor | None) -> TilePlan:
         """Tiles for a padded frame: as asked for, or the largest that memory allows."""
@@ -216,6 +219,8 @@ class FrameRestorer:
         small = rule.padded(*(min(PROBE_SIDE, f) for f in frame))
         large = rule.padded(*(min(max(2 * PROBE_SIDE, s + 1), f) for s, f in zip(small, frame)))
         low, high = math.prod(small), math.prod(large)
+        # What was freed but kept for the next use would hide what the pieces take.
+        release(self.device)
         before = memory_in_use(self.device)
         # The first call also sets up libraries and caches, which is not a matter of pixels.
         self._probe(small, lq, center)
@@ -232,7 +237,8 @@ class FrameRestorer:
     def _probe(self, size: Size, lq: torch.Tensor, center: torch.Tensor | None) -> int:
         piece = (..., slice(0, size[0]), slice(0, size[1]))
         with PeakMemory(self.device) as peak:
-            self._forward(lq[piece], None if center is None else center[piece])
+            # Never the compiled network, which would be compiled anew for a size that is met this once.
+            self._forward(lq[piece], None if center is None else center[piece], self.restorer)
         return peak.bytes
 
     def _check_bound(self, peak: int, plan: TilePlan) -> None:

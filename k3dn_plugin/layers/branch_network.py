@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.precise import PreciseConv2d
 
 STAGES = 8
 STRIDE = 2 ** (STAGES // 2)
@@ -80,8 +81,8 @@ class BranchNetwork(nn.Module):
             raise OptionError("BaMBNet: expected width >= reduction >= 1 and at least one block in each "
                               f"branch; found width {width}, reduction {reduction}, blocks {list(blocks)}")
         self.branches = len(blocks) + 1
-        self.head = nn.Sequential(conv3(6, width), nn.ReLU())
-        self.tail_hard = nn.Sequential(conv3(width, 3))
+        self.head = nn.Sequential(PreciseConv2d(6, width, 3, padding=1), nn.ReLU())
+        self.tail_hard = nn.Sequential(PreciseConv2d(width, 3, 3, padding=1))
         for number in range(1, STAGES + 1):
             self.add_module(f"layer{number}", nn.ModuleList(
                 stage(number, branch, width, blocks, reduction) for branch in range(self.branches)))

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from k3dn_plugin.layers.precise import PreciseConv2d
 
-class Down(nn.Conv2d):
+
+class Down(PreciseConv2d):
     """Half the size, twice the channels: 3x3 convolution without bias, pixel-unshuffle."""
 
     def __init__(self, channels: int) -> None:
@@ -18,7 +20,7 @@ class Down(nn.Conv2d):
         return F.pixel_unshuffle(super().forward(x), 2)
 
 
-class Up(nn.Conv2d):
+class Up(PreciseConv2d):
     """Twice the size, half the channels: 3x3 convolution without bias, pixel-shuffle."""
 
     def __init__(self, channels: int) -> None:
@@ -64,7 +66,8 @@ def u_levels(width: int, levels: int, stage: Callable[[int, int], nn.Module], *,
         encoder=nn.ModuleList(stage(level, channels) for level, channels in enumerate(widths)),
         down=nn.ModuleList(Down(channels) for channels in widths[:-1]),
         up=nn.ModuleList(Up(channels) for channels in reversed(widths[1:])),
-        reduce=nn.ModuleList(nn.Conv2d(2 * channels, channels, 1, bias=bias) for channels in reversed(widths[1:-1])),
+        reduce=nn.ModuleList(PreciseConv2d(2 * channels, channels, 1, bias=bias)
+                             for channels in reversed(widths[1:-1])),
         decoder=nn.ModuleList(stage(level, widths[level] if level else 2 * width) for level in outwards))
 
 

@@ -3,7 +3,6 @@
 >>> restorer = load_restorer("experiments/k3dn_demo/models/best.safetensors")      # doctest: +SKIP
 >>> sharp = restorer.restore(left, right)                                          # doctest: +SKIP
 """
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -18,15 +17,14 @@ import torch
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard
 from k3dn_plugin.errors import DataError, OptionError
-from k3dn_plugin.files import atomic_write
 from k3dn_plugin.inference.arrays import pair_from_arrays
 from k3dn_plugin.inference.device import choose_device
 from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame, mixed
 from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.zoo.content import weights_hash
-from k3dn_plugin.zoo.sources import PRETRAINED
-from k3dn_plugin.zoo.weights import complete_settings, read_weights, save_weights
+from k3dn_plugin.zoo.pretrained import pretrained_folder, write_pretrained
+from k3dn_plugin.zoo.weights import complete_settings, read_weights
 
 PLAIN_NAME = re.compile(r"[^\W_][\w .+-]{0,99}")   # what may name a folder: one part, and nothing hidden
 
@@ -52,7 +50,8 @@ class LoadedRestorer:
     inference: InferenceSettings = InferenceSettings()
 
     def __post_init__(self) -> None:
-        self.inference.check(self.restorer)
+        # Scores are stored with the settings, which must say what was really done.
+        object.__setattr__(self, "inference", self.inference.decided(self.restorer))
         self.restorer.to(self.device).eval()
 
     @property
@@ -155,37 +154,57 @@ class LoadedRestorer:
                                 "restore(left, right)")
         return self.frames(lq, center, maps, progress=progress)
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, license: str | None = None) -> Path:
         """Write `model.safetensors`, `config.json` and a model card `README.md`, as Hugging Face's hub knows them.
 
+        Args:
+            folder: which is made where it is not there.
+            license: identifier for the card, such as "apache-2.0"; None leaves it out, for you to decide.
+
         Returns:
-            the folder, which `load_restorer` and `from_pretrained` read.
+            the folder, which `from_pretrained` and `load_restorer` read.
 
         Raises:
             OptionError: the settings that build the restorer are not known (one given in memory).
+            DataError: the license is no identifier.
             StorageError: the folder cannot be written.
         """
         if self.network_g is None:
             raise OptionError("save_pretrained: the settings that build this restorer are not known, since it was "
                               "given in memory. Load it from a file, or use save_weights(path, restorer, "
                               "network_g=..., provenance=...)")
-        folder = Path(folder)
-        save_weights(folder / PRETRAINED[0], self.restorer, network_g=self.network_g, provenance=self.provenance)
-        with atomic_write(folder / PRETRAINED[1], "w", encoding="utf-8") as file:
-            json.dump({"library_name": "k3dn_plugin", "network_g": self.network_g}, file, indent=2)
-        with atomic_write(folder / "README.md", "w", encoding="utf-8") as file:
-            file.write(model_card(self))
-        return folder
+        return write_pretrained(folder, self.restorer, network_g=self.network_g, provenance=self.provenance,
+                                license=license)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], **inference: Any) -> "LoadedRestorer":
-        """Return the restorer in a folder of `save_pretrained`; keyword arguments as for `load_restorer`."""
-        return load_restorer(folder, **inference)
+    def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None,
+                        device: str | torch.device = "auto", dtype: str | torch.dtype | None = None,
+                        tile: int | None = None, max_memory_gb: float | None = None,
+                        self_ensemble: bool = False) -> "LoadedRestorer":
+        """Return the restorer in a folder of `save_pretrained`, or in a repository of Hugging Face's hub.
+
+        Args:
+            source: a folder; or `owner/name` of a repository, where no such folder is here (needs huggingface_hub, and
+                the network the first time).
+            revision: branch, tag or commit of the repository.
+            device, dtype, tile, max_memory_gb, self_ensemble: as for `load_restorer`.
+
+        Raises:
+            CheckpointError: neither is there, the repository cannot be fetched, or the weights are damaged.
+            DependencyError: it is a repository, and huggingface_hub is not installed.
+            OptionError: as `load_restorer`.
+        """
+        return load_restorer(pretrained_folder(source, revision=revision), device=device, dtype=dtype, tile=tile,
+                             max_memory_gb=max_memory_gb, self_ensemble=self_ensemble)
+
+
+from_pretrained = LoadedRestorer.from_pretrained
 
 
 def load_restorer(source: str | os.PathLike[str] | Restorer | LoadedRestorer, *, device: str | torch.device = "auto",
+                  precision: str | torch.dtype | None = None,
                   dtype: str | torch.dtype | None = None, tile: int | None = None, max_memory_gb: float | None = None,
-                  self_ensemble: bool = False) -> LoadedRestorer:
+                  self_ensemble: bool = False, compile: bool = False) -> LoadedRestorer:
     """Load a restorer, ready to restore pictures.
 
     Args:
@@ -194,18 +213,23 @@ def load_restorer(source: str | os.PathLike[str] | Restorer | LoadedRestorer, *,
             or a `Restorer`, which is moved to the device and put into evaluation mode; or a `LoadedRestorer`, for other
             inference settings.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-        dtype: None or "float32"; "bfloat16" or "float16" where the restorer's card lists it.
+        precision: "float32" (default); "bf16" or "fp16" (autocast) where the restorer's card lists them; or "auto":
+            bf16 where the card says that it changes too little to matter and the device is faster in it.
+        dtype: the same, by PyTorch's names or as `torch.dtype`; give one of the two.
         tile: side of square tiles in pixels; None lets memory decide.
         max_memory_gb: bound in GiB, of the process on the CPU, of torch's memory on a GPU; larger frames are restored
             in tiles. None: what is free.
         self_ensemble: take the mean over the four dual-pixel-valid flips (4 x the time).
+        compile: run the network through `torch.compile`; the first tile of a size takes a minute more.
 
     Raises:
         CheckpointError: nothing lies at `source`, it is damaged, or of no known network.
         OptionError: an inference setting has no meaning, or does not fit the restorer or the machine.
     """
-    inference = InferenceSettings(device=str(device), dtype=dtype, tile=tile, max_memory_gb=max_memory_gb,
-                                  self_ensemble=self_ensemble)
+    if precision is not None and dtype is not None:
+        raise OptionError(f"precision {precision} and dtype {dtype} say the same; give one of them")
+    inference = InferenceSettings(device=str(device), precision=dtype if precision is None else precision, tile=tile,
+                                  max_memory_gb=max_memory_gb, self_ensemble=self_ensemble, compile=compile)
     if isinstance(source, LoadedRestorer):
         return replace(source, inference=inference)
     if isinstance(source, Restorer):
@@ -218,16 +242,3 @@ def load_restorer(source: str | os.PathLike[str] | Restorer | LoadedRestorer, *,
     # bits depend on the order.
     restorer = file.build().to(memory_format=torch.channels_last)
     return LoadedRestorer(restorer, str(file.path), file.network_g, file.provenance, file.sha256, inference)
-
-
-def model_card(loaded: LoadedRestorer) -> str:
-    """Return the Markdown of a model card: what the restorer is, what it reads, where its weights come from."""
-    card = loaded.card
-    lines = ["---", "library_name: k3dn_plugin", "tags: [image-restoration, deblurring, dual-pixel]", "---", "",
-             f"# {card.title}", "", f"{card.paper} ({card.venue} {card.year}).", "",
-             f"Views: {', '.join(card.views)}. Weights hash: `{loaded.weights_hash}`.", "", "```python",
-             "import k3dn_plugin as k3dn", 'restorer = k3dn.load_restorer("THIS_FOLDER")',
-             "sharp = restorer.restore(left, right)   # NumPy (H, W, 3)", "```", "", "## Settings", "", "```json",
-             json.dumps(dict(loaded.network_g or {}), indent=2), "```", "", "## Where the weights come from", "",
-             "```json", json.dumps(dict(loaded.provenance), indent=2), "```", ""]
-    return "\n".join(lines)

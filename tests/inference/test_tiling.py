@@ -176,7 +176,7 @@ def test_memory_is_measured():
 
 def test_bfloat16():
     network, lq = EvaluationConv().eval(), torch.rand(1, 6, 64, 96)
-    half = FrameRestorer(network, InferenceSettings(dtype="bfloat16"))(lq).image
+    half = FrameRestorer(network, InferenceSettings(precision="bfloat16"))(lq).image
     assert half.dtype == torch.float32
     assert 0 < (half - FrameRestorer(network)(lq).image).abs().max() < 0.05
 

@@ -1,5 +1,4 @@
 """One way in: every kind of source, pictures in the caller's type, and one clear error for what is wrong."""
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from k3dn_plugin.errors import CheckpointError, DataError, OptionError, SizeErro
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.zoo import sources
 from k3dn_plugin.zoo.content import weights_hash
-from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
+from k3dn_plugin.zoo.load import load_restorer
 from k3dn_plugin.zoo.weights import save_weights
 
 NETWORK = {"type": "LoadTestNet", "width": 5}
@@ -132,14 +131,16 @@ def test_tensors_tiles_and_progress(saved):
 
 def test_wrong_settings(saved):
     path = saved[0]
-    for words, settings in (("dtype: expected float32", {"dtype": "int8"}), ("does not keep its accuracy in float16", {
+    for words, settings in (("precision: expected float32", {"dtype": "int8"}), ("give one of them", {
+            "dtype": "float32", "precision": "bf16"}), ("compile: expected", {"compile": "no"}), (
+            "does not keep its accuracy in float16", {
             "dtype": torch.float16}), ("tile: expected", {"tile": 0}), ("tile: expected", {"tile": 2.5}), (
             "max_memory_gb: expected", {"max_memory_gb": float("nan")}), ("device: expected", {"device": "gpu"}), (
             "self_ensemble: expected", {"self_ensemble": "no"})):
         with pytest.raises(OptionError, match=words):
             load_restorer(path, **{"device": "cpu", **settings})
     assert load_restorer(path, device="cpu", dtype=torch.bfloat16).inference.facts()["amp"] == "bfloat16"
-    assert load_restorer(path, device="cpu", dtype="float32").inference.dtype is None
+    assert load_restorer(path, device="cpu", dtype="float32").inference.half is None
 
 
 def test_sources_that_are_not_there(tmp_path, monkeypatch):
@@ -159,18 +160,6 @@ def test_sources_that_are_not_there(tmp_path, monkeypatch):
     for odd in ("", "a\0b", "x" * 300, tmp_path / "loop", 5, None):
         with pytest.raises(CheckpointError):
             load_restorer(odd)
-
-
-def test_pretrained_folders(saved, tmp_path):
-    folder = load_restorer(saved[0], device="cpu").save_pretrained(tmp_path / "hub")
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    assert json.loads((folder / "config.json").read_text())["network_g"] == NETWORK
-    card = (folder / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: k3dn_plugin") and "load_restorer" in card and '"iteration": 7' in card
-    loaded = LoadedRestorer.from_pretrained(folder, device="cpu", tile=32)
-    assert loaded.weights_hash == weights_hash(saved[1]) and loaded.inference.tile == 32
-    with pytest.raises(OptionError, match="settings that build this restorer are not known"):
-        load_restorer(saved[1], device="cpu").save_pretrained(tmp_path / "other")
 
 
 @pytest.mark.parametrize("run", ["../../escaped", "/absolute", "a/b", "a\\b", "", ".", "..", ".hidden", "a\0b", "a\nb",

@@ -173,7 +173,7 @@ def test_the_list_of_weights(trained, call, tmp_path):
     assert "takes `k3dn_s_real` where no weights are named" in page
     assert "Glass." in (sources.RELEASED / f"{DEFAULT}.md").read_text(encoding="utf-8")
     assert call("list", "--weights", "-o", tmp_path / "page.md")[0] == 0
-    assert (tmp_path / "page.md").read_text(encoding="utf-8") == page
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == page.rstrip() + "\n"
 
 
 def test_a_damaged_card_is_an_error_and_a_missing_one_is_not(trained, folder):

@@ -1,0 +1,47 @@
+"""What a command asks of its process before it computes: threads that wait asleep, and freed memory that stays.
+
+torch's threads wait for each other after every layer. By default they spin for some milliseconds first, which on a
+machine with other work takes the time of those that they wait for. And glibc gives every large block back to the
+system, which hands it out again page by page, each filled with zeros: networks allocate the same blocks again and
+again. `benchmarks/process.py` measures both.
+"""
+import ctypes
+import os
+import sys
+from collections.abc import MutableMapping
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")   # any of them is the user's own choice
+KEPT = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3   # of glibc's malloc.h
+LARGEST = 2 ** 30   # bytes; a larger block goes back at once
+
+
+def prepare_process(environment: MutableMapping[str, str] | None = None) -> None:
+    """Let threads wait asleep and freed memory stay, unless the environment says otherwise.
+
+    Nothing is changed where torch is imported already: it has read the environment, and the process is its caller's.
+
+    Args:
+        environment: `os.environ`; processes that this one starts inherit it.
+    """
+    environment = os.environ if environment is None else environment
+    if "torch" in sys.modules:
+        return
+    if not any(name in environment for name in WAITING):
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    if not any(name in environment for name in KEPT):
+        keep_freed_memory()
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed blocks up to 1 GiB for the next use; return whether it does (it is not everywhere).
+
+    `k3dn_plugin.inference.memory.release` gives them back. Other C libraries refuse or ignore the call.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # musl
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST)) and bool(mallopt(M_TRIM_THRESHOLD, -1))

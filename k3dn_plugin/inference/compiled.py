@@ -1,0 +1,51 @@
+"""Running a restorer through `torch.compile`: asked for, checked before it starts, with errors that say what to do."""
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from k3dn_plugin.errors import DependencyError
+
+COMPILERS = ("g++", "c++", "clang++")
+
+
+def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
+    """Return what calls `restorer` compiled for each size that it meets; the first call of a size takes a minute.
+
+    Raises:
+        DependencyError: there is no C++ compiler for the CPU, or no Triton for a GPU; when called, also where the
+            compiler fails.
+    """
+    check_compiler(device)
+    network: Any = torch.compile(restorer, dynamic=False)
+
+    def call(*arguments: Any, **named: Any) -> torch.Tensor:
+        # Imported here, because it takes seconds and only who compiles needs it.
+        from torch._dynamo.exc import TorchDynamoException
+        try:
+            return network(*arguments, **named)
+        except TorchDynamoException as error:
+            cause = " ".join(str(error).split())[:300] or type(error).__name__
+            raise DependencyError(f"compile: {type(restorer).__name__} could not be compiled ({cause}). Check "
+                                  "the compiler, or restore without compile") from error
+    return call
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise `DependencyError` unless what `torch.compile` needs on the device is there."""
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise DependencyError("compile: expected the package triton, which compiles for the GPU; it is not "
+                                  "installed. pip install triton, or restore without compile")
+        return
+    named = os.environ.get("CXX")
+    wanted = (named,) if named else ("cl",) if sys.platform == "win32" else COMPILERS
+    if not any(shutil.which(name) for name in wanted):
+        raise DependencyError(f"compile: expected a C++ compiler ({', '.join(wanted)}"
+                              f"{', as CXX says' if named else ''}); found none. Install one (on Debian and Ubuntu: "
+                              "apt install g++), or restore without compile")

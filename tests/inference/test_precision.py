@@ -1,0 +1,105 @@
+"""`precision: auto`, what cards say of bfloat16, and networks that are compiled."""
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from k3dn_plugin.archs.base import Restorer
+from k3dn_plugin.archs.card import FAITHFUL_DB, RestorerCard, SizeRule
+from k3dn_plugin.errors import DependencyError, OptionError
+from k3dn_plugin.inference import compiled, settings
+from k3dn_plugin.inference.frames import FrameRestorer
+from k3dn_plugin.inference.settings import InferenceSettings
+from k3dn_plugin.layers.precise import PreciseConv2d
+from k3dn_plugin.registry import ARCHS
+from k3dn_plugin.zoo.load import load_restorer
+
+MEASURED = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "precision.csv"
+
+
+class PlainConv(Restorer):
+    card = RestorerCard(title="a test", paper="none", year=2026, venue="none", official_license="none",
+                        size_rule=SizeRule((4, 4)), receptive_margin=8, bfloat16_db=60.0)
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Conv2d(6, 3, 3, padding=1)
+
+    def restore(self, views):
+        return self.out(views)
+
+
+def with_card(**changes):
+    restorer = PlainConv()
+    restorer.card = dataclasses.replace(PlainConv.card, **changes)
+    return restorer
+
+
+def test_cards_say_what_was_measured():
+    with open(MEASURED, newline="", encoding="utf-8") as file:
+        measured = {row["restorer"]: float(row["bfloat16_db"]) for row in csv.DictReader(file)}
+    names = [name for name in ARCHS.names() if ARCHS.get(name).__module__.startswith("k3dn_plugin.")]
+    said = {name: ARCHS.get(name).card.bfloat16_db for name in names if ARCHS.get(name).card.bfloat16_db is not None}
+    assert said == measured, "python benchmarks/precision.py, then bfloat16_db of the cards"
+    assert set(names) - set(said) <= {"PreservedRestorer"}   # which wraps another
+
+
+@pytest.mark.parametrize("card, fast, half", [
+    ({}, True, "bfloat16"), ({}, False, None), ({"bfloat16_db": FAITHFUL_DB - 0.1}, True, None),
+    ({"bfloat16_db": None}, True, None), ({"half_precision": ()}, True, None)])
+def test_auto_takes_bfloat16_where_it_is_faithful_and_fast(card, fast, half, monkeypatch):
+    monkeypatch.setattr(settings, "bfloat16_is_fast", lambda device: fast)
+    loaded = load_restorer(with_card(**card), device="cpu", precision="auto")
+    assert loaded.inference.half == half and loaded.inference.facts()["amp"] == half
+    pair = torch.rand(1, 6, 16, 16)
+    plain = load_restorer(PlainConv(), device="cpu", precision=half)
+    plain.restorer.load_state_dict(loaded.restorer.state_dict())
+    assert torch.equal(loaded.restore_tensor(pair).image, plain.restore_tensor(pair).image)
+
+
+def test_short_names_and_undecided_settings():
+    assert InferenceSettings(precision="bf16") == InferenceSettings(precision=torch.bfloat16)
+    assert InferenceSettings() == InferenceSettings(precision="float32")
+    with pytest.raises(OptionError, match="not decided"):
+        InferenceSettings(precision="auto").facts()
+
+
+def test_a_precise_convolution_leaves_autocast_out():
+    layer, image = PreciseConv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(image), nn.Conv2d.forward(layer, image).float()) is False
+        assert layer(image.bfloat16()).dtype == torch.float32
+    assert layer.bfloat16()(image.bfloat16()).dtype == torch.bfloat16
+
+
+def test_no_compiler_is_reported_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(DependencyError, match=r"C\+\+ compiler \(no-such-compiler, as CXX says\).*without compile"):
+        FrameRestorer(PlainConv(), InferenceSettings(compile=True))
+
+
+def test_a_failing_compiler_is_reported(monkeypatch):
+    def fails(graph, inputs):
+        raise RuntimeError("ld: cannot find -lm")
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: original(model, backend=fails))
+    torch._dynamo.reset()
+    call = compiled.compiled(PlainConv().eval(), torch.device("cpu"))
+    with pytest.raises(DependencyError, match=r"PlainConv could not be compiled .*cannot find -lm"):
+        call(torch.rand(1, 6, 16, 16))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
+def test_compiled_tiles_are_the_same():
+    restorer, pair = PlainConv().eval(), torch.rand(1, 6, 48, 64)
+    torch._dynamo.reset()
+    plain = load_restorer(restorer, device="cpu", tile=32)
+    fast = load_restorer(restorer, device="cpu", tile=32, compile=True)
+    assert fast.inference.facts()["compile"] is True and "compile" not in plain.inference.facts()
+    torch.testing.assert_close(fast.restore_tensor(pair).image, plain.restore_tensor(pair).image)
