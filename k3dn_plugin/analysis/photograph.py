@@ -100,8 +100,9 @@ def restore_photograph(files: Sequence[Path], loaded: LoadedRestorer, folder: Pa
     out = folder / f"{name}_restored.png"
     write_restored(out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=16, colour=pair.colour,
                    metadata=pair.metadata)
-    before, after = (reduced(upright(image, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns), PAGE)
-                     for image in (center_of(pair), frame.image))
+    before, after = (
+        reduced(upright(image, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns), PAGE)
+        for image in (center_of(pair), frame.image))
     height, width = pair.lq.shape[-2:]
     facts = {"read": said, "size": f"{width} x {height} pixels, {pair.bits} bit", "restored": frame.tiling,
              "weights": f"{loaded.name} ({type(loaded.restorer).__name__})"}
