@@ -22,7 +22,7 @@ DETAIL = 320    # largest side of a detail in the report
 
 
 def chosen_scenes(dataset: Any, count: int) -> list[int]:
-    """Indices of scenes spread evenly over a data set."""
+    """Return indices of scenes spread evenly over a data set."""
     return sorted(spread(count, len(dataset)))
 
 
@@ -100,7 +100,7 @@ def details(folders: Sequence[Path], index: int) -> Details:
 
 
 def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Absolute difference of two uint8 images, four times, in the colors of `magma`: (h, w, 3) uint8."""
+    """Return the absolute difference of two uint8 images, four times, in the colors of `magma`: (h, w, 3) uint8."""
     from matplotlib import colormaps  # slow to import
     difference = np.abs(image.astype(np.float32) - truth.astype(np.float32)).mean(-1) / 255
     return (255 * colormaps["magma"](np.clip(4 * difference, 0, 1))[..., :3]).astype(np.uint8)

@@ -38,7 +38,7 @@ class Symmetry(NamedTuple):
     exchange_views: bool = False
 
     def apply(self, frames: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Frames by view, (H, W) or (H, W, channels), transformed alike; the results are not copies."""
+        """Return frames by view, (H, W) or (H, W, channels), transformed alike; the results are not copies."""
         rows = slice(None, None, -1 if self.flip_rows else 1)
         columns = slice(None, None, -1 if self.flip_columns else 1)
         moved = {}

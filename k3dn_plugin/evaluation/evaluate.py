@@ -135,7 +135,7 @@ def picture_path(out_dir: str | os.PathLike[str], name: str, files: Mapping[str,
 
 
 def spread(count: int, length: int) -> set[int]:
-    """`count` indices spread evenly over `range(length)`, the first and the last among them."""
+    """Return `count` indices spread evenly over `range(length)`, the first and the last among them."""
     count = min(count, length)
     return {round(i * (length - 1) / max(count - 1, 1)) for i in range(count)}
 
@@ -175,7 +175,7 @@ def _score(run: FrameRestorer, dataset: Any, index: int, protocol: EvaluationPro
 
 
 def group_of(dataset: Any, sample: Mapping) -> str:
-    """The label by which an image's scores are averaged beside the mean over all ("indoor"), or ""."""
+    """Return the label by which an image's scores are averaged beside the mean over all ("indoor"), or ""."""
     tags: Any = getattr(dataset, "tags", None)
     tags = tags(sample["name"]) if callable(tags) else {}
     return str(sample.get("group") or tags.get("place", ""))

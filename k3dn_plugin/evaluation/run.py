@@ -72,7 +72,7 @@ def names_in(text: str | None) -> tuple[str, ...]:
 
 
 def trained_weights(options: Options) -> Path:
-    """The best weights of the run that `options` describe, or the last where it had no validation.
+    """Return the best weights of the run that `options` describe, or the last where it had no validation.
 
     Raises:
         CheckpointError: the run has left none.
@@ -87,7 +87,7 @@ def trained_weights(options: Options) -> Path:
 
 
 def scored_dataset(options: Options | None = None, store: str | os.PathLike[str] | None = None) -> Any:
-    """The data set to score on: the validation set of `options`, or another store read in the same way.
+    """Return the data set to score on: the validation set of `options`, or another store read in the same way.
 
     Raises:
         OptionError: neither is given, or the option file has no validation set and no `store` is given.
@@ -96,7 +96,7 @@ def scored_dataset(options: Options | None = None, store: str | os.PathLike[str]
 
 
 def scored_spec(options: Options | None = None, store: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """The mapping that builds `scored_dataset`; raises as that does."""
+    """Return the mapping that builds `scored_dataset`; raises as that does."""
     spec = {}
     if options is not None and options.datasets.val is not None:
         spec = options.datasets.val.arguments()

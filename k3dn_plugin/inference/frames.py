@@ -71,7 +71,7 @@ class FrameRestorer:
         self._proven = None
 
     def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The maps of a sample that the restorer reads besides the views, (1, 1, h, w) each; mostly none."""
+        """Return the maps of a sample that the restorer reads besides the views, (1, 1, h, w) each; mostly none."""
         return {name: found[None] for name, found in self.restorer.maps_of(sample).items()} if self._maps else {}
 
     def __call__(self, lq: torch.Tensor, center: torch.Tensor | None = None,

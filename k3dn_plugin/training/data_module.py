@@ -53,7 +53,7 @@ class DataModule:
         return self._hashes
 
     def batches(self, stage: Stage, iteration: int) -> SampleLoader:
-        """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""
+        """Return the batches of `stage` from its `iteration` (0: from its beginning) to its end."""
         loading = stage.dataset
         return build_loader(
             self._train[stage.index],

@@ -73,7 +73,7 @@ class ProcessGroup:
         return [{name: next(each) for name in found} for found in losses], number
 
     def largest(self, number: int) -> int:
-        """The largest of the processes' integers."""
+        """Return the largest of the processes' integers."""
         if self.size == 1:
             return number
         tensor = torch.tensor(number, device=self.device)
@@ -81,7 +81,7 @@ class ProcessGroup:
         return int(tensor)
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's `value`, in the order of ranks, on every process."""
+        """Return every process's `value`, in the order of ranks, on every process."""
         values = [None] * self.size
         if self.size == 1:
             return [value]
@@ -89,7 +89,7 @@ class ProcessGroup:
         return values
 
     def from_main(self, function: Callable[[], Any]) -> Any:
-        """What `function()` returns on process 0, on all of them.
+        """Return what `function()` returns on process 0, on all of them.
 
         An error that process 0 meets is raised on all, so that none waits for one that has gone.
         """

@@ -23,7 +23,7 @@ from k3dn_plugin.registry import conform, near
 
 def check_optimizer(spec: Mapping[str, Any],
                     where: str = "train.optim_g") -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """`(class, arguments)` for `spec`, a mapping with `type` and the optimizer's own arguments.
+    """Return `(class, arguments)` for `spec`, a mapping with `type` and the optimizer's own arguments.
 
     Raises:
         OptionError: no such optimizer; an argument that it does not have, lacks or has as another type.
@@ -59,7 +59,7 @@ IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 
 def build_optimizer(spec: Mapping[str, Any], parameters: Iterable[nn.Parameter],
                     where: str = "train.optim_g") -> torch.optim.Optimizer:
-    """The optimizer that `spec` describes, over `parameters`.
+    """Return the optimizer that `spec` describes, over `parameters`.
 
     Raises:
         OptionError: as `check_optimizer`, or a value that the optimizer refuses (a negative lr).

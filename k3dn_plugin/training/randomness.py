@@ -22,7 +22,7 @@ def seed_everything(seed: int) -> None:
 
 
 def capture(device: torch.device) -> dict[str, Any]:
-    """The generators' states as tensors and plain values, so that a safe loader can read them back."""
+    """Return the generators' states as tensors and plain values, so that a safe loader can read them back."""
     kind, keys, position, has_gauss, cached = cast("tuple[str, np.ndarray, int, int, float]", np.random.get_state())
     state = {"python": random.getstate(), "torch": torch.get_rng_state(),
              "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached)}

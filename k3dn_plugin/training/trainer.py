@@ -118,7 +118,7 @@ class TrainingComponents:
         return self.restorer if self.ema is None else cast("Restorer", self.ema.module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The entries of a training state that belong to the stage's objects."""
+        """Return the entries of a training state that belong to the stage's objects."""
         return {
             "restorer": self.restorer.state_dict(),
             "reblur": None if self.graph.reblur is None else self.graph.reblur.state_dict(),
@@ -157,7 +157,7 @@ class TrainingComponents:
             group["lr"] = base * rate(self.scheduler.last_epoch)
 
     def not_finite(self) -> str | None:
-        """The name of the first weight that holds NaN or infinity, or None."""
+        """Return the name of the first weight that holds NaN or infinity, or None."""
         named = [*self.graph.named_parameters(), *self.graph.named_buffers()]
         return next((name for name, tensor in named if not tensor.isfinite().all()), None)
 
@@ -292,7 +292,7 @@ class Trainer:
                 for key, value in batch.items() if torch.is_tensor(value)}
 
     def row(self) -> dict[str, Any]:
-        """The row of `history` that belongs to this iteration, made if there is none yet."""
+        """Return the row of `history` that belongs to this iteration, made if there is none yet."""
         if not self.history or self.history[-1]["iteration"] != self.iteration:
             self.history.append({"iteration": self.iteration, "stage": self.stage.name})
         return self.history[-1]
@@ -323,7 +323,7 @@ class Trainer:
                    for stage in self.plan if self.iteration > stage.start)
 
     def state(self) -> dict[str, Any]:
-        """The training state (`state.py`) at this moment; every process must call it."""
+        """Return the training state (`state.py`) at this moment; every process must call it."""
         return {
             "iteration": self.iteration, "stage": self.stage.index, "stage_name": self.stage.name,
             **self.components.state_dict(),

@@ -54,7 +54,7 @@ class OfficialWeights:
                 "official_settings": self.settings}
 
     def build(self) -> Restorer:
-        """The restorer, loaded, in evaluation mode on the CPU."""
+        """Return the restorer, loaded, in evaluation mode on the CPU."""
         model = official_format(self.network).build(self.settings, self.network)
         if not isinstance(model, Restorer):
             raise CheckpointError(f"{self.file.path}: {self.network} is not a restorer by itself, but trains beside "
@@ -91,7 +91,7 @@ class OfficialCheckpoint:
         return self.weights.settings
 
     def describe(self) -> str:
-        """Which network, views and settings were found, in words."""
+        """Return which network, views and settings were found, in words."""
         file, found = self.weights.file, self.weights
         how = f" ({', '.join(file.notes)})" if file.notes else ""
         settings = ", ".join(f"{key}: {value}" for key, value in found.settings.items())

@@ -45,7 +45,7 @@ class BaMBNetOfficial(OfficialNetwork):
         return super().build(settings, network)
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not BaMBNet's.
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not BaMBNet's.
 
         The CoC network has the same keys and shapes; the deblurring network is assumed.
         """
@@ -70,7 +70,7 @@ class BaMBNetOfficial(OfficialNetwork):
         return state
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official keys of the deblurring or the CoC network, for a state dict of ours."""
+        """Return the official keys of the deblurring or the CoC network, for a state dict of ours."""
         return {k.removeprefix(NETWORK): v for k, v in state.items() if k.startswith(NETWORK)}
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],

@@ -19,7 +19,7 @@ class DDDNetOfficial(OfficialNetwork):
     arch = "DDDNet"
 
     def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
-        """Settings of one of the two parts leave the other's at the defaults."""
+        """Return the constructor's arguments; settings of one of the two parts leave the other's at the defaults."""
         own = network.rpartition("_")[2]
         settings = {own: settings} if own in PARTS else settings
         depth, image = settings.get("estd", {}), settings.get("esti", {})
@@ -39,7 +39,7 @@ class DDDNetOfficial(OfficialNetwork):
         return super().build(settings, network)
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not DDDNet's.
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not DDDNet's.
 
         The number of disparities leaves no trace in the weights; 12 is assumed.
         """
@@ -56,7 +56,7 @@ class DDDNetOfficial(OfficialNetwork):
         return None
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-        """The official state dict of each part, {"estd": ..., "esti": ...}, for a `DDDNet`'s."""
+        """Return the official state dict of each part, {"estd": ..., "esti": ...}, for a `DDDNet`'s."""
         return {part: {k.removeprefix(part + "."): v for k, v in state.items() if k.startswith(part + ".")}
                 for part in PARTS}
 

@@ -47,7 +47,7 @@ class DeepRFTOfficial(OfficialNetwork):
                 "window": settings.get("win_size")}
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not DeepRFT's.
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not DeepRFT's.
 
         The training patch leaves no trace in the weights; 512, that of the defocus network, is assumed.
         """
@@ -58,7 +58,7 @@ class DeepRFTOfficial(OfficialNetwork):
                            "win_size": 512}
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from official tensors; a folded kernel (out, in, k, k) becomes W, D = 0, D_diag = identity."""
+        """Return ours from official tensors; a folded kernel (out, in, k, k) becomes W, D = 0, D_diag = identity."""
         state: dict[str, torch.Tensor] = {}
         for key, value in super().convert(tensors, network).items():
             if key.endswith(".W") and value.ndim == 4:
@@ -71,7 +71,7 @@ class DeepRFTOfficial(OfficialNetwork):
         return state
 
     def fold(self, official: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray | torch.Tensor]:
-        """The official test form, kernels folded, for an official state dict in its training form."""
+        """Return the official test form, kernels folded, for an official state dict in its training form."""
         folded: dict[str, np.ndarray | torch.Tensor] = {}
         for key, value in official.items():
             if key.endswith(".W"):

@@ -72,7 +72,7 @@ class DMENetOfficial(OfficialNetwork):
         return super().build(settings, network)
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official file, or None if it is not DMENet's."""
+        """Return `(network, settings)` from the shapes of an official file, or None if it is not DMENet's."""
         first = shapes.get(f"{SCOPE}encoder/conv1_1/kernel:0")
         if first is None or f"{SCOPE}decoder/uf/c3/kernel:0" not in shapes:
             return None
@@ -88,7 +88,7 @@ class DMENetOfficial(OfficialNetwork):
         return "network." + self.keys.ours(".".join([*path, NAMES.get(last, last)]))
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from TensorFlow variables; what only training used is left out."""
+        """Return ours from TensorFlow variables; what only training used is left out."""
         state: dict[str, torch.Tensor] = {}
         for key, value in tensors.items():
             if key.startswith(TRAINING_ONLY):
@@ -100,7 +100,7 @@ class DMENetOfficial(OfficialNetwork):
         return state
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """{TensorFlow variable name: array}, kernels as H, W, in, out, for a `DMENet`'s state dict."""
+        """Return {TensorFlow variable name: array}, kernels as H, W, in, out, for a `DMENet`'s state dict."""
         official: dict[str, np.ndarray] = {}
         for key, value in state.items():
             *path, last = self.keys.official(key.removeprefix("network.")).split(".")

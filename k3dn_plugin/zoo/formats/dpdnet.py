@@ -19,7 +19,7 @@ def layers_in_order() -> list[tuple[str, int]]:
 
 
 def tensors_in_order() -> list[KerasTensor]:
-    """Every tensor, with the names that Keras 2.2.4 gives in a fresh session."""
+    """Return every tensor, with the names that Keras 2.2.4 gives in a fresh session."""
     return [KerasTensor(f"{ours}.{last}", kind, f"conv2d_{number}")
             for number, (ours, _) in enumerate(layers_in_order(), 1)
             for last, kind in (("weight", "kernel"), ("bias", "bias"))]
@@ -44,7 +44,7 @@ class DPDNetOfficial(KerasNetwork):
         return {"dual_pixel": views == 6, "width": widths[0], "dropout": float(settings.get("dropout", 0.4))}
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of a Keras file's tensors in order; None if not DPDNet's."""
+        """Return `(network, settings)` from the shapes of a Keras file's tensors in order; None if not DPDNet's."""
         kernels = [tuple(shape) for key, shape in shapes.items() if kind_of(key) == "kernel"]
         if [shape[:2] for shape in kernels] != [(size, size) for _, size in layers_in_order()]:
             return None

@@ -51,7 +51,7 @@ class DRBNetOfficial(OfficialNetwork):
         return {"width": widths[0], "kernel_size": settings["dynamic_kernel_width"]}
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not DRBNet's."""
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not DRBNet's."""
         if not {"conv1_1.0.weight", "img_d8_feature.0.0.weight", "upconv0_kernel.2.weight"} <= set(shapes):
             return None
         width, views = shapes["conv1_1.0.weight"][:2]

@@ -50,11 +50,11 @@ class INIKNetOfficial(OfficialNetwork):
     keys = KeyMap(key_pairs())
 
     def arch_of(self, network: str) -> str:
-        """The registered restorer of one of the networks."""
+        """Return the registered restorer of one of the networks."""
         return "INIKNetDual" if network == "iniknet_dual" else "INIKNet"
 
     def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
-        """Constructor arguments of the restorer for the official settings."""
+        """Return constructor arguments of the restorer for the official settings."""
         wanted = 6 if network == "iniknet_dual" else 3
         if settings.get("in_channels", wanted) != wanted or settings.get("channel_order", "BGR").lower() != "bgr":
             raise CheckpointError(f"{network} with {settings.get('in_channels', wanted)} channels in and channel order "
@@ -64,7 +64,7 @@ class INIKNetOfficial(OfficialNetwork):
                 "max_kernel_size": settings["max_kernel_size"], "hidden": settings["inr_hidden"]}
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not INIKNet's."""
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not INIKNet's."""
         needed = ("inr_conv.kernelINR_list.0.layers.1.w0", "lstms_scale_select.left2right.cell.conv.weight",
                   "unet.feat_extract.0.main.0.weight", "scale_select.weight", "basis_select.weight", "sum.weight",
                   "inr_conv.kernelINR_list.0.layers.0.weight")
@@ -98,7 +98,7 @@ class INIKNetOfficial(OfficialNetwork):
         return {**super().convert(rest, network), **stacked}
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
+        """Return the official state dict for ours."""
         official: dict[str, torch.Tensor] = {}
         for key, value in state.items():
             if not key.startswith("bank."):
@@ -111,7 +111,7 @@ class INIKNetOfficial(OfficialNetwork):
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
-        """The images at full, half and quarter size."""
+        """Return the images at full, half and quarter size."""
         return dict(zip(("restored", "restored_2", "restored_4"), model.scales(inputs["lq"])))
 
 

@@ -84,7 +84,7 @@ class K3DNOfficial(OfficialNetwork):
                 "preservation": preservation}
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not K3DN's.
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not K3DN's.
 
         The window size leaves no trace in the weights; the published 18 x 14 is assumed.
         """
@@ -110,7 +110,7 @@ class K3DNOfficial(OfficialNetwork):
         return state
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict of ours: names and shapes as in the released files."""
+        """Return the official state dict of ours: names and shapes as in the released files."""
         official: dict[str, torch.Tensor] = {}
         for key, value in state.items():
             if key.endswith(("spectra", "query.summary")):

@@ -12,7 +12,7 @@ RECURRENT = "recurrent_kernel"
 
 
 def tensors_in_order() -> list[KerasTensor]:
-    """Every tensor, in Keras's order.
+    """Return every tensor, in Keras's order.
 
     The released files may name layers otherwise; the names here are those of the stated versions, whose
     count runs over the pooling and upsampling layers too.
@@ -60,7 +60,7 @@ class RDPDOfficial(KerasNetwork):
                 "dropout": float(settings.get("dropout", 0.4))}
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of a Keras file's tensors in order, or None if not RDPD's.
+        """Return `(network, settings)` from the shapes of a Keras file's tensors in order, or None if not RDPD's.
 
         Whether the last layer clips or has a sigmoid leaves no trace; the published clip is assumed.
         """

@@ -44,7 +44,7 @@ class RestormerOfficial(OfficialNetwork):
                 "norm_bias": settings["LayerNorm_type"] != "BiasFree"}
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not Restormer's.
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not Restormer's.
 
         The expansion is the shortest decimal that gives the widths found (2.66 for the published ones).
         """
@@ -67,7 +67,7 @@ class RestormerOfficial(OfficialNetwork):
         return self.keys.ours(without_body(key))
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
+        """Return the official state dict for ours."""
         return {with_body(self.keys.official(key)): value for key, value in state.items()}
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],

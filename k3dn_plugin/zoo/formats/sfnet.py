@@ -55,11 +55,11 @@ class SFNetOfficial(OfficialNetwork):
     keys = KeyMap(key_pairs())
 
     def arch_of(self, network: str) -> str:
-        """The registered restorer of one of the networks."""
+        """Return the registered restorer of one of the networks."""
         return "SFNetDual" if network == "sfnet_dual" else "SFNet"
 
     def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
-        """Constructor arguments of the restorer for the official settings."""
+        """Return constructor arguments of the restorer for the official settings."""
         wanted = {"in_channels": 6 if network == "sfnet_dual" else 3, "out_channels": 3, "filter_groups": GROUPS,
                   "filter_sizes": list(KERNEL_SIZES), "window_splits": 2}
         odd = {key: settings[key] for key, value in wanted.items() if key in settings and settings[key] != value}
@@ -77,7 +77,7 @@ class SFNetOfficial(OfficialNetwork):
         return arguments
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not SFNet's.
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not SFNet's.
 
         The pooling to test with leaves no trace in the weights; the global one, that of training, is assumed.
         """
@@ -93,5 +93,5 @@ class SFNetOfficial(OfficialNetwork):
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
-        """The images at full, half and quarter size."""
+        """Return the images at full, half and quarter size."""
         return dict(zip(("restored", "restored_2", "restored_4"), model.scales(inputs["lq"])))
