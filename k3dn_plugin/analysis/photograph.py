@@ -100,18 +100,20 @@ def restore_photograph(files: Sequence[Path], loaded: LoadedRestorer, folder: Pa
     out = folder / f"{name}_restored.png"
     write_restored(out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=16, colour=pair.colour,
                    metadata=pair.metadata)
-    both = [reduced(upright(image, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns), PAGE)
-            for image in (center_of(pair), frame.image)]
+    before, after = (
+        reduced(upright(image, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns), PAGE)
+        for image in (center_of(pair), frame.image))
     height, width = pair.lq.shape[-2:]
     facts = {"read": said, "size": f"{width} x {height} pixels, {pair.bits} bit", "restored": frame.tiling,
              "weights": f"{loaded.name} ({type(loaded.restorer).__name__})"}
-    write_page(folder / f"{name}.html", *both, title=f"{name}: before and after", facts=facts,
+    write_page(folder / f"{name}.html", before, after, title=f"{name}: before and after", facts=facts,
                profile=pair.metadata.profile)
     found, title = disparity_picture(loaded, pair, axis) if settings.with_map else (None, "")
     if found is not None:
         tensor = torch.from_numpy(found / np.float32(255)).permute(2, 0, 1)[None]
         found = upright(tensor, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns)
-    return RestoredPhotograph(*both, out, folder / f"{name}.html", found, title, "; ".join(facts.values()), notes)
+    return RestoredPhotograph(before, after, out, folder / f"{name}.html", found, title, "; ".join(facts.values()),
+                              notes)
 
 
 def read_photograph(files: Sequence[Path], folder: Path, *, swap: bool = False) -> tuple[Pair, str, str]:
@@ -188,7 +190,7 @@ def _measured(lq: torch.Tensor, axis: str) -> tuple[np.ndarray | None, str]:
 def _colored(values: np.ndarray) -> np.ndarray:
     low, high = np.percentile(values, (1, 99))
     scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    return cv2.applyColorMap(np.uint8(255 * scaled), cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
+    return cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
 
 
 def without_folder(error: Exception, *folders: Path) -> str:

@@ -121,8 +121,9 @@ def _answer(gradio: Any, folder: Path, inference: InferenceSettings) -> Callable
     """Return what a click on the button calls."""
     @lru_cache(maxsize=2)
     def loaded(source: str) -> LoadedRestorer:
-        return load_restorer(source, device=inference.device, dtype=inference.dtype, tile=inference.tile,
-                             max_memory_gb=inference.max_memory_gb, self_ensemble=inference.self_ensemble)
+        return load_restorer(source, device=inference.device, precision=inference.precision,
+                             tile=inference.tile, max_memory_gb=inference.max_memory_gb,
+                             self_ensemble=inference.self_ensemble, compile=inference.compile)
 
     def answer(files: list[str] | None, source: str | None, strength: float, axis: str, swap: bool, with_map: bool,
                progress: Any = gradio.Progress()) -> tuple[Any, ...]:  # noqa: B008 - how gradio hands it in

@@ -215,7 +215,7 @@ def _make_task() -> Callable[[dict], dict]:
             part for part in (order["python_path"], os.environ.get("PYTHONPATH")) if part)
 
         def answered() -> dict:
-            """The answer to the probe, and what the process said where it gave none."""
+            """Return the answer to the probe, and what the process said where it gave none."""
             if not os.path.isdir(order["folder"]):
                 return {"answer": None, "host": host, "log": order["log"], "status": 1,
                         "text": f"expected the working folder {order['folder']}; found none at this path"}

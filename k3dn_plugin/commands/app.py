@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     for source in arguments.weights:
         find_weights(source)
-    inference = InferenceSettings(device=arguments.device, dtype="bfloat16" if arguments.bf16 else None,
+    inference = InferenceSettings(device=arguments.device, precision=arguments.precision,
                                   tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
-                                  self_ensemble=arguments.self_ensemble)
+                                  self_ensemble=arguments.self_ensemble, compile=arguments.compile)
     with served_page(weights=arguments.weights, inference=inference, port=arguments.port,
                      open_browser=arguments.browser) as address:
         print(f"{address}\nserved to this machine alone; Ctrl-C ends it", flush=True)

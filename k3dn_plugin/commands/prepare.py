@@ -1,9 +1,9 @@
 """Make stores of a published data set, or of one's own pairs: checked, resumable, nothing half-made left."""
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from k3dn_plugin.commands._cluster import add_cluster_argument, cluster_backend
 from k3dn_plugin.commands._numbers import whole
@@ -65,7 +65,7 @@ def prepare_by_jobs(arguments: argparse.Namespace, backend: "Backend") -> "list[
     from k3dn_plugin.files import user_path  # as above
     every = []
 
-    def made(split, left, scenes):  # noqa: ANN001, ANN202 (`Made` of the package says what they are)
+    def made(split: Any, left: Any, scenes: Any) -> Iterator[tuple[Any, Any]]:   # `Made` of the package says of what
         shards = Shards("prepare", arguments, user_path(arguments.out) / f"{split.name}.lmdb", backend,
                         sources=[arguments.source], split=split.name)
         every.append(shards)

@@ -8,8 +8,9 @@ OUT/report.html, table.*, results.csv, figures
 """
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
+from typing import cast
 
 import yaml
 from torch.utils.data import Dataset
@@ -248,7 +249,7 @@ def _score(entries: Sequence[Entry], settings: Settings, protocol: EvaluationPro
                     "max_memory_gb": settings.max_memory_gb}
             title = f"score {entry.label}" + (f", seed {seed}" if seed is not None else "")
             jobs.append((entry, seed, Job("score", title, identity, spec, folder, folder / "scored.json",
-                                          _needs(settings), (folder / "per_image.csv", len(dataset)))))
+                                          _needs(settings), (folder / "per_image.csv", len(cast("Sized", dataset))))))
     run_jobs([job for _, _, job in jobs], backend, log=log)
     for entry, seed, job in jobs:
         entry.scores[seed], entry.folders[seed] = job.result(), job.folder

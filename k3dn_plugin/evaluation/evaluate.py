@@ -24,7 +24,7 @@ from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: EvaluationProtocol | str, *,
              with_input: bool = True, diagnostics: Sequence[str] = (), map_metrics: Sequence[str] = (),
-             save_pictures: int = 0, out_dir: str | os.PathLike | None = None, rank: int = 0,
+             save_pictures: int = 0, out_dir: str | os.PathLike[str] | None = None, rank: int = 0,
              world_size: int = 1, sharing: int | None = None,
              from_main: Callable[[Callable[[], Any]], Any] | None = None, progress: bool | None = None,
              resume: bool = False) -> EvaluationResult:
@@ -129,13 +129,13 @@ def _call(function: Callable[[], Any]) -> Any:
     return function()
 
 
-def picture_path(out_dir: str | os.PathLike, name: str, files: Mapping[str, str] | None = None) -> Path:
+def picture_path(out_dir: str | os.PathLike[str], name: str, files: Mapping[str, str] | None = None) -> Path:
     """Return where an image's comparison picture lies; `files` has the names of all files (`file_names`)."""
     return Path(out_dir) / "pictures" / f"{(files or {}).get(name) or file_name(name)}.png"
 
 
 def spread(count: int, length: int) -> set[int]:
-    """`count` indices spread evenly over `range(length)`, the first and the last among them."""
+    """Return `count` indices spread evenly over `range(length)`, the first and the last among them."""
     count = min(count, length)
     return {round(i * (length - 1) / max(count - 1, 1)) for i in range(count)}
 
@@ -175,7 +175,7 @@ def _score(run: FrameRestorer, dataset: Any, index: int, protocol: EvaluationPro
 
 
 def group_of(dataset: Any, sample: Mapping) -> str:
-    """The label by which an image's scores are averaged beside the mean over all ("indoor"), or ""."""
+    """Return the label by which an image's scores are averaged beside the mean over all ("indoor"), or ""."""
     tags: Any = getattr(dataset, "tags", None)
     tags = tags(sample["name"]) if callable(tags) else {}
     return str(sample.get("group") or tags.get("place", ""))

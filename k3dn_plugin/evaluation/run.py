@@ -17,8 +17,8 @@ from k3dn_plugin.registry import DATASETS, PROTOCOLS, check_arguments
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 
-def evaluate_weights(weights: str | os.PathLike | LoadedRestorer, dataset: Any, protocol: EvaluationProtocol, *,
-                     out_dir: str | os.PathLike, fresh: bool = False, group: Processes | None = None,
+def evaluate_weights(weights: str | os.PathLike[str] | LoadedRestorer, dataset: Any, protocol: EvaluationProtocol, *,
+                     out_dir: str | os.PathLike[str], fresh: bool = False, group: Processes | None = None,
                      **settings: Any) -> EvaluationResult:
     """Score a restorer and write per_image.csv, summary.json and pictures/.
 
@@ -59,7 +59,7 @@ def _enter(stack: contextlib.ExitStack, lock: FolderLock) -> None:
     stack.enter_context(lock)
 
 
-def _write(result: EvaluationResult, out_dir: str | os.PathLike) -> None:
+def _write(result: EvaluationResult, out_dir: str | os.PathLike[str]) -> None:
     names: dict[str, int] = {}
     for row in result.rows:
         check_name(row, names)  # each process has seen its own images alone
@@ -72,7 +72,7 @@ def names_in(text: str | None) -> tuple[str, ...]:
 
 
 def trained_weights(options: Options) -> Path:
-    """The best weights of the run that `options` describe, or the last where it had no validation.
+    """Return the best weights of the run that `options` describe, or the last where it had no validation.
 
     Raises:
         CheckpointError: the run has left none.
@@ -86,8 +86,8 @@ def trained_weights(options: Options) -> Path:
                           f"{options.source() or 'FILE'}), or name a weights file with --weights")
 
 
-def scored_dataset(options: Options | None = None, store: str | os.PathLike | None = None) -> Any:
-    """The data set to score on: the validation set of `options`, or another store read in the same way.
+def scored_dataset(options: Options | None = None, store: str | os.PathLike[str] | None = None) -> Any:
+    """Return the data set to score on: the validation set of `options`, or another store read in the same way.
 
     Raises:
         OptionError: neither is given, or the option file has no validation set and no `store` is given.
@@ -95,8 +95,8 @@ def scored_dataset(options: Options | None = None, store: str | os.PathLike | No
     return DATASETS.build(scored_spec(options, store))
 
 
-def scored_spec(options: Options | None = None, store: str | os.PathLike | None = None) -> dict[str, Any]:
-    """The mapping that builds `scored_dataset`; raises as that does."""
+def scored_spec(options: Options | None = None, store: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Return the mapping that builds `scored_dataset`; raises as that does."""
     spec = {}
     if options is not None and options.datasets.val is not None:
         spec = options.datasets.val.arguments()

@@ -40,13 +40,13 @@ class Processes(Protocol):
         ...
 
 
-def row_file(out_dir: str | os.PathLike, identity: dict, rank: int = 0, world_size: int = 1) -> RowFile:
+def row_file(out_dir: str | os.PathLike[str], identity: dict, rank: int = 0, world_size: int = 1) -> RowFile:
     """Return the file in which a process keeps its rows."""
     share = "" if world_size == 1 else f".{rank + 1}of{world_size}"
     return RowFile(Path(out_dir) / f"per_image{share}.csv", identity)
 
 
-def collected(out_dir: str | os.PathLike, identity: dict, *, resume: bool) -> tuple[dict[int, ImageRow], int]:
+def collected(out_dir: str | os.PathLike[str], identity: dict, *, resume: bool) -> tuple[dict[int, ImageRow], int]:
     """Gather the rows in a folder that belong to `identity` into its one file; move others aside.
 
     Args:

@@ -169,7 +169,8 @@ def draw_sensor(settings: SimulationSettings, random: np.random.Generator) -> Se
     def drawn(share: float) -> bool:
         return bool(share) and random.random() < share
 
-    # Opposite in the two views: their mean is as bright as the truth. A gain that both had could not be told from light.
+    # Opposite in the two views, so that their mean is as bright as the truth: a gain that both had could not be told
+    # from light.
     first, second = random.uniform(-settings.gain, settings.gain, 2)
     gain = float(first - second) / 2
     ramp = float(random.uniform(-settings.vignetting, settings.vignetting)) if drawn(settings.vignetting_share) else 0.0

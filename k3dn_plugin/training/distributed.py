@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed as dist
@@ -50,7 +50,9 @@ class ProcessGroup:
 
     def synchronized(self, model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
         """Context in which `model`'s gradients are exchanged only on the last micro-batch."""
-        return contextlib.nullcontext() if last or self.size == 1 else model.no_sync()
+        if last or self.size == 1:
+            return contextlib.nullcontext()
+        return cast("DistributedDataParallel", model).no_sync()   # what `wrap` gave
 
     def share(self, losses: Sequence[dict[str, torch.Tensor]], number: int) -> tuple[list[dict[str, float]], int]:
         """Return each micro-batch's losses, the mean over all processes, and the largest of the processes' `number`s.
@@ -73,7 +75,7 @@ class ProcessGroup:
         return [{name: next(each) for name in found} for found in losses], number
 
     def largest(self, number: int) -> int:
-        """The largest of the processes' integers."""
+        """Return the largest of the processes' integers."""
         if self.size == 1:
             return number
         tensor = torch.tensor(number, device=self.device)
@@ -81,7 +83,7 @@ class ProcessGroup:
         return int(tensor)
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's `value`, in the order of ranks, on every process."""
+        """Return every process's `value`, in the order of ranks, on every process."""
         values = [None] * self.size
         if self.size == 1:
             return [value]
@@ -89,7 +91,7 @@ class ProcessGroup:
         return values
 
     def from_main(self, function: Callable[[], Any]) -> Any:
-        """What `function()` returns on process 0, on all of them.
+        """Return what `function()` returns on process 0, on all of them.
 
         An error that process 0 meets is raised on all, so that none waits for one that has gone.
         """

@@ -44,7 +44,7 @@ class Experiment:
 
     @classmethod
     def of(cls, options: Options) -> "Experiment":
-        """The folder that `options` name."""
+        """Return the folder that `options` name."""
         return cls(user_path(options.path.experiments_root) / options.name)
 
     def lock(self) -> FolderLock:
@@ -118,7 +118,7 @@ class Experiment:
             raise storage_error(self.folder / "options.yml", error) from error
 
     def find_state(self, resume: str) -> tuple[Path | None, dict[str, Any] | None]:
-        """`(path, state)` for `--resume`: "auto", a state file, or the folder of a run; maybe (None, None).
+        """Return `(path, state)` for `--resume`: "auto", a state file, or the folder of a run; maybe (None, None).
 
         Raises:
             CheckpointError: the file is missing or damaged; with "auto", all states are.

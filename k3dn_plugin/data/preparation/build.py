@@ -49,7 +49,7 @@ class PreparedSplit:
         lines += [f"  contact sheet: {sheet}"] if sheet.exists() else []
         wanted = get_preparer(self.store.manifest.dataset).size
         strange = [scene.name for scene in scenes if wanted not in (None, scene.size, scene.size[::-1])]
-        if strange:
+        if wanted is not None and strange:
             lines.append(f"  note: {len(strange)} scenes are not of the published {wanted[0]} x {wanted[1]} "
                          f"(the first: {strange[0]}): a resized copy scores differently")
         return "\n".join(lines + self._shifts() + [f"  note: {note}" for note in self.split.notes])

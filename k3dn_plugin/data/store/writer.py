@@ -65,8 +65,8 @@ class StoreWriter:
         StorageError: nothing can be written there.
     """
 
-    def __init__(self, path: str | os.PathLike, *, dataset: str, facts: Mapping | None = None,
-                 source_root: str | os.PathLike | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, dataset: str, facts: Mapping | None = None,
+                 source_root: str | os.PathLike[str] | None = None) -> None:
         self.path = user_path(path)
         self.partial = partial_path(self.path)
         self.source_root = None if source_root is None else Path(source_root)
@@ -311,7 +311,7 @@ class StoreWriter:
                     size = self._environment.info()["map_size"]
                     self._environment.set_mapsize(2 * size + 2 * needed)
 
-    def _relative(self, source: str | os.PathLike | None) -> str | None:
+    def _relative(self, source: str | os.PathLike[str] | None) -> str | None:
         if source is None:
             return None
         source = Path(source)
@@ -330,13 +330,13 @@ def _records(transaction: lmdb.Transaction) -> Iterator[tuple[bytes, bytes]]:
     for key, value in cursor:
         if not bytes(key).startswith(SCENE_PREFIX):
             return
-        yield key, value
+        yield bytes(key), bytes(value)
 
 
 def _scenes(transaction: lmdb.Transaction) -> Iterator[SceneRecord]:
     """Yield the scene records of an open transaction, sorted by name."""
     for _, value in _records(transaction):
-        yield SceneRecord.from_json(bytes(value))
+        yield SceneRecord.from_json(value)
 
 
 def _check(path: Path, name: str, frames: Mapping[str, np.ndarray]) -> None:
