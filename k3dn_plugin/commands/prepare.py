@@ -11,8 +11,7 @@ from k3dn_plugin.registry import PREPARERS
 
 if TYPE_CHECKING:
     from k3dn_plugin.comparison.jobs import Backend
-    from k3dn_plugin.data.preparation.base import SceneFiles, Split
-    from k3dn_plugin.data.preparation.build import Loaded, PreparedSplit
+    from k3dn_plugin.data.preparation.build import PreparedSplit
 
 GROUP = "data"
 
