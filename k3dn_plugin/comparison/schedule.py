@@ -107,19 +107,19 @@ class Progress:
     """
 
     def __init__(self, jobs: Iterable[Job], log: Log, table_seconds: float = TABLE_SECONDS):
-        self._states = {job.key: _State(job, 0) for job in jobs}
+        self._states = {job.spec_path: _State(job, 0) for job in jobs}  # two jobs may be of one content
         self._log, self._every, self._shown = log, table_seconds, time.monotonic()
 
     def submitted(self, job: Job, *, at_work: bool) -> None:
         """Note that a job was started or queued; what its log holds already is of an earlier attempt."""
-        state = self._states[job.key]
+        state = self._states[job.spec_path]
         state.at_work = at_work
         state.log_offset = job.log_path.stat().st_size if job.log_path.exists() else 0
         state.began, state.at_beginning = time.monotonic(), steps_done(job)
 
     def finished(self, job: Job) -> None:
         """Note that a job is done, and say how many are."""
-        state = self._states[job.key]
+        state = self._states[job.spec_path]
         state.seconds = time.monotonic() - state.began
         done = sum(one.seconds is not None for one in self._states.values())
         left = self.seconds_left()
@@ -129,7 +129,7 @@ class Progress:
     def follow(self, jobs: Iterable[Job]) -> None:
         """Show where jobs have begun, and what they have printed since the last call."""
         for job in jobs:
-            state, place = self._states[job.key], job.place()
+            state, place = self._states[job.spec_path], job.place()
             if place is not None and place != state.place:
                 again = "" if state.place is None else " again, from what is saved"
                 self._log(f"start   {job.title} on {_where(place)}{again}")

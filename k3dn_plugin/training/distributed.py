@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed as dist
@@ -50,7 +50,9 @@ class ProcessGroup:
 
     def synchronized(self, model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
         """Context in which `model`'s gradients are exchanged only on the last micro-batch."""
-        return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else contextlib.nullcontext()
+        if last or self.size == 1:
+            return contextlib.nullcontext()
+        return cast("DistributedDataParallel", model).no_sync()   # what `wrap` gave
 
     def share(self, losses: Sequence[dict[str, torch.Tensor]], number: int) -> tuple[list[dict[str, float]], int]:
         """Return each micro-batch's losses, the mean over all processes, and the largest of the processes' `number`s.

@@ -60,7 +60,7 @@ def start(command):
                             start_new_session=True)
 
 
-def finish(process, seconds=600):
+def finish(process, seconds=1500):
     """What the process printed; its exit status is that of the process."""
     try:
         return process.communicate(timeout=seconds)[0]
@@ -69,7 +69,7 @@ def finish(process, seconds=600):
         raise AssertionError(process.communicate()[0]) from None
 
 
-def until(condition, process, seconds=400):
+def until(condition, process, seconds=900):
     """Wait for something true, and return it."""
     last = time.monotonic() + seconds
     while not (found := condition()):

@@ -9,10 +9,11 @@ from k3dn_plugin.comparison.schedule import Progress, run_jobs
 from k3dn_plugin.errors import TrainingError
 
 
-def job(folder, name, steps=4):
+def job(folder, name, steps=4, content=None):
     place = folder / name
     place.mkdir(parents=True)
-    return Job("score", name, {"name": name}, {}, place, place / "done.json", counted=(place / "rows.csv", steps))
+    return Job("score", name, {"name": content or name}, {}, place, place / "done.json",
+               counted=(place / "rows.csv", steps))
 
 
 class Elsewhere(Backend):
@@ -30,10 +31,10 @@ class Elsewhere(Backend):
     def submit(self, job):
         job.write_spec()
         self.queue.append(job)
-        return job.key
+        return job.title
 
     def poll(self, handle):
-        job = next(one for one in self.queue if one.key == handle)
+        job = next(one for one in self.queue if one.title == handle)
         if job not in self.queue[:self.slots]:
             return None
         rows = job.counted[0]
@@ -54,7 +55,7 @@ class Elsewhere(Backend):
 
     def cancel(self, handles):
         self.cancelled += handles
-        self.queue = [one for one in self.queue if one.key not in handles]
+        self.queue = [one for one in self.queue if one.title not in handles]
 
 
 @pytest.fixture(autouse=True)
@@ -78,13 +79,20 @@ def test_jobs_are_shown_where_they_run_with_what_they_print(tmp_path):
     assert again == ["3 of 3 jobs were done before and are kept"]
 
 
+def test_two_jobs_of_one_content_are_two(tmp_path):
+    lines = []
+    run_jobs([job(tmp_path, "center", content="same"), job(tmp_path, "nothing", content="same")], Elsewhere(),
+             log=lines.append)
+    assert [line for line in lines if "(2 of 2" in line]
+
+
 def test_a_failure_takes_the_queued_jobs_back(tmp_path):
     jobs = [job(tmp_path, name) for name in ("good", "bad", "later")]
     machine = Elsewhere(fails=["bad"])
     with pytest.raises(TrainingError, match="bad failed"):
         run_jobs(jobs, machine, log=lambda text: None)
     assert jobs[0].is_done() and not jobs[2].is_done()
-    assert machine.cancelled == [jobs[2].key]
+    assert machine.cancelled == ["later"]
 
 
 def test_the_time_left_counts_jobs_that_have_not_begun(tmp_path, monkeypatch):

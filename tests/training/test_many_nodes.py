@@ -34,12 +34,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def agent(folder, port, path, **variables):
     """One node: a torchrun agent with one process, that waits for a second node."""
     log = open(folder / f"agent_{time.monotonic_ns()}.log", "w+")
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
                "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "tiny",
-               "--rdzv-conf", "join_timeout=120,keep_alive_interval=1,keep_alive_max_attempt=3", "--max-restarts", "5",
+               "--rdzv-conf", "join_timeout=600,keep_alive_interval=1,keep_alive_max_attempt=3", "--max-restarts", "5",
                "--monitor-interval", "0.2", str(TOOL), "-opt", str(path), "--launcher", "pytorch", "--resume", "auto",
                "--device", "cpu"]
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -57,7 +62,7 @@ def kill(process):
     process.wait()
 
 
-def finish(*agents, seconds=240):
+def finish(*agents, seconds=600):
     try:
         for one in agents:
             one.wait(seconds)
@@ -97,8 +102,12 @@ def test_two_nodes_equal_one_process_and_a_lost_node_comes_back(recipe, trained,
     path = recipe(PLAIN, SHARED, {"name": "two", "logger": {"save_checkpoint_freq": 1}})
     folder = tmp_path / "experiments" / "two"
     port, slow = free_port(), {"TINY_SLOW": "0.5"}
-    first, lost = agent(tmp_path, port, path, **slow), agent(tmp_path, port, path, **slow)
-    last = time.monotonic() + 200
+    first = agent(tmp_path, port, path, **slow)
+    last = time.monotonic() + 600
+    while not listens(port):  # the first one is where the nodes meet
+        assert first.poll() is None and time.monotonic() < last, Path(first.log).read_text()
+        time.sleep(0.1)
+    lost = agent(tmp_path, port, path, **slow)
     while not [state for state in state_files(folder / "states") if int(state.stem) >= 2]:
         assert first.poll() is None and time.monotonic() < last, Path(first.log).read_text()
         time.sleep(0.05)
@@ -168,7 +177,7 @@ def test_the_script_for_slurm_saves_requeues_and_goes_on(recipe, trained, tmp_pa
 
     def run(**variables):
         return subprocess.run(["bash", "-c", script], env={**environment, **variables}, capture_output=True, text=True,
-                              timeout=200)
+                              timeout=600)
     # The first forward pass looks for parameters without a gradient: the fifth is that of the fourth iteration.
     first = run(TINY_SIGNAL=f"{int(signal.SIGUSR1)}:5")
     assert first.returncode == 128 + signal.SIGUSR1, first.stdout + first.stderr
