@@ -39,7 +39,7 @@ def import_gradio() -> Any:
     """
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     try:
-        import gradio  # optional and heavy: the extra [app]
+        import gradio  # pyright: ignore[reportMissingImports]  # optional and heavy: the extra [app]
     except ImportError as error:
         raise DependencyError(f"the page needs gradio ({error}): pip install 'k3dn_plugin[app]', or pip install "
                               "gradio") from None

@@ -4,6 +4,8 @@ A task starts the same worker process as on one machine (`comparison/worker.py`)
 elsewhere when its node dies; the job then goes on from what lies in the comparison's folder, which all nodes share.
 No other file imports ray.
 """
+# Where ray is not installed, the type checker takes this file for it.
+# pyright: reportAttributeAccessIssue=false
 import json
 import logging
 import os

@@ -8,7 +8,7 @@ what decides its content; an interrupted command goes on with those that are the
 import argparse
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Scene:
         assert self._store is not None  # a scene without a fault is stored
         return self._store.manifest.scenes[self._name]
 
-    def frames(self) -> Mapping[str, Any]:
+    def frames(self) -> dict[str, Any]:
         """Return the frames by view, in the order in which they were stored."""
         assert self._store is not None  # as above
         return {view: self._store.read(self._name, view) for view in self.record.views}

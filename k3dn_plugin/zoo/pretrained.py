@@ -81,7 +81,7 @@ def pretrained_folder(source: str | os.PathLike[str], *, revision: str | None = 
                                   "owner/name of a repository on Hugging Face's hub")
         return path
     try:
-        import huggingface_hub  # optional, and only repositories need it
+        import huggingface_hub  # pyright: ignore[reportMissingImports]  # optional, and only repositories need it
     except ImportError:
         raise DependencyError(f"{name} is no folder here. To fetch it from Hugging Face's hub: pip install "
                               "huggingface_hub") from None

@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from ray_cluster import RayCluster
+
+from k3dn_plugin.data import open_store
+from k3dn_plugin.data.images import write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "compare.py"
@@ -165,3 +169,17 @@ def test_needs_that_no_node_has(cluster, plan, tmp_path):
     process = start(plan(tmp_path / "out", "--cluster", cluster.address, "--devices", "cuda"))
     printed = finish(process)
     assert process.returncode == 2 and "no node of the cluster has what a job needs (1 CPUs, 1 GPUs)" in printed
+
+
+def test_a_store_made_by_a_cluster_is_that_of_one_machine(cluster, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_image(photos / "one.png", np.random.default_rng(0).integers(0, 255, (60, 70, 3), np.uint8))
+    command = [sys.executable, str(ROOT / "tools" / "simulate.py"), "--photos", str(photos), "--count", "10", "--size",
+               "32", "40", "--max-radius", "3", "--out"]
+    for name, more in (("one", ()), ("many", ("--cluster", cluster.address))):
+        process = start([*command, str(tmp_path / f"{name}.lmdb"), *more])
+        printed = finish(process)
+        assert process.returncode == 0, printed
+    assert "scenes 9 to 10" in printed
+    assert open_store(tmp_path / "one.lmdb").hash == open_store(tmp_path / "many.lmdb").hash

@@ -14,6 +14,7 @@ RAY = Path(sys.executable).with_name("ray")
 QUICK = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000",
          "RAY_health_check_timeout_ms": "3000", "RAY_health_check_failure_threshold": "3",
          "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+ATTEMPTS = 3          # Ray gives a node half a minute to start, which a busy machine may not keep
 MEMORY = "80000000"   # bytes of a node's object store, about the least that Ray takes
 
 
@@ -34,8 +35,12 @@ class RayCluster:
         self.nodes = []
 
     def __enter__(self):
-        self.add("--head", "--port", self.address.partition(":")[2], "--include-dashboard", "false",
-                 "--temp-dir", str(self.folder / "ray"))
+        try:
+            self.add("--head", "--port", self.address.partition(":")[2], "--include-dashboard", "false",
+                     "--temp-dir", str(self.folder / "ray"))
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception):
@@ -49,17 +54,20 @@ class RayCluster:
                    "--object-store-memory", MEMORY, "--disable-usage-stats", "--block"]
         if hidden is not None:
             command = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *command]
-        log = self.folder / f"node{len(self.nodes)}.log"
-        with open(log, "w") as output:
-            node = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-                                    env={**os.environ, **QUICK, **self.variables})
-        self.nodes.append(node)
-        last = time.monotonic() + 120
-        while "Ray runtime started" not in log.read_text():
-            if node.poll() is not None or time.monotonic() > last:
+        for attempt in range(ATTEMPTS):
+            log = self.folder / f"node{len(self.nodes)}.log"
+            with open(log, "w") as output:
+                node = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                                        env={**os.environ, **QUICK, **self.variables})
+            self.nodes.append(node)
+            last = time.monotonic() + 300
+            while node.poll() is None and time.monotonic() < last:
+                if "Ray runtime started" in log.read_text():
+                    return node
+                time.sleep(0.1)
+            self.kill(node)
+            if "timed out during startup" not in log.read_text() or attempt == ATTEMPTS - 1:
                 raise AssertionError(f"the node did not start:\n{log.read_text()}")
-            time.sleep(0.1)
-        return node
 
     def kill(self, node):
         """Kill a node with everything that runs on it, as a power cut would."""
