@@ -1,7 +1,7 @@
 """Scores on the Pixel 4 pairs that do not depend on the viewpoint of a restored image.
 
 The truth of Xin et al. (ICCV 2021) shows the scene as the *left* view sees it, while a restorer of dual-pixel pairs
-gives the view of the whole aperture, half a disparity further right: up to 3 pixels where scenes are out of focus.
+gives the view of the whole aperture, half a disparity further right: up to 3 pixels in these scenes.
 A perfect image of that view would score below its blurred input on some scenes of `pixel4_encoded`. Here every tile,
 of the restored image and of the blurred input alike, is moved along the columns to where it fits the truth best.
 """
