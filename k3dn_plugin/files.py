@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -57,8 +57,8 @@ def shared_names(kind: str, suffix: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike, mode: str = "wb", *, encoding: str | None = None,
-                 newline: str | None = None) -> Iterator[IO]:
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, encoding: str | None = None,
+                 newline: str | None = None) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; it takes `path`'s place when the block ends without error.
 
     A reader sees the old file or the new one, never half of one, whenever the process is killed. What killed
@@ -113,7 +113,7 @@ def _temporary_file(path: Path) -> tuple[int, str]:
 _swept: set[str] = set()
 
 
-def remove_leftovers(folder: str | os.PathLike) -> None:
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove the `.NAME.xxxx.part` files that killed processes left in a folder, once for each process.
 
     A file that another process is still writing is locked and stays.
@@ -135,7 +135,7 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
                     os.close(handle)
 
 
-def storage_error(path: str | os.PathLike, error: BaseException) -> StorageError:
+def storage_error(path: str | os.PathLike[str], error: BaseException) -> StorageError:
     """Return the `StorageError` of a failed write to `path`: the reason and what to do next."""
     number = getattr(error, "errno", None)
     reason = getattr(error, "strerror", None) or str(error)
@@ -154,7 +154,7 @@ def storage_error(path: str | os.PathLike, error: BaseException) -> StorageError
     return StorageError(f"could not write {path}: {reason}. {advice}; what was written before is untouched")
 
 
-def _existing(path: str | os.PathLike) -> str:
+def _existing(path: str | os.PathLike[str]) -> str:
     """Return the nearest folder of `path` that is there."""
     folder = os.path.abspath(path)
     while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
@@ -168,7 +168,7 @@ def _umask() -> int:
     return mask
 
 
-def sync_folder(folder: str | os.PathLike) -> None:
+def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Put a folder's entries on disk: only then does a rename in it survive a power cut."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -206,7 +206,7 @@ def _hashed(short: str, name: str) -> str:
     return f"{short}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def user_path(path: str | os.PathLike) -> Path:
+def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path as the user means it: `~` and `$NAME` stand for what a shell makes of them.
 
     Raises:
@@ -221,7 +221,7 @@ def user_path(path: str | os.PathLike) -> Path:
     return Path(text if os.path.lexists(text) else os.path.expandvars(os.path.expanduser(text)))
 
 
-def read_file(path: str | os.PathLike, *, most: int = MOST_BYTES, error: type[K3DNError] = DataError) -> bytes:
+def read_file(path: str | os.PathLike[str], *, most: int = MOST_BYTES, error: type[K3DNError] = DataError) -> bytes:
     """Read a whole file into memory.
 
     Args:
@@ -257,7 +257,7 @@ def read_file(path: str | os.PathLike, *, most: int = MOST_BYTES, error: type[K3
         raise error(f"{path}: cannot be read: there is not enough memory for the file") from None
 
 
-def file_hash(path: str | os.PathLike) -> str:
+def file_hash(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's content, or of a picture inside a file that knows its own (`ParquetImage`)."""
     own_hash = getattr(path, "sha256", None)
     if own_hash is not None:
@@ -292,7 +292,7 @@ class FolderLock:
     _held: dict[tuple[int, str], str] = {}
     _holding = threading.Lock()
 
-    def __init__(self, folder: str | os.PathLike, work: str, *, beside: bool = False,
+    def __init__(self, folder: str | os.PathLike[str], work: str, *, beside: bool = False,
                  error: type[K3DNError] = StorageError) -> None:
         folder = Path(os.path.abspath(folder))
         self.folder, self.work, self.error = folder, work, error

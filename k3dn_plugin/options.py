@@ -32,7 +32,7 @@ class Options(OptionKeys):
     _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The resolved options as plain data, defaults included.
+        """Return the resolved options as plain data, defaults included.
 
         Keys that a stage leaves out stay out: they are those of `train`, which null would replace.
         """
@@ -60,15 +60,15 @@ class Options(OptionKeys):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def source(self) -> Path | None:
-        """The option file, or None for options made from a mapping."""
+        """Return the option file, or None for options made from a mapping."""
         return self._source
 
     def differences(self) -> list[str]:
-        """`key: recipe's value -> value here`, a line a key that `--set` changed."""
+        """Return `key: recipe's value -> value here`, a line a key that `--set` changed."""
         return differences(self._recipe, self._raw)
 
     def with_changes(self, changes: Mapping[str, Any]) -> "Options":
-        """A checked copy with `changes` merged in, as a further inheriting file would."""
+        """Return a checked copy with `changes` merged in, as a further inheriting file would."""
         options = parse_options(merge(self._raw, changes), source=self._source)
         options.set_origin(self._source, options._raw, recipe=self._recipe)
         return options
@@ -249,7 +249,7 @@ def _index(place: list[Any], key: str, dotted: str, override: str) -> int:
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
-    """Lines `key: before -> after` for what differs between two plain structures."""
+    """Return lines `key: before -> after` for what differs between two plain structures."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         old, new = cast("Mapping[str, Any]", before), cast("Mapping[str, Any]", after)
         lines: list[str] = []

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from k3dn_plugin.data.datasets.dual_pixel_dataset import DualPixelDataset
-from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.images import read_image, write_image
 from k3dn_plugin.data.preparation import prepare
 from k3dn_plugin.errors import DataError, RegistryError
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
@@ -128,6 +129,7 @@ def test_the_checkpoint_format(written, tmp_path):
     torch.testing.assert_close(found.restorer(pair), model.eval()(pair))
 
 
+@pytest.mark.slow
 def test_everything_from_a_package_of_your_own(tmp_path):
     """The page's blocks as a package that is installed beside this one, found by its entry points."""
     package = tmp_path / "my_package"
@@ -155,3 +157,32 @@ for registry, name in ((MODULES, "UnsharpDeblur"), (ARCHS, "PlainDeblur"), (METR
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["my_package.unsharp", "my_package.plain_arch", "my_package.gradient",
                                    "my_package.apodized", "my_package.scene_folders", "my_package.plain_format"]
+
+    # And each of them by its command.
+    for scene in ("one", "two"):
+        for number, view in enumerate(("left", "right", "sharp")):
+            image = np.random.default_rng([number, len(scene)]).integers(0, 65536, (64, 80, 3), np.uint16)
+            write_image(tmp_path / "source" / scene / f"{view}.png", image)
+    (tmp_path / "plain.yml").write_text("""
+name: plain
+datasets:
+  train: {type: DualPixelDataset, store: mine/all.lmdb, crop_size: 32, batch_size_per_gpu: 1, num_worker_per_gpu: 0}
+  val: {type: DualPixelDataset, store: mine/all.lmdb}
+network_g: {type: PlainDeblur, channels: 8, depth: 3}
+train: {total_iter: 2, optim_g: {type: AdamW}, scheduler: {type: Constant}, losses: {pixel: {type: L1Loss}}}
+""")
+    code = """
+import torch
+from k3dn_plugin.commands import main
+from k3dn_plugin.registry import ARCHS
+state = ARCHS.build({"type": "PlainDeblur", "channels": 8, "depth": 4}).state_dict()
+torch.save({"params": {key.replace("body.", "net."): value for key, value in state.items()}}, "plain.pth")
+for line in ("prepare scene_folders --source source --out mine", "train -opt plain.yml",
+             "test -opt plain.yml --metrics gradient_mae", "convert plain.pth",
+             "simulate --photos source/one --out simulated --count 1 --size 64 64 --psf apodized_disc"):
+    assert main(line.split()) == 0, line
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "gradient_mae" in done.stdout and "network: PlainDeblur" in done.stdout

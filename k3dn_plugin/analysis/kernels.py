@@ -40,7 +40,7 @@ class KernelSetFacts:
 
 
 def kernel_facts(restorer: Restorer, sample: Mapping | None = None) -> list[KernelSetFacts]:
-    """Facts of every kernel set of a K3DN; with a sample also what its windows query.
+    """Return facts of every kernel set of a K3DN; with a sample also what its windows query.
 
     Raises:
         OptionError: the restorer's deblur module has no kernel sets.

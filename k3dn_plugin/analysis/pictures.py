@@ -32,21 +32,21 @@ def internal_pictures(restorer: Restorer, sample: Mapping) -> dict[str, bytes]:
 
 
 def cropped(sample: Mapping) -> torch.Tensor:
-    """(1, 6, H, W): the middle of a sample's pair, at most `LARGEST` on a side."""
+    """Return (1, 6, H, W): the middle of a sample's pair, at most `LARGEST` on a side."""
     lq = sample["lq"]
     top, left = (max(size - LARGEST, 0) // 2 for size in lq.shape[-2:])
     return lq[None, :, top:top + LARGEST, left:left + LARGEST]
 
 
 def disparity_of(restorer: Restorer, lq: torch.Tensor) -> torch.Tensor:
-    """(rows, columns, D): the disparity vectors of the windows of one pair."""
+    """Return (rows, columns, D): the disparity vectors of the windows of one pair."""
     with torch.inference_mode():
         feature = restorer.training_outputs({"lq": lq, "gt": lq[:, :3]})["disparity"]
     return feature.as_map()[0].permute(1, 2, 0)
 
 
 def kernel_sets(restorer: Restorer) -> list[torch.Tensor]:
-    """The (C, k, k) kernels of each block of a deblur module that has kernel sets; else an empty list."""
+    """Return the (C, k, k) kernels of each block of a deblur module that has kernel sets; else an empty list."""
     blocks = getattr(getattr(restorer, "deblur", None), "blocks", [])
     if not len(blocks):
         return []
@@ -64,7 +64,7 @@ def principal(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def disparity_picture(restorer: Restorer, sample: Mapping) -> bytes:
-    """The left view, and the windows' vectors along their principal direction."""
+    """Return the left view, and the windows' vectors along their principal direction."""
     lq = cropped(sample)
     response = principal(disparity_of(restorer, lq))
     return _figure([(lq[0, :3].permute(1, 2, 0).clamp(0, 1), None, "left view"),
@@ -72,14 +72,14 @@ def disparity_picture(restorer: Restorer, sample: Mapping) -> bytes:
 
 
 def kernel_picture(restorer: Restorer) -> bytes:
-    """Kernels of the first and the last set, side by side, each scaled by its largest value."""
+    """Return kernels of the first and the last set, side by side, each scaled by its largest value."""
     sets = kernel_sets(restorer)
     chosen = [sets[0], sets[-1]] if len(sets) > 1 else sets
     return _figure([(mosaic(kernels[:KERNELS]), "coolwarm", f"{len(kernels)} kernels") for kernels in chosen])
 
 
 def mosaic(kernels: torch.Tensor, columns: int = 8) -> torch.Tensor:
-    """(C, k, k) kernels as one picture, each divided by its largest magnitude, a line between them."""
+    """Return (C, k, k) kernels as one picture, each divided by its largest magnitude, a line between them."""
     count, side = kernels.shape[0], kernels.shape[-1]
     rows = -(-count // columns)
     picture = torch.full((rows * (side + 1), columns * (side + 1)), float("nan"))
@@ -91,7 +91,7 @@ def mosaic(kernels: torch.Tensor, columns: int = 8) -> torch.Tensor:
 
 
 def gate_picture(restorer: Restorer, sample: Mapping) -> bytes | None:
-    """The mean gate of each level of sharp-region preservation; None where there is no such gate."""
+    """Return the mean gate of each level of sharp-region preservation; None where there is no such gate."""
     gates, handles = [], []
     for level in getattr(restorer, "preservation", []):
         if isinstance(level, (SharpRegionPreservation, GatedSkip)):

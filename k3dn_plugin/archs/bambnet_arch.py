@@ -70,7 +70,7 @@ class BaMBNet(Restorer):
         return torch.sigmoid(self.network(views))
 
     def training_outputs(self, batch: dict) -> dict:
-        """`restored`, and `coc` (B, 3, H, W), BGR, signed pixels, where there is a CoC network.
+        """Return `restored`, and `coc` (B, 3, H, W), BGR, signed pixels, where there is a CoC network.
 
         In training mode masks fade with the iterations (`after_iteration`), of which there are as many as optimizer
         steps, however many batches are accumulated for one.
@@ -97,7 +97,7 @@ class BaMBNet(Restorer):
             self.mask_step += 1
 
     def shares(self, radius: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """How much of each branch a pixel is shown: (B, branches, H, W), w mask + 1 - w with w falling from
+        """Return how much of each branch a pixel is shown: (B, branches, H, W), w mask + 1 - w with w falling from
         1 as exp(-(2 step / mask_iterations)^2), and 0 from `mask_iterations` on.
 
         Args:

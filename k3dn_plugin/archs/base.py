@@ -54,7 +54,7 @@ class Restorer(nn.Module, ABC):
         return ()
 
     def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The sample's maps, (1, h, w) by the names of `maps`; a restorer with any overrides it."""
+        """Return the sample's maps, (1, h, w) by the names of `maps`; a restorer with any overrides it."""
         return {}
 
     def to(self, *arguments: Any, memory_format: torch.memory_format | None = None, **given: Any) -> "Restorer":
@@ -74,7 +74,7 @@ class Restorer(nn.Module, ABC):
         return self
 
     def maps_hash(self) -> str:
-        """What identifies maps from outside the data, which decide a score as weights do; empty for none."""
+        """Return what identifies maps from outside the data, which decide a score as weights do; empty for none."""
         return ""
 
     @abstractmethod
@@ -119,14 +119,14 @@ class Restorer(nn.Module, ABC):
         return padded, lambda image: image[..., :height, :width]
 
     def training_outputs(self, batch: dict) -> dict:
-        """What the losses read: `restored`, and what else the network predicts in training."""
+        """Return what the losses read: `restored`, and what else the network predicts in training."""
         return {"restored": self(batch["lq"], batch.get("center"))}
 
     def after_iteration(self) -> None:
         """Called by the training loop after each optimizer step, for what changes with the iterations."""
 
     def network_input(self, lq: torch.Tensor, center: torch.Tensor | None = None) -> torch.Tensor:
-        """The card's views of a batch, stacked in its order and mapped to its range (not yet padded)."""
+        """Return the card's views of a batch, stacked in its order and mapped to its range (not yet padded)."""
         check_pair(lq, center)
         left, right = lq[:, :3], lq[:, 3:]
         if center is None and "center" in self.card.views:
@@ -140,7 +140,7 @@ class Restorer(nn.Module, ABC):
         return stacked if (low, high) == (0.0, 1.0) else stacked * (high - low) + low
 
     def network_output(self, image: torch.Tensor) -> torch.Tensor:
-        """The inverse of `network_input` for the restored image: to RGB in the units of [0, 1]."""
+        """Return the inverse of `network_input` for the restored image: to RGB in the units of [0, 1]."""
         low, high = self.card.value_range
         if (low, high) != (0.0, 1.0):
             image = (image - low) / (high - low)

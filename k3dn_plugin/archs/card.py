@@ -29,7 +29,7 @@ class SizeRule:
         return (height, width) == self.padded(height, width)
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest size that the network takes and that holds `height` x `width`."""
+        """Return the smallest size that the network takes and that holds `height` x `width`."""
         rows, columns = (math.ceil(max(size, low) / step) * step
                          for size, low, step in zip((height, width), self.minimum, self.multiple))
         return rows, columns

@@ -64,7 +64,7 @@ class ConvNorm(nn.Module):
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """A part that the released network holds but never uses: kept for its weights, not trained."""
+    """Return a part that the released network holds but never uses: kept for its weights, not trained."""
     return module.requires_grad_(False)
 
 
@@ -84,7 +84,7 @@ class FeatureExtractor(nn.Module):
 
     @staticmethod
     def context(side: int, in_channels: int, out_channels: int) -> nn.Sequential:
-        """Means over blocks (what is left over at the edges dropped), then a 1x1 convolution.
+        """Return means over blocks (what is left over at the edges dropped), then a 1x1 convolution.
 
         Its padding of 1 puts a frame of ReLU(norm(0)) around the small map, which is stretched over the
         image with it: odd, but the released weights were trained so.
@@ -192,7 +192,7 @@ class DepthNetwork(nn.Module):
 
 
 def residual(channels: int) -> nn.Sequential:
-    """The two convolutions of a residual block; the sum is `Coder`'s."""
+    """Return the two convolutions of a residual block; the sum is `Coder`'s."""
     return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(),
                          nn.Conv2d(channels, channels, 3, padding=1))
 
@@ -361,7 +361,7 @@ class DDDNet(Restorer):
         return (*self.esti(left, right, blur_disparity), blur_disparity)
 
     def training_outputs(self, batch: dict) -> dict:
-        """`restored`, and (B, 1, H, W) `blur_disparity` (of the pair) and `disparity_map` (refined)."""
+        """Return `restored`, and (B, 1, H, W) `blur_disparity` (of the pair) and `disparity_map` (refined)."""
         views, crop = self.prepared(batch)
         image, refined, blur = self.estimate(views)
         return {"restored": crop(image), "blur_disparity": crop(blur[:, None]), "disparity_map": crop(refined[:, None])}

@@ -125,7 +125,7 @@ class DeepRFT(MultiScaleRestorer):
         return restored
 
     def scales(self, views: torch.Tensor, *, full_only: bool = False) -> list[torch.Tensor]:
-        """Restored images of full, half and quarter size, or the first of them (paper, figure 2).
+        """Return restored images of full, half and quarter size, or the first of them (paper, figure 2).
 
         The smaller inputs take every second pixel (aliased, as published), and are added to the outputs.
         """

@@ -52,7 +52,7 @@ class OffsetNorm(nn.Module):
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
 
     def moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Biased variance and mean of each channel; over all processes where training shares them."""
+        """Return biased variance and mean of each channel; over all processes where training shares them."""
         return torch.var_mean(at_least_float32(x), (0, 2, 3), correction=0)
 
 
@@ -89,7 +89,7 @@ class RefineBlock(nn.Module):
 
 
 def head(channels: int) -> nn.Sequential:
-    """A map from features: the single channel is normalized before the sigmoid."""
+    """Return a map from features: the single channel is normalized before the sigmoid."""
     return nn.Sequential(ConvNorm(channels, channels // 2), ConvNorm(channels // 2, 1, plain=True),
                          nn.Sigmoid())
 
@@ -137,13 +137,13 @@ class DefocusNetwork(nn.Module):
         return self.final(self.refine(self.features(image)[-1]))
 
     def with_auxiliary(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The map, and those of the auxiliary heads, used in training, at 1/16, 1/8, 1/4, 1/2 and 1."""
+        """Return the map, and those of the auxiliary heads, used in training, at 1/16, 1/8, 1/4, 1/2 and 1."""
         features = self.features(image)
         auxiliary = [head(x) for head, x in zip(self.heads, features)]
         return self.final(self.refine(features[-1])), auxiliary
 
     def features(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Features at 1/16, 1/8, 1/4, 1/2 and 1, the coarsest from the encoder."""
+        """Return features at 1/16, 1/8, 1/4, 1/2 and 1, the coarsest from the encoder."""
         x = 255 * image.flip(1) - self.mean.to(image.dtype)
         skips = []
         for stage in self.encoder:
@@ -212,7 +212,7 @@ class DMENet(Restorer):
         return self.deblur(views, self.network(views))
 
     def training_outputs(self, batch: dict) -> dict:
-        """`restored`; `defocus` (B, 1, H, W), blur diameter over 15 pixels; `defocus_scales`, the auxiliary
+        """Return `restored`; `defocus` (B, 1, H, W), blur diameter over 15 pixels; `defocus_scales`, the auxiliary
         maps at 1/16, 1/8, 1/4, 1/2 and 1 of the (padded) size.
         """
         views, crop = self.prepared(batch)

@@ -107,11 +107,11 @@ class IFAN(Restorer):
         xavier_(self.filters, gain=1.5)
 
     def guide_views(self) -> tuple[str, ...]:
-        """The views that the filters are predicted from."""
+        """Return the views that the filters are predicted from."""
         return ("center",)
 
     def guide(self, views: torch.Tensor) -> torch.Tensor:
-        """The filter encoder's input among the network's."""
+        """Return the filter encoder's input among the network's."""
         return views
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:
@@ -122,7 +122,7 @@ class IFAN(Restorer):
         return image if self.training else image.clamp(0, 1)
 
     def training_outputs(self, batch: dict) -> dict:
-        """`restored`, not clipped, and what IFAN's two other losses compare, at 1/8 of the size.
+        """Return `restored`, not clipped, and what IFAN's two other losses compare, at 1/8 of the size.
 
         `filters` (B, N (2ck + c), H/8, W/8), for `FilterReblur`; `warped_right` and `small_left`
         (B, 3, H/8, W/8), the right view warped by the disparity estimated from it, and the left view, which
@@ -142,7 +142,7 @@ class IFAN(Restorer):
 
     def disparity_of_right(self, left: torch.Tensor, right: torch.Tensor,
                            disparity: torch.Tensor) -> torch.Tensor:
-        """(B, 1, H/8, W/8) for the right view. The single-image network estimates it anew, from that view."""
+        """Return (B, 1, H/8, W/8) for the right view. The single-image network estimates it anew, from that view."""
         return self.disparity(self.filter_encoder(right)[-1])
 
     def predict(self, guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,12 +200,12 @@ class IFANDual(IFAN):
 
     def disparity_of_right(self, left: torch.Tensor, right: torch.Tensor,
                            disparity: torch.Tensor) -> torch.Tensor:
-        """The very disparity that the filters come from."""
+        """Return the very disparity that the filters come from."""
         return disparity
 
 
 def warp_along_rows(image: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """`image` sampled `shift` pixels further to the right, bilinear, 0 outside.
+    """Return `image` sampled `shift` pixels further to the right, bilinear, 0 outside.
 
     Args:
         image: (B, C, H, W).

@@ -127,7 +127,7 @@ class K3DN(Restorer):
         return self._deblur_pair({"lq": lq, "center": center})[0]
 
     def training_outputs(self, batch: dict) -> dict:
-        """`restored`, and `disparity` for a reblur module."""
+        """Return `restored`, and `disparity` for a reblur module."""
         restored, disparity = self._deblur_pair(batch)
         return {"restored": restored, "disparity": disparity}
 
@@ -137,7 +137,7 @@ class K3DN(Restorer):
         return self.core(views, self.estimate_disparity(views), base=base)
 
     def reblur(self, sharp: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
-        """The blurred image that the sharp one becomes under the kernels of `disparity`.
+        """Return the blurred image that the sharp one becomes under the kernels of `disparity`.
 
         Args:
             sharp: (B, 3, H, W) in [0, 1].
@@ -156,7 +156,7 @@ class K3DN(Restorer):
         return crop(self.network_output(image))
 
     def estimate_disparity(self, views: torch.Tensor) -> DisparityFeature:
-        """The disparity feature of (B, 6, H, W) views in [-0.5, 0.5]."""
+        """Return the disparity feature of (B, 6, H, W) views in [-0.5, 0.5]."""
         if self.disparity is not None:
             return self.disparity(views[:, :3], views[:, 3:])
         grid = grid_of_image(views.shape[-2], views.shape[-1], self.window)
@@ -164,7 +164,7 @@ class K3DN(Restorer):
 
     def core(self, x: torch.Tensor, disparity: DisparityFeature, *, reverse: bool = False,
              base: torch.Tensor | None = None) -> torch.Tensor:
-        """The network between disparity and image (`docs/networks/k3dn.md`, section 2.3).
+        """Run the network between disparity and image (`docs/networks/k3dn.md`, section 2.3).
 
         Args:
             x: (B, 6, H, W) in [-0.5, 0.5]: the views, or the sharp image twice for reblurring.

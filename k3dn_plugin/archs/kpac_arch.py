@@ -96,11 +96,11 @@ class KPAC(Restorer):
 
     @classmethod
     def feature_views(cls) -> tuple[str, ...]:
-        """The views that the encoder sees."""
+        """Return the views that the encoder sees."""
         return ("center",)
 
     def encoder_input(self, views: torch.Tensor) -> torch.Tensor:
-        """The encoder's input among the network's."""
+        """Return the encoder's input among the network's."""
         return views
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,7 @@ class LDP(Restorer):
         return ("blur_map",) if hasattr(self.blur_map, "of_sample") else ()
 
     def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The sample's blur map, where it comes with the sample."""
+        """Return the sample's blur map, where it comes with the sample."""
         return {name: self.blur_map.of_sample(sample) for name in self.maps}
 
     def maps_hash(self) -> str:
@@ -140,7 +140,7 @@ class LDP(Restorer):
         return self.guided(views, self.estimate(views))
 
     def training_outputs(self, batch: dict) -> dict:
-        """`restored`, and `blur_map` where there is a module for it."""
+        """Return `restored`, and `blur_map` where there is a module for it."""
         lq = batch["lq"]
         check_pair(lq, batch.get("center"))
         found = self.blur_map.of_batch(batch) if hasattr(self.blur_map, "of_batch") else self.estimate(lq)
@@ -148,7 +148,7 @@ class LDP(Restorer):
         return prediction if self.blur_map is None else {**prediction, "blur_map": found}
 
     def estimate(self, lq: torch.Tensor) -> torch.Tensor:
-        """The blur map (B, 1, H, W) of a pair (B, 6, H, W): zeros where there is no module for it."""
+        """Return the blur map (B, 1, H, W) of a pair (B, 6, H, W): zeros where there is no module for it."""
         return lq.new_zeros(lq.shape[0], 1, *lq.shape[2:]) if self.blur_map is None else self.blur_map(lq)
 
     def guided(self, views: torch.Tensor, blur_map: torch.Tensor) -> torch.Tensor:

@@ -66,11 +66,11 @@ class PreservedRestorer(Restorer):
         return self.restorer.maps
 
     def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """Those of the wrapped restorer."""
+        """Return those of the wrapped restorer."""
         return self.restorer.maps_of(sample)
 
     def maps_hash(self) -> str:
-        """That of the wrapped restorer."""
+        """Return that of the wrapped restorer."""
         return self.restorer.maps_hash()
 
     def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None, **maps: torch.Tensor) -> torch.Tensor:
@@ -78,13 +78,13 @@ class PreservedRestorer(Restorer):
         return self.join(lq, center, self.restorer(lq, center, **maps))
 
     def training_outputs(self, batch: dict) -> dict:
-        """Those of the wrapped restorer, `restored` after the join."""
+        """Return those of the wrapped restorer, `restored` after the join."""
         prediction = self.restorer.training_outputs(batch)
         restored = self.join(batch["lq"], batch.get("center"), prediction["restored"])
         return {**prediction, "restored": restored}
 
     def reblur(self, sharp: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
-        """That of the wrapped restorer, where it has one (K3DN)."""
+        """Return that of the wrapped restorer, where it has one (K3DN)."""
         return self.restorer.reblur(sharp, disparity)
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ class PreservedRestorer(Restorer):
         return joined * (high - low) + low
 
     def join(self, lq: torch.Tensor, center: torch.Tensor | None, restored: torch.Tensor) -> torch.Tensor:
-        """The restored image (B, 3, H, W), or a sequence of them, with the correction added."""
+        """Return the restored image (B, 3, H, W), or a sequence of them, with the correction added."""
         if center is None:
             center = mean_of_views(lq)
         flat = self._corrected(center.flatten(0, -4), restored.flatten(0, -4))

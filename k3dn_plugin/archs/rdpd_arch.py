@@ -72,7 +72,7 @@ class ConvLSTM(nn.Module):
         return torch.stack(outputs, 1), LSTMState(hidden, cell)
 
     def input_gates(self, frames: torch.Tensor) -> torch.Tensor:
-        """What the input adds to the gates, (B, T, 4C, h, w)."""
+        """Return what the input adds to the gates, (B, T, 4C, h, w)."""
         batch, time, channels = frames.shape[:3]
         if not self.training or self.dropout == 0:
             return self.conv_x(frames.flatten(0, 1)).unflatten(0, (batch, time))
@@ -151,7 +151,7 @@ class RDPD(Restorer):
         return self.restore_sequence(lq[:, None], window=window)[0][:, 0]
 
     def training_outputs(self, batch: dict) -> dict:
-        """`restored`, a frame or a sequence as `lq` is."""
+        """Return `restored`, a frame or a sequence as `lq` is."""
         return {"restored": self(batch["lq"], window=batch.get("window"))}
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:
@@ -178,7 +178,7 @@ class RDPD(Restorer):
         return self.network_output(images.flatten(0, 1)).unflatten(0, (batch, time)), state
 
     def with_radial(self, views: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, T, 6, H, W) with the radial channel behind, where the network has one."""
+        """Return (B, T, 6, H, W) with the radial channel behind, where the network has one."""
         if not self.radial:
             return views
         batch, time, _, height, width = views.shape
@@ -224,7 +224,7 @@ class RDPD(Restorer):
 
 
 def radial_distance(height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
-    """(H, W) float64: distance from (H/2, W/2) over that of the top left pixel, in steps of 1/255."""
+    """Return (H, W) float64: distance from (H/2, W/2) over that of the top left pixel, in steps of 1/255."""
     rows = torch.arange(height, dtype=torch.float64, device=device) - height / 2
     columns = torch.arange(width, dtype=torch.float64, device=device) - width / 2
     distance = torch.sqrt(rows[:, None] ** 2 + columns ** 2) / math.hypot(height / 2, width / 2)

@@ -1,1 +1,1 @@
-"""BasicSR, mmengine and torchvision: the only files that know those packages."""
+"""BasicSR, mmengine, gradio and ray: the only files that build on those packages."""

@@ -45,7 +45,7 @@ class RestorationModel(BaseModel):
                                    reblur=MODULES.build(reblur) if reblur else None)
 
     def forward(self, lq: torch.Tensor, center: torch.Tensor | None = None, mode: str = "tensor", **batch: Any) -> Any:
-        """Losses by name, the restored images, or a list of {"restored", "gt", "name"}, by `mode`."""
+        """Return losses by name, the restored images, or a list of {"restored", "gt", "name"}, by `mode`."""
         batch = {"lq": lq, "center": center, **batch}
         if mode == "loss":
             return {f"loss_{name}": value for name, value in self.graph(batch).items()}

@@ -5,6 +5,7 @@ A file of this folder has a docstring (its first line is the help), `GROUP`, `ad
 answers at once; what it needs of the package it imports when it runs.
 """
 import argparse
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
@@ -30,8 +31,12 @@ def commands() -> dict[str, ModuleType]:
     return {name.replace("_", "-"): import_module(f"{PACKAGE}.{name}") for name in names}
 
 
-def build_parser(program: str = "k3dn") -> argparse.ArgumentParser:
-    """Build the parser of `k3dn` with all its subcommands, as shell completion reads it."""
+def build_parser(program: str = "k3dn", *, with_arguments: bool = True) -> argparse.ArgumentParser:
+    """Build the parser of `k3dn` with all its subcommands, as shell completion reads it.
+
+    Args:
+        with_arguments: declare the subcommands' own arguments too, for which some read parts of the package.
+    """
     parser = argparse.ArgumentParser(
         prog=program, description="Dual-pixel defocus deblurring: K3DN and its rivals.",
         usage=f"{program} COMMAND [arguments]   ({program} COMMAND --help explains one)",
@@ -41,7 +46,8 @@ def build_parser(program: str = "k3dn") -> argparse.ArgumentParser:
     for name, module in commands().items():
         child = children.add_parser(name, description=module.__doc__, prog=f"{program} {name}",
                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-        module.add_arguments(child)
+        if with_arguments:
+            module.add_arguments(child)
     return parser
 
 
@@ -86,7 +92,8 @@ def _run(argv: Sequence[str], program: str | None) -> int:
         for key, value in vars(arguments).items():
             setattr(arguments, key, _expanded(value))
         return module.run(arguments)
-    parser = build_parser()
+    # Only completion looks at the subcommands' own arguments here; the variable is how the shell asks for it.
+    parser = build_parser(with_arguments="_ARGCOMPLETE" in os.environ)
     try:
         import argcomplete  # optional: shell completion
         argcomplete.autocomplete(parser)

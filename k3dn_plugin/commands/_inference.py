@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from k3dn_plugin.zoo.load import LoadedRestorer
 
 
-def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where, how precisely and in which pieces a restorer runs."""
+def add_inference_arguments(parser: argparse.ArgumentParser, *, progress: bool = True) -> None:
+    """Declare where, how precisely and in which pieces a restorer runs, and whether a bar shows how far it is."""
     parser.add_argument("--tile", type=whole(1), metavar="N", help="restore in tiles of N x N pixels")
     parser.add_argument("--max-memory-gb", type=number(above=True), metavar="G",
                         help="bound in GiB (of the process on the CPU, of torch's memory on a GPU); "
@@ -25,8 +25,10 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true",
                         help="compile the network first, a minute for each size of tiles; worth it for many frames")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--progress", action=argparse.BooleanOptionalAction,
-                        help="show a bar: how far, how long still; default: where standard error is a terminal")
+    if progress:
+        parser.add_argument(
+            "--progress", action=argparse.BooleanOptionalAction,
+            help="show a bar: how far, how long still; default: where standard error is a terminal")
 
 
 def load_as_asked(source: str | Path, arguments: argparse.Namespace) -> "LoadedRestorer":

@@ -32,7 +32,7 @@ class Contestant:
 
 
 def contestants_of(entries: Sequence[str], *, train: bool, overrides: Sequence[str] = ()) -> list[Contestant]:
-    """The contestants that a user named: option files, weights files, `center`, each perhaps `LABEL=...`.
+    """Return the contestants that a user named: option files, weights files, `center`, each perhaps `LABEL=...`.
 
     Args:
         entries: as on the command line.

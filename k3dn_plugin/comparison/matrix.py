@@ -24,7 +24,7 @@ def known_slots() -> tuple[str, ...]:
 
 
 def parse_choices(texts: Sequence[str]) -> dict[str, list[str]]:
-    """`deblur=KernelSetDeblur,WienerDeblur` and so on, by slot; `none` leaves the part out, `default` keeps it.
+    """Parse `deblur=KernelSetDeblur,WienerDeblur` and so on, by slot; `none` leaves the part out, `default` keeps it.
 
     Raises:
         OptionError: no such slot or module, or a slot named twice.
@@ -45,7 +45,7 @@ def parse_choices(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def matrix_of(path: str | Path, choices: dict[str, list[str]], overrides: Sequence[str] = ()) -> list[Contestant]:
-    """A contestant for every combination.
+    """Return a contestant for every combination.
 
     Choices go into the slots that the recipe's restorer declares. Without one for it, a preservation module follows the
     restorer at image level (`PreservedRestorer`); a reblur module trains beside it.

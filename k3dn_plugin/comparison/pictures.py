@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch.utils.data import Dataset
 
 from k3dn_plugin.data.collage import eight_bits
-from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.images import read_image, to_float
 from k3dn_plugin.evaluation.evaluate import spread
 from k3dn_plugin.evaluation.pictures import detail_window
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
@@ -22,7 +22,7 @@ DETAIL = 320    # largest side of a detail in the report
 
 
 def chosen_scenes(dataset: Any, count: int) -> list[int]:
-    """Indices of scenes spread evenly over a data set."""
+    """Return indices of scenes spread evenly over a data set."""
     return sorted(spread(count, len(dataset)))
 
 
@@ -69,7 +69,7 @@ def _key_of(path: Path) -> str | None:
     try:
         with Image.open(path) as image:
             image.load()
-            return image.text.get(KEY)
+            return image.text.get(KEY) if isinstance(image, PngImageFile) else None
     except (OSError, ValueError, SyntaxError):
         return None
 
@@ -91,7 +91,7 @@ def details(folders: Sequence[Path], index: int) -> Details:
         index: of the scene.
     """
     shared = [read_image(folders[0] / str(index) / f"{name}.png") for name in ("input", "truth")]
-    floats = [torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1) for image in shared]
+    floats = [torch.from_numpy(to_float(image)).permute(2, 0, 1) for image in shared]
     rows, columns = (_limited(window) for window in detail_window(*floats))
     blurred, truth, *restored = (
         np.ascontiguousarray(image[rows, columns])
@@ -100,9 +100,9 @@ def details(folders: Sequence[Path], index: int) -> Details:
 
 
 def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Absolute difference of two uint8 images, four times, in the colors of `magma`: (h, w, 3) uint8."""
+    """Return the absolute difference of two uint8 images, four times, in the colors of `magma`: (h, w, 3) uint8."""
     from matplotlib import colormaps  # slow to import
-    difference = np.abs(image.astype(np.float32) - truth.astype(np.float32)).mean(-1) / 255
+    difference = np.abs(to_float(image) - to_float(truth)).mean(-1)
     return (255 * colormaps["magma"](np.clip(4 * difference, 0, 1))[..., :3]).astype(np.uint8)
 
 

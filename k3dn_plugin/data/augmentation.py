@@ -38,7 +38,7 @@ class Symmetry(NamedTuple):
     exchange_views: bool = False
 
     def apply(self, frames: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Frames by view, (H, W) or (H, W, channels), transformed alike; the results are not copies."""
+        """Return frames by view, (H, W) or (H, W, channels), transformed alike; the results are not copies."""
         rows = slice(None, None, -1 if self.flip_rows else 1)
         columns = slice(None, None, -1 if self.flip_columns else 1)
         moved = {}
@@ -53,10 +53,10 @@ class Symmetry(NamedTuple):
         """Return where a crop lies in its frame when the frame is transformed so."""
         place, size, frame = window
         if self.transpose:
-            place, size, frame = place[::-1], size[::-1], frame[::-1]
-        place = tuple(frame[axis] - place[axis] - size[axis] if flip else place[axis]
-                      for axis, flip in enumerate((self.flip_rows, self.flip_columns)))
-        return Window(place, size, frame)
+            place, size, frame = (place[1], place[0]), (size[1], size[0]), (frame[1], frame[0])
+        row, column = place
+        return Window((frame[0] - row - size[0] if self.flip_rows else row,
+                       frame[1] - column - size[1] if self.flip_columns else column), size, frame)
 
 
 FLIPS = tuple((rows, columns) for rows in (False, True) for columns in (False, True))

@@ -34,7 +34,7 @@ def captioned(picture: np.ndarray, text: str, *, height: int = 26, size: float =
 
 
 def color_of_radius(radius: np.ndarray) -> np.ndarray:
-    """Color (H, W) blur radii: blue nearer than focus, white in focus, red beyond; (H, W, 3) uint8."""
+    """Return color (H, W) blur radii: blue nearer than focus, white in focus, red beyond; (H, W, 3) uint8."""
     value = np.clip(radius / max(float(np.abs(radius).max()), 1e-6), -1, 1)[..., None]
     near, far = np.array([40, 90, 200]), np.array([200, 50, 40])
     mixed = np.where(value < 0, 255 + value * (255 - near), 255 - value * (255 - far))

@@ -43,7 +43,8 @@ def measure_disparity(left: np.ndarray, right: np.ndarray, *, tile: int = TILE) 
     shifts = [(x, y) for _, _, x, y in tile_shifts(left, right, tile=tile)]
     if len(shifts) < LEAST_TILES:
         return None
-    columns, rows = (tuple(map(float, np.percentile(axis, (5, 50, 95)))) for axis in np.transpose(shifts))
+    columns, rows = ((float(low), float(middle), float(high)) for low, middle, high
+                     in (np.percentile(axis, (5, 50, 95)) for axis in np.transpose(shifts)))
     return MeasuredDisparity(columns, rows, len(shifts))
 
 

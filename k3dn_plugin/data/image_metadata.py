@@ -44,7 +44,7 @@ class ImageMetadata:
         return self.profile is not None or self.orientation != 1
 
 
-def read_metadata(path: str | os.PathLike) -> ImageMetadata:
+def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
     """Return what a PNG, JPEG or TIFF file says beside its pixels; that of other files is not known.
 
     A raw file that is a TIFF inside (CR2, DNG) says what its first picture, a small one, does.

@@ -7,6 +7,7 @@ import io
 import os
 import struct
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,7 +27,16 @@ _MOST_DEFLATED = 1040  # bytes that one deflated byte can stand for: 1032 and th
 _AGAIN = "copy or download it again"
 
 
-def read_image(path: str | os.PathLike, *, bits: int | None = None, gray: bool = False) -> np.ndarray:
+@runtime_checkable
+class HasContent(Protocol):
+    """Stands where the path of a picture does and gives the file's content itself: a picture in a shard."""
+
+    def read_bytes(self) -> bytes:
+        """Return the content of the file."""
+        ...
+
+
+def read_image(path: str | os.PathLike[str], *, bits: int | None = None, gray: bool = False) -> np.ndarray:
     """Read an image file as (H, W, 3) RGB, uint8 or uint16 as the file has it.
 
     Args:
@@ -40,7 +50,8 @@ def read_image(path: str | os.PathLike, *, bits: int | None = None, gray: bool =
         DataError: no such file, not an image, cut off or damaged, larger than memory should hold, or of another
             bit depth.
     """
-    path = path if hasattr(path, "read_bytes") else Path(path)
+    if not isinstance(path, HasContent):
+        path = Path(path)
     if isinstance(path, Path):
         if not os.path.lexists(path):
             raise DataError(f"there is no image {path}")
@@ -163,7 +174,7 @@ def _short(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
-def write_image(path: str | os.PathLike, image: np.ndarray, metadata: ImageMetadata | None = None) -> None:
+def write_image(path: str | os.PathLike[str], image: np.ndarray, metadata: ImageMetadata | None = None) -> None:
     """Write (H, W, 3) RGB or (H, W) gray, uint8 or uint16, in the format of the path's suffix.
 
     The file is whole or not there. A uint16 array makes a 16-bit PNG or TIFF. Color profile and orientation go with it

@@ -19,7 +19,7 @@ _VIEW_OF = {ending: view for view, endings in ENDINGS.items() for ending in endi
 _ENDING = re.compile(rf"[_-]({'|'.join(_VIEW_OF)})$", re.IGNORECASE)
 
 
-def list_files(folder: str | os.PathLike, suffixes: Sequence[str] = IMAGE_SUFFIXES, *,
+def list_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = IMAGE_SUFFIXES, *,
                below: bool = False) -> list[Path]:
     """Return the visible files of a folder that have one of the suffixes, sorted.
 
@@ -50,7 +50,7 @@ def list_files(folder: str | os.PathLike, suffixes: Sequence[str] = IMAGE_SUFFIX
     return sorted(found)
 
 
-def stem(path: str | os.PathLike) -> str:
+def stem(path: str | os.PathLike[str]) -> str:
     """Return a file's name without suffix, its letters composed, as text that any file can hold."""
     name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
@@ -75,7 +75,7 @@ def scenes_by_name(paths: Iterable[Path], view: str) -> dict[str, Path]:
     paths = list(paths)
     views = {path: view_ending(stem(path))[1] for path in paths}
     counts = {each: sum(found == each for found in views.values()) for each in ENDINGS}
-    other = max(counts, key=counts.get)
+    other = max(counts, key=counts.__getitem__)
     if other != view and 2 * counts[other] > len(paths):
         first = next(path for path in paths if views[path] == other)
         raise DataError(f"{first}: by its name a {other} image, in the folder of the {view} images "
@@ -92,7 +92,7 @@ def scenes_by_name(paths: Iterable[Path], view: str) -> dict[str, Path]:
     return found
 
 
-def files_with_ending(folder: str | os.PathLike, ending: str,
+def files_with_ending(folder: str | os.PathLike[str], ending: str,
                       suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """Return the files `NAME<ending>.*` of a folder by NAME, for layouts that hold all views in one folder.
 

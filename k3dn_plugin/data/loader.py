@@ -1,9 +1,9 @@
 """The loader that feeds training: workers that do not change what is read, errors that stay readable."""
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence, Sized
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -31,8 +31,8 @@ def build_loader(dataset: Dataset, *, batch_size: int | None = None, total_itera
         if batch_size is None or total_iterations is None:
             raise OptionError("build_loader: give batch_size and total_iterations, or phases")
         phases = [Phase(total_iterations, batch_size)]
-    sampler = ResumableSampler(len(dataset), phases, seed=seed, start_iteration=start_iteration, rank=rank,
-                               world_size=world_size, shuffle=shuffle)
+    sampler = ResumableSampler(len(cast("Sized", dataset)), phases, seed=seed, start_iteration=start_iteration,
+                               rank=rank, world_size=world_size, shuffle=shuffle)
     workers = {"prefetch_factor": prefetch_factor, "persistent_workers": True} if num_workers else {}
     return SampleLoader(
         _ErrorsAsSamples(dataset), batch_sampler=sampler, num_workers=num_workers, collate_fn=_collate_with_errors,
@@ -45,7 +45,7 @@ def build_loader(dataset: Dataset, *, batch_size: int | None = None, total_itera
 class SampleLoader(DataLoader):
     """A `DataLoader` that raises a data set's error as the data set did, not as a worker's traceback."""
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Generator[Any, None, None]:
         iterator = super().__iter__()
         try:
             for batch in iterator:
@@ -63,7 +63,7 @@ class SampleLoader(DataLoader):
         finally:
             self._stop_workers(iterator)
 
-    def _stop_workers(self, iterator: Iterator) -> None:
+    def _stop_workers(self, iterator: Any) -> None:
         """End the workers now: they do not end at a SIGTERM (`start_worker`), which is all that exiting sends them."""
         if self.num_workers:
             self._iterator = None
@@ -137,7 +137,7 @@ class _ErrorsAsSamples(Dataset):
         self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(cast("Sized", self.dataset))
 
     def __getitem__(self, index: SampleIndex | int) -> dict | K3DNError:
         try:
@@ -151,6 +151,6 @@ def _collate_with_errors(samples: Sequence[dict | K3DNError]) -> dict | K3DNErro
     if errors:
         return errors[0]
     try:
-        return collate(samples)
+        return collate([sample for sample in samples if not isinstance(sample, K3DNError)])
     except K3DNError as error:
         return error

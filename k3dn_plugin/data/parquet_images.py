@@ -159,7 +159,7 @@ class ParquetColumn:
 
 
 @dataclass(frozen=True)
-class ParquetImage(os.PathLike):
+class ParquetImage(os.PathLike[str]):
     """One picture in a shard; stands where the path of a picture does."""
 
     column: ParquetColumn = field(compare=False)

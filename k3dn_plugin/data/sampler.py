@@ -2,6 +2,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from torch.utils.data import Sampler
 
 from k3dn_plugin.data.sample import SampleIndex, random_source
@@ -87,7 +88,7 @@ class ResumableSampler(Sampler[list[SampleIndex]]):
                         for phase in phases]
         self._start = count_before(phases, start_iteration, lambda phase: phase.accumulate)
         self.rank, self.shuffle = rank, shuffle
-        self._permutation = (None, None)
+        self._permutation: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))   # of an epoch
 
     @property
     def total_batches(self) -> int:

@@ -8,7 +8,7 @@ import logging
 import math
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def decode_tiff(data: bytes, name: object, *, most_bytes: int) -> np.ndarray:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log becomes an error here
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page = file.pages[0]
+            page: Any = file.pages[0]   # tifffile: or a frame, which only later ones can be
             _check_kind(page, name, most_bytes)
             _check_whole(page, data, name)
             return _decode(page, data, file.byteorder, name)
@@ -60,14 +60,19 @@ def _check_kind(page: "TiffPage", name: object, most_bytes: int) -> None:
         found = {1: f"{bits} bits", 3: f"{bits}-bit floats"}.get(int(kind), f"sample format {kind} of {bits} bits")
         raise DataError(f"{name}: expected 8 or 16 bits a channel, the file has {found}")
     if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR) or page.imagedepth != 1:
-        meaning = getattr(page.photometric, "name", page.photometric)
-        raise DataError(f"{name}: expected a TIFF file of gray or RGB pixels, found {meaning}; save it as RGB")
+        raise DataError(f"{name}: expected a TIFF file of gray or RGB pixels, found {_name_of(page.photometric)}; save "
+                        "it as RGB")
     if min(page.imagewidth, page.imagelength, page.samplesperpixel) < 1:
         raise DataError(f"{name}: the TIFF file is damaged: it has no pixels; {AGAIN}")
     size = page.imagewidth * page.imagelength * page.samplesperpixel * bits // 8
     if size > most_bytes:
         raise DataError(f"{name}: the TIFF file claims {page.imagewidth} x {page.imagelength} pixels, {size:,} bytes; "
                         f"at most {most_bytes:,} are read. It is damaged, or has to be cut into pieces")
+
+
+def _name_of(tag: Any) -> Any:
+    """Return the name of a tag's value, or the number where it has none."""
+    return getattr(tag, "name", tag)
 
 
 def _check_whole(page: "TiffPage", data: bytes, name: object) -> None:
@@ -111,8 +116,8 @@ def _decode(page: "TiffPage", data: bytes, byteorder: str, name: object) -> np.n
             raise DataError(f"{name}: the TIFF file's pixels are not what its tags say; save it as PNG")
         return np.ascontiguousarray(65535 - image if inverted else image)
     if page.photometric in (PALETTE, YCBCR):
-        raise DataError(f"{name}: a TIFF file of this kind (planes of {page.photometric.name}) cannot be read; save it "
-                        "as RGB")
+        raise DataError(f"{name}: a TIFF file of this kind (planes of {_name_of(page.photometric)}) cannot be read; "
+                        "save it as RGB")
     if page.compression in DEFLATED:
         _check_deflated(page, data, name)
     try:
@@ -121,8 +126,8 @@ def _decode(page: "TiffPage", data: bytes, byteorder: str, name: object) -> np.n
     except (ValueError, RuntimeError, ImportError) as error:
         if "requires the" not in str(error):
             raise
-        raise DataError(f"{name}: the compression {page.compression.name} of a TIFF file of this kind cannot be read "
-                        "without imagecodecs: pip install imagecodecs, or save it as PNG or without "
+        raise DataError(f"{name}: the compression {_name_of(page.compression)} of a TIFF file of this kind cannot "
+                        "be read without imagecodecs: pip install imagecodecs, or save it as PNG or without "
                         "compression") from None
     image = image if interleaved else image.transpose(1, 2, 0)
     image = image[..., :3 if page.photometric == RGB and image.shape[2] >= 3 else 1]

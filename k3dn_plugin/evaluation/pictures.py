@@ -39,7 +39,7 @@ def save_comparison(path: Path, images: Mapping[str, torch.Tensor], row: ImageRo
 
 
 def comparison(images: Mapping[str, torch.Tensor], row: ImageRow, protocol: EvaluationProtocol) -> np.ndarray:
-    """The picture as a uint8 RGB array."""
+    """Return the picture as a uint8 RGB array."""
     show = {name: protocol.display(image.float().cpu()) for name, image in images.items()}
     truth = show["truth"]
     rows, columns = detail_window(show["input"], truth)
@@ -59,12 +59,12 @@ def comparison(images: Mapping[str, torch.Tensor], row: ImageRow, protocol: Eval
 
 
 def caption(label: str, scores: Mapping[str, float | None]) -> str:
-    """`restored 26.81 dB`, with the PSNR where it was computed."""
+    """Return `restored 26.81 dB`, with the PSNR where it was computed."""
     return f"{label} {scores['psnr']:.2f} dB" if "psnr" in scores else label
 
 
 def detail_window(blurred: torch.Tensor, truth: torch.Tensor) -> tuple[slice, slice]:
-    """(rows, columns) slices of the window in which the blurred image differs most from the truth."""
+    """Return (rows, columns) slices of the window in which the blurred image differs most from the truth."""
     height, width = truth.shape[-2:]
     size = [min(max(n // DETAIL_SHARE, SMALLEST_DETAIL), n) for n in (height, width)]
     error = (blurred - truth).abs().mean(0)[None, None]

@@ -51,7 +51,7 @@ class ImageRow:
 
     @classmethod
     def from_flat(cls, row: dict) -> "ImageRow":
-        """The row that `flat` made, read back from a CSV file (all values strings)."""
+        """Return the row that `flat` made, read back from a CSV file (all values strings)."""
         values = {k: float(v) if v else None for k, v in row.items() if k not in KNOWN}
         return cls(index=int(row["index"]), name=row["name"], group=row["group"],
                    scores={k: v for k, v in values.items() if not k.startswith(INPUT)},
@@ -81,7 +81,7 @@ class EvaluationResult:
     pictures: list[Path] = field(default_factory=list)
 
     def means(self, group: str | None = None) -> dict[str, float]:
-        """Means over the images (of one group) of each image's score: `psnr`, ..., `input_psnr`, ...
+        """Return means over the images (of one group) of each image's score: `psnr`, ..., `input_psnr`, ...
 
         A mean is over the images to which the score applies, and left out where there are none.
         """
@@ -93,15 +93,15 @@ class EvaluationResult:
         return {name: mean_of(values) for name, values in found.items() if values}
 
     def identity(self) -> dict:
-        """What the scores belong to; see `provenance.identity`."""
+        """Return what the scores belong to; see `provenance.identity`."""
         return identity(self.provenance, self.protocol)
 
     def groups(self) -> list[str]:
-        """The groups that occur, sorted; none where the data set has no labels."""
+        """Return the groups that occur, sorted; none where the data set has no labels."""
         return sorted({row.group for row in self.rows} - {""})
 
     def summary(self) -> dict:
-        """Means over all images and by group, with protocol and provenance: what summary.json holds."""
+        """Return means over all images and by group, with protocol and provenance: what summary.json holds."""
         tiled = sum(row.tiling != "whole" for row in self.rows)
         return {"images": len(self.rows), "means": self.means(),
                 "groups": {g: {"images": sum(r.group == g for r in self.rows), "means": self.means(g)}
@@ -112,7 +112,7 @@ class EvaluationResult:
                 "protocol": self.protocol, "provenance": self.provenance}
 
     def table(self) -> str:
-        """The means as text: the input's row, then the restored images', by group and together."""
+        """Return the means as text: the input's row, then the restored images', by group and together."""
         names = [name for name in self.means() if not name.startswith(INPUT)]
         lines = [f"{'':10}{'images':>8}" + "".join(f"{name:>{len(name) + 4}}" for name in names)]
         for group in [*self.groups(), None]:
@@ -126,7 +126,7 @@ class EvaluationResult:
 
     @classmethod
     def merged(cls, results: Iterable["EvaluationResult"]) -> "EvaluationResult":
-        """The whole of the shares of several processes.
+        """Return the whole of the shares of several processes.
 
         Raises:
             OptionError: two shares were scored by different protocols.
@@ -139,7 +139,7 @@ class EvaluationResult:
                    damaged=sum(r.damaged for r in results),
                    pictures=[p for r in results for p in r.pictures])
 
-    def write(self, folder: str | os.PathLike) -> Path:
+    def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write per_image.csv and summary.json into `folder`, each whole or not at all; the latter's path.
 
         The files in which several processes kept their shares are then no longer needed, and removed.
@@ -189,13 +189,13 @@ class RowFile:
 
     @classmethod
     def at(cls, path: Path) -> "RowFile":
-        """The file as it lies there, with the identity that is kept beside it."""
+        """Return the file as it lies there, with the identity that is kept beside it."""
         file = cls(path, {})
         file.identity = file.stored_identity()
         return file
 
     def rows(self) -> list[ImageRow]:
-        """The whole and unchanged rows there, if they belong to the same identity; `damaged` counts the others.
+        """Return the whole and unchanged rows there, if they belong to the same identity; `damaged` counts the others.
 
         A row cut short by a kill is left out without being counted.
         """
@@ -224,15 +224,19 @@ class RowFile:
         return text_hash([self._key, values], 12)
 
     def stored_identity(self) -> dict | None:
-        """What the rows in the file belong to, or None where there is no file or it cannot be read."""
+        """Return what the rows in the file belong to, or None where there is no file or it cannot be read."""
         try:
             found = json.loads(self.sidecar.read_text(encoding="utf-8")) if self.path.exists() else None
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
 
-    def keep_other(self) -> None:
-        """Move results that belong to something else into a folder of their own, `older_<weights>`."""
+    def keep_other(self, *, alone: bool = False) -> None:
+        """Move results that belong to something else into a folder of their own, `older_<weights>`.
+
+        Args:
+            alone: move the rows without summary and pictures, which are of another file.
+        """
         stored = self.stored_identity()
         if stored is None or stored == self.identity:
             return
@@ -241,7 +245,7 @@ class RowFile:
         older = next(f for f in map(self.path.parent.joinpath, names) if not f.exists())
         try:
             older.mkdir()
-            for name in (self.path.name, self.sidecar.name, "summary.json", "pictures"):
+            for name in (self.path.name, self.sidecar.name, *(() if alone else ("summary.json", "pictures"))):
                 if (self.path.parent / name).exists():
                     (self.path.parent / name).rename(older / name)
         except OSError as error:
@@ -279,7 +283,7 @@ def write_json(path: str | Path, data: object) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A copy that every JSON reader takes: infinities and NaN as text, tuples as lists."""
+    """Return a copy that every JSON reader takes: infinities and NaN as text, tuples as lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

@@ -94,4 +94,4 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     """Turn (H, W) or (H, W, C) into (1, 3, H, W) float32 in [0, 1]; one channel serves as all three."""
     scale = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
     planes = (array[..., None] if array.ndim == 2 else array).transpose(2, 0, 1).astype(np.float32) / np.float32(scale)
-    return torch.from_numpy(np.ascontiguousarray(planes)).expand(3, -1, -1)[None]
+    return torch.as_tensor(np.ascontiguousarray(planes)).expand(3, -1, -1)[None]

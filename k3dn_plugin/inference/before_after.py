@@ -2,6 +2,7 @@
 import base64
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -92,7 +93,7 @@ def most_changed(before: np.ndarray, after: np.ndarray, side: int = DETAIL) -> t
     changed = np.abs(after.astype(np.int16) - before).mean(-1, dtype=np.float32)
     size = [min(side, length) for length in changed.shape]
     # Anchored at its top left corner, so that the place of a mean is its window's.
-    means = cv2.blur(changed, (size[1], size[0]), anchor=(0, 0))
+    means = cast("np.ndarray", cv2.blur(changed, (size[1], size[0]), anchor=(0, 0)))
     means = means[:changed.shape[0] - size[0] + 1, :changed.shape[1] - size[1] + 1]
     top, left = np.unravel_index(int(means.argmax()), means.shape)
     return slice(int(top), int(top) + size[0]), slice(int(left), int(left) + size[1])

@@ -22,7 +22,7 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
             compiler fails.
     """
     check_compiler(device)
-    network = torch.compile(restorer, dynamic=False)
+    network = torch.compile(restorer, dynamic=False)   # pyright: ignore[reportUnknownMemberType]
 
     def call(*arguments: Any, **named: Any) -> torch.Tensor:
         # Imported here, because it takes seconds and only who compiles needs it.

@@ -192,23 +192,26 @@ def read_pair(files: PairFiles, *, full_scale: int | None = None) -> Pair:
 
 def _difference(one: np.ndarray, other: np.ndarray) -> tuple[str, str, str] | None:
     """Return (what, of one, of the other) for the first way in which two images differ, or None."""
-    for what, describe in (("size", lambda i: f"{i.shape[1]} x {i.shape[0]} pixels"),
-                           ("bit depth", lambda i: f"{i.dtype.itemsize * 8} bit"),
-                           ("channels", lambda i: f"{i.shape[2]} channel{'s' * (i.shape[2] > 1)}")):
-        if describe(one) != describe(other):
-            return what, describe(one), describe(other)
-    return None
+    ones, others = _words(one), _words(other)
+    return next(((what, ones[what], others[what]) for what in ones if ones[what] != others[what]), None)
+
+
+def _words(image: np.ndarray) -> dict[str, str]:
+    """Return what is to agree between the views of a pair."""
+    rows, columns, channels = image.shape
+    return {"size": f"{columns} x {rows} pixels", "bit depth": f"{image.dtype.itemsize * 8} bit",
+            "channels": f"{channels} channel{'s' * (channels > 1)}"}
 
 
 def as_tensor(image: np.ndarray, scale: float) -> torch.Tensor:
     """Return (H, W, 3) or (H, W, 1) integers as (1, 3, H, W) float32 in [0, 1]; one channel serves as all three."""
-    planes = torch.from_numpy(np.ascontiguousarray(to_float(image, full_scale=scale).transpose(2, 0, 1)))
+    planes = torch.as_tensor(np.ascontiguousarray(to_float(image, full_scale=scale).transpose(2, 0, 1)))
     return planes.expand(3, -1, -1)[None]
 
 
 def restore_pair(run: FrameRestorer, pair: Pair, *, disparity_axis: str | None = "x", strength: float = 1.0,
                  progress: Progress | None = None) -> RestoredFrame:
-    """Return the restored frame of a pair: a `RestoredFrame` with an image (1, 3, H, W).
+    """Return the restored frame of a pair: a `RestoredFrame` with an image (1, 3, H, W), gray where the pair is.
 
     Args:
         run: a `FrameRestorer`.
@@ -228,6 +231,8 @@ def restore_pair(run: FrameRestorer, pair: Pair, *, disparity_axis: str | None =
         lq, center = lq.rot90(1, (-2, -1)), None if center is None else center.rot90(1, (-2, -1))
     frame = run(lq, center, maps, progress=progress)
     image = frame.image.rot90(-1, (-2, -1)) if turned else frame.image
+    if not pair.colour:
+        image = image.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     return replace(frame, image=mixed(image, center_of(pair), strength) if strength != 1 else image)
 
 
@@ -262,7 +267,7 @@ def write_restored(path: Path, image: torch.Tensor, *, bits: int, colour: bool =
         metadata: color profile and orientation of the file.
     """
     scale = full_scale if full_scale and bits == 16 else 2 ** bits - 1
-    array = (image[0].double().clamp(0, 1) * scale).round().permute(1, 2, 0).numpy()
+    array: np.ndarray = (image[0].double().clamp(0, 1) * scale).round().permute(1, 2, 0).numpy()
     if not colour:
-        array = np.round(array.mean(-1))
+        array = array.mean(-1).round()
     write_image(path, array.astype(np.uint16 if bits == 16 else np.uint8), metadata)

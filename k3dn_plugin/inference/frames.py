@@ -71,7 +71,7 @@ class FrameRestorer:
         self._proven = None
 
     def maps_of(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The maps of a sample that the restorer reads besides the views, (1, 1, h, w) each; mostly none."""
+        """Return the maps of a sample that the restorer reads besides the views, (1, 1, h, w) each; mostly none."""
         return {name: found[None] for name, found in self.restorer.maps_of(sample).items()} if self._maps else {}
 
     def __call__(self, lq: torch.Tensor, center: torch.Tensor | None = None,
@@ -91,7 +91,7 @@ class FrameRestorer:
         lq = pad_to(lq, frame)
         center = None if center is None else pad_to(center, frame)
         plan = self._plan(frame, lq, center)
-        peaks = []
+        peaks: list[int] = []
         while True:
             try:
                 image = self._restore(lq, center, plan, peaks, progress)
@@ -150,9 +150,9 @@ class FrameRestorer:
         """One call of the network: in and out on the CPU."""
         lq = lq.to(self.device)
         center = None if center is None else center.to(self.device)
-        maps = {}
+        maps: dict[str, torch.Tensor] = {}
         if self._maps and center is not None:
-            center, *found = center.split([3, *(1 for _ in self._maps)], 1)
+            center, *found = torch.split(center, [3, *(1 for _ in self._maps)], 1)
             maps = dict(zip(self._maps, found))
         precision = torch.autocast(self.device.type, self.amp) if self.amp else contextlib.nullcontext()
         # no_grad, not inference_mode: a network may keep what it computes once for later training.

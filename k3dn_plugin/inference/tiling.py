@@ -39,11 +39,11 @@ class TilePlan:
         return self.tile == self.frame
 
     def origins(self) -> list[tuple[int, int]]:
-        """(row, column) of each tile, row by row."""
+        """Return (row, column) of each tile, row by row."""
         return [(row, column) for row in self.rows for column in self.columns]
 
     def weights(self, row: int, column: int) -> torch.Tensor:
-        """(rows, columns) float32 weights of the tile at an origin: 0 in the margin, 1 inside."""
+        """Return (rows, columns) float32 weights of the tile at an origin: 0 in the margin, 1 inside."""
         down, across = (fade(start, min(size, frame - start), frame, margin, blend)
                         for start, size, frame, margin, blend
                         in zip((row, column), self.tile, self.frame, self.margin, self.blend))
@@ -55,7 +55,7 @@ class TilePlan:
         return any(many and margin < self.wanted_margin for many, margin in zip(divided, self.margin))
 
     def describe(self) -> str:
-        """`whole`, or the tiling in words, as stored with a score."""
+        """Return `whole`, or the tiling in words, as stored with a score."""
         if self.is_whole:
             return "whole"
         return (f"{len(self.rows)} x {len(self.columns)} tiles of {self.tile[0]} x {self.tile[1]}, margin "
@@ -72,7 +72,9 @@ def plan_tiles(frame: tuple[int, int], tile: tuple[int, int], *, multiple: tuple
         margin: pixels to throw away; a tile gives at most a quarter of its side on each side.
     """
     tile = min(tile[0], frame[0]), min(tile[1], frame[1])
-    starts, margins, blends = [], [], []
+    starts: list[tuple[int, ...]] = []
+    margins: list[int] = []
+    blends: list[int] = []
     for size, length, step in zip(tile, frame, multiple):
         overlap = size - _stride(size, step, margin, blend)
         count = _count(length, size, step, margin, blend)

@@ -14,7 +14,7 @@ from k3dn_plugin.layers.macs import record_macs
 
 
 def filter_channels(iterations: int, channels: int, kernel_size: int) -> int:
-    """How many values a position needs: two kernels and a bias for each channel and iteration."""
+    """Return how many values a position needs: two kernels and a bias for each channel and iteration."""
     return iterations * channels * (2 * kernel_size + 1)
 
 
@@ -66,7 +66,7 @@ def iterative_adaptive_convolution(features: torch.Tensor,
                                    steps: Iterable[tuple[torch.Tensor, torch.Tensor]], *,
                                    slope: float, activate_last: bool,
                                    both_kernels: bool = False) -> torch.Tensor:
-    """All iterations, with a leaky ReLU between them.
+    """Return all iterations, with a leaky ReLU between them.
 
     Args:
         features: (B, c, h, w).

@@ -13,7 +13,7 @@ MAX_RADIUS = 24
 
 
 def ramp_disc(radius: int) -> torch.Tensor:
-    """(2r + 1, 2r + 1) float64, of sum 1: a disc times a ramp that grows to the right, up to 2r.
+    """Return (2r + 1, 2r + 1) float64, of sum 1: a disc times a ramp that grows to the right, up to 2r.
 
     The last two columns share the largest weight, as published. Radius 0 is the identity.
     """

@@ -38,7 +38,7 @@ class DOConv(nn.Module):
             self.register_buffer("D_diag", torch.eye(k * k).repeat(in_channels, 1, 1))
 
     def kernel(self) -> torch.Tensor:
-        """The kernel that is convolved, (out, in, k, k)."""
+        """Return the kernel that is convolved, (out, in, k, k)."""
         taps = self.W
         if self.kernel_size > 1:
             taps = torch.einsum("ims,ois->oim", self.D + self.D_diag, self.W)

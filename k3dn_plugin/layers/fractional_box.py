@@ -4,7 +4,7 @@ import torch
 
 def box_mean(images: torch.Tensor, top: torch.Tensor, bottom: torch.Tensor, left: torch.Tensor,
              right: torch.Tensor) -> torch.Tensor:
-    """The mean of each channel over a rectangle for each pixel, by an integral image.
+    """Return the mean of each channel over a rectangle for each pixel, by an integral image.
 
     Edges are in pixels: pixel (y, x) covers [y, y + 1) x [x, x + 1), and a rectangle that covers part of a pixel
     counts that part. Rectangles are cut off at the border of the image.

@@ -40,7 +40,7 @@ def quantize(sigma: torch.Tensor, levels: int) -> torch.Tensor:
 
 
 def gaussian(sigma: float, support: int) -> torch.Tensor | None:
-    """(2r + 1, 2r + 1) float64 of sum 1, cut where it falls below 2^-52 of its peak and at `support`;
+    """Return (2r + 1, 2r + 1) float64 of sum 1, cut where it falls below 2^-52 of its peak and at `support`;
     None where nothing but the peak is left.
     """
     # Below 0.1 not even the neighbors are left, and the square of a tiny sigma would underflow.
@@ -95,7 +95,7 @@ def shrinkage_table(alpha: float, beta: float) -> torch.Tensor:
 
 
 def shrink(values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """`table`, of `shrinkage_table`, interpolated linearly at `values`; clamped to its range."""
+    """Return `table`, of `shrinkage_table`, interpolated linearly at `values`; clamped to its range."""
     last = TABLE_RANGE * TABLE_STEPS
     place = (values * TABLE_STEPS).clamp(-last, last - 1e-3)
     low = place.floor()
@@ -137,7 +137,7 @@ class NonBlindDeconvolution(nn.Module):
         return self.with_slope(image, sigma)[0]
 
     def with_slope(self, image: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The restored image, and how it changes with sigma: the difference to the next level's restoration
+        """Return the restored image, and how it changes with sigma: the difference to the next level's restoration
         over that of the levels (0 at the last level).
 
         Raises:

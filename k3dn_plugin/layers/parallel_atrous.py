@@ -66,6 +66,6 @@ class ParallelAtrous(nn.Module):
         return F.leaky_relu(self.join(torch.cat(branches, 1)), SLOPE)
 
     def at_rate(self, x: torch.Tensor, rate: int) -> torch.Tensor:
-        """The shared kernel at one dilation, (B, C/2, h, w)."""
+        """Return the shared kernel at one dilation, (B, C/2, h, w)."""
         padding = rate * (KERNEL_SIZE // 2)
         return F.leaky_relu(F.conv2d(x, self.shared.weight, padding=padding, dilation=rate), SLOPE)

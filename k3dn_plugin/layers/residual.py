@@ -28,7 +28,7 @@ class ResidualBlocks(nn.Sequential):
 
 
 def without_autocast(tensor: torch.Tensor) -> contextlib.AbstractContextManager[object]:
-    """A context on the tensor's device in which autocast is off; nothing on the meta device, which has none."""
+    """Return a context on the tensor's device in which autocast is off; nothing on the meta device, which has none."""
     if tensor.device.type == "meta":
         return contextlib.nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)

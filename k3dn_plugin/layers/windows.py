@@ -15,7 +15,7 @@ FEATURE_STRIDE = 8
 
 
 def grid_of(height: int, width: int, window: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of windows in features of `height` x `width`.
+    """Return (rows, columns) of windows in features of `height` x `width`.
 
     Raises:
         SizeError: the features hold no whole window, or cannot be divided evenly.
@@ -29,7 +29,7 @@ def grid_of(height: int, width: int, window: tuple[int, int]) -> tuple[int, int]
 
 
 def grid_of_image(height: int, width: int, window: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of windows in an image of `height` x `width`.
+    """Return (rows, columns) of windows in an image of `height` x `width`.
 
     Raises:
         SizeError: the size is not a multiple of `FEATURE_STRIDE`, or `grid_of` refuses its features.
@@ -47,7 +47,7 @@ def partition(features: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 def partition_with_margin(features: torch.Tensor, grid: tuple[int, int], margin: int, *,
                           zeros: bool = False) -> torch.Tensor:
-    """Windows that also hold `margin` cells of what lies around them.
+    """Return windows that also hold `margin` cells of what lies around them.
 
     Beyond the image's border that is its reflection, or nothing but zeros if asked for.
 
@@ -68,7 +68,7 @@ def partition_with_margin(features: torch.Tensor, grid: tuple[int, int], margin:
 
 
 def unpartition(windows: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The inverse of `partition`."""
+    """Return the inverse of `partition`."""
     rows, columns = grid
     _, channels, height, width = windows.shape
     cut = windows.view(-1, rows, columns, channels, height, width)
@@ -89,7 +89,7 @@ def pad_to(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def reflected_indices(start: int, stop: int, length: int, device: torch.device | None = None) -> torch.Tensor:
-    """Indices of positions `start` to `stop` - 1 in a row of `length` that goes on by reflection.
+    """Return indices of positions `start` to `stop` - 1 in a row of `length` that goes on by reflection.
 
     Without repeating the edge, as `F.pad(mode="reflect")`, which refuses a pad that is not smaller than
     the row; here it goes back and forth as often as needed.

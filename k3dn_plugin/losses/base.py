@@ -30,7 +30,7 @@ class PairLoss(nn.Module):
         self.reads = (predicted.split(".")[0],)  # keys of the prediction
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
-        """The weighted distance.
+        """Return the weighted distance.
 
         Raises:
             OptionError: the network does not predict `predicted`, or the data has no `target`.
@@ -44,12 +44,12 @@ class PairLoss(nn.Module):
         return self.weight * self.distance(image, target)
 
     def distance(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """A scalar that is 0 where the images agree."""
+        """Return a scalar that is 0 where the images agree."""
         raise TypeError(f"{type(self).__name__} must define distance()")
 
 
 def look_up(mapping: Any, dotted: str, loss: nn.Module, where: str) -> Any:
-    """The entry of nested mappings under `a.b`, or an `OptionError` that lists what there is."""
+    """Return the entry of nested mappings under `a.b`, or an `OptionError` that lists what there is."""
     found = mapping
     for key in dotted.split("."):
         if not isinstance(found, dict) or key not in found:

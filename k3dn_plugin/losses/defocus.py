@@ -29,7 +29,7 @@ class DefocusMapLoss(nn.Module):
         self.weight, self.auxiliary = weight, auxiliary
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
-        """The weighted sum over all scales."""
+        """Return the weighted sum over all scales."""
         predicted = look_up(prediction, "defocus", self, "the network's prediction")
         radius = look_up(batch, "defocus", self, "the batch")
         truth = ((radius.abs() + 1) / LARGEST_BLUR).clamp(max=1)

@@ -25,7 +25,7 @@ class DisparityWarpLoss(nn.Module):
         self.weight = weight
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
-        """The weighted distance."""
+        """Return the weighted distance."""
         warped, left = (look_up(prediction, key, self, "the network's prediction")
                         for key in ("warped_right", "small_left"))
         return self.weight * F.mse_loss(warped, left)
@@ -50,7 +50,7 @@ class CrossBlurLoss(nn.Module):
         self.reads = (predicted.split(".")[0],)
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
-        """The weighted distance."""
+        """Return the weighted distance."""
         radius = look_up(prediction, self.predicted, self, "the network's prediction")
         # The network's maps are in blue, green, red, as its views are.
         left, right = batch["lq"][:, :3].flip(1), batch["lq"][:, 3:].flip(1)
@@ -73,6 +73,6 @@ class TotalVariationLoss(nn.Module):
         self.reads = (predicted.split(".")[0],)
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
-        """The weighted sum."""
+        """Return the weighted sum."""
         values = look_up(prediction, self.predicted, self, "the network's prediction")
         return self.weight * (values.diff(dim=-1).abs().sum() + values.diff(dim=-2).abs().sum())

@@ -96,7 +96,7 @@ def charbonnier(difference: torch.Tensor) -> torch.Tensor:
 
 
 def half(image: torch.Tensor) -> torch.Tensor:
-    """The next level of a Gaussian pyramid: 5 x 5 binomial blur, edges reflected, then means of 2 x 2."""
+    """Return the next level of a Gaussian pyramid: 5 x 5 binomial blur, edges reflected, then means of 2 x 2."""
     return F.avg_pool2d(smooth(image, BINOMIAL, "reflect"), 2)
 
 

@@ -35,7 +35,7 @@ class ReblurConsistency(nn.Module):
         self._distance = choices[distance]
 
     def forward(self, prediction: dict, batch: dict) -> torch.Tensor:
-        """The weighted mean distance over the reblurred views."""
+        """Return the weighted mean distance over the reblurred views."""
         reblurred = look_up(prediction, "reblurred", self, "the network's prediction")
         captured = {"left": batch["lq"][:, :3], "right": batch["lq"][:, 3:], "center": batch["center"]}
         distances = [self._distance(image, _shrunk(captured[view], image)) for view, image in reblurred.items()]

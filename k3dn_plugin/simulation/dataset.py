@@ -51,6 +51,7 @@ class SimulatedDualPixelDataset(Dataset):
         families: PSF families to draw from, all of them if None.
         bank: folder of measured kernels, for the family "measured".
         separation: range of the share of the ideal separation between the views.
+        aligned_with: "center" (the picture of the whole aperture) or "left": where the truth shows the scene from.
         frame: (rows, columns) of the imagined frame that crops lie in: kernels are uneven, views vignetted
             and crops distorted according to their place; None puts every crop on the axis.
         field_tilt: range of that unevenness at the frame's edge.
@@ -86,6 +87,7 @@ class SimulatedDualPixelDataset(Dataset):
                  mode: Literal["layered", "rdpd", "dddnet"] = DEFAULTS.mode,
                  families: tuple[str, ...] | None = None, bank: str | None = None,
                  separation: tuple[float, float] = DEFAULTS.separation,
+                 aligned_with: Literal["center", "left"] = DEFAULTS.aligned_with,
                  frame: tuple[int, int] | None = DEFAULTS.frame,
                  field_tilt: tuple[float, float] = DEFAULTS.field_tilt, field_share: float = DEFAULTS.field_share,
                  distortion_share: float = DEFAULTS.distortion_share, flat_share: float = DEFAULTS.flat_share,
@@ -107,7 +109,7 @@ class SimulatedDualPixelDataset(Dataset):
         self.settings = SimulationSettings(
             size=(crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1]),
             max_radius=max_radius, radius_power=radius_power, mode=mode, families=families, bank=bank,
-            separation=_range(split or separation), frame=frame and (frame[0], frame[1]),
+            separation=_range(split or separation), aligned_with=aligned_with, frame=frame and (frame[0], frame[1]),
             field_tilt=_range(field_tilt), field_share=field_share, distortion_share=distortion_share,
             flat_share=flat_share, smooth_share=smooth_share, shrink=_range(shrink),
             procedural_share=procedural_share, shot=shot, read=read, noise_scale=_range(noise_scale), gain=gain,

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.images import read_image, to_float
 from k3dn_plugin.data.listing import list_files
 from k3dn_plugin.errors import DataError, DependencyError
 from k3dn_plugin.simulation.color import srgb_to_linear
@@ -54,11 +54,7 @@ def bundled_photographs() -> list[Path]:
 
 def load_linear(path: str | Path) -> torch.Tensor:
     """Read a photograph as (3, H, W) linear light in [0, 1]."""
-    image = read_image(path)
-    scale = np.iinfo(image.dtype).max
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, 2)
-    return srgb_to_linear(torch.from_numpy(image.astype(np.float32) / scale).permute(2, 0, 1).contiguous())
+    return srgb_to_linear(torch.from_numpy(to_float(read_image(path))).permute(2, 0, 1).contiguous())
 
 
 class Sliced(Protocol):

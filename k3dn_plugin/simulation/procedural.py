@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from k3dn_plugin.data.images import to_float
 from k3dn_plugin.simulation.color import srgb_to_linear
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?&%$#@+-=()"
@@ -26,7 +27,7 @@ SHIFT = 3  # OpenCV's fractional bits: positions in eighths of a pixel
 def procedural_picture(size: tuple[int, int], random: np.random.Generator) -> torch.Tensor:
     """Draw a picture of `size` (rows, columns) of one of the kinds: (3, H, W) linear light."""
     kind = KINDS[int(random.integers(len(KINDS)))]
-    encoded = torch.from_numpy(kind(size, random).astype(np.float32) / 255).permute(2, 0, 1).contiguous()
+    encoded = torch.from_numpy(to_float(kind(size, random))).permute(2, 0, 1).contiguous()
     return srgb_to_linear(encoded)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from k3dn_plugin.data.images import to_float
 from k3dn_plugin.simulation.layers import Surface
 from k3dn_plugin.simulation.photographs import random_tile
 from k3dn_plugin.simulation.procedural import procedural_picture
@@ -98,7 +99,7 @@ def random_shape(size: tuple[int, int], random: np.random.Generator) -> torch.Te
         lengths = reach * random.uniform(0.5, 1.4, len(angles))
         corners = np.stack([center[0] + lengths * np.cos(angles), center[1] + lengths * np.sin(angles)], 1)
         cv2.fillPoly(canvas, [corners.round().astype(np.int32)], 255, cv2.LINE_AA)
-    return torch.from_numpy(cv2.GaussianBlur(canvas, (3, 3), 0.7).astype(np.float32) / 255)[None]
+    return torch.from_numpy(to_float(cv2.GaussianBlur(canvas, (3, 3), 0.7)))[None]
 
 
 def flatten(surfaces: Sequence[Surface]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -34,6 +34,8 @@ class SimulationSettings:
             [0, 1]: 1 gives all the same, larger numbers make most of them small.
         families: PSF families, one drawn a scene; "measured" needs `bank`.
         separation: range of the share of the ideal separation between the views (see `PsfSettings`).
+        aligned_with: what the truth is aligned with: "center", the picture of the whole aperture, or "left", the left
+            view, as the truth of the Pixel 4 pairs is.
         field_share: share of scenes with an uneven, elliptic aperture, alike over the whole picture.
         flat_share: share of scenes at one distance; half of these are in focus.
         smooth_share: share of scenes with one surface whose depth rises and falls, smoothly or in planes.
@@ -62,6 +64,7 @@ class SimulationSettings:
     radius_power: float = 1.0
     families: tuple[str, ...] = field(default_factory=lambda: tuple(PSF_FAMILIES.names()))
     separation: tuple[float, float] = (0.35, 1.0)
+    aligned_with: Literal["center", "left"] = "center"
     field_share: float = 0.3
     flat_share: float = 0.2
     smooth_share: float = 0.15
@@ -108,7 +111,11 @@ DEFAULTS = SimulationSettings()
 def check_settings(settings: SimulationSettings, count: int = 1) -> None:
     """Raise `OptionError` for settings that no scene can have."""
     for family in settings.families:
-        check_psf(PsfSettings(family=family, parameters={"folder": settings.bank} if settings.bank else {}))
+        check_psf(PsfSettings(family=family, aligned_with=settings.aligned_with,
+                              parameters={"folder": settings.bank} if settings.bank else {}))
+    if settings.aligned_with != "center" and settings.mode != "layered":
+        raise OptionError(f"aligned_with: mode {settings.mode} has its truth between the views; leave it at center, or "
+                          "take mode layered")
     if not settings.families or settings.mode not in MODES or settings.bit_depth not in (8, 16):
         raise OptionError(f"a simulation needs a PSF family, a mode of {', '.join(MODES)} and a bit_depth of 8 "
                           f"or 16; found {settings.families}, {settings.mode!r}, {settings.bit_depth}")
@@ -159,6 +166,7 @@ def draw_psf(settings: SimulationSettings, random: np.random.Generator) -> PsfSe
         parameters = {"folder": settings.bank}
     off_axis = random.random() < settings.field_share
     return PsfSettings(family=family, separation=float(random.uniform(*settings.separation)), parameters=parameters,
+                       aligned_with=settings.aligned_with,
                        tilt=float(random.uniform(-0.4, 0.4)) if off_axis else 0.0,
                        aspect=float(random.uniform(0.85, 1.18)) if off_axis else 1.0,
                        field_tilt=float(random.uniform(*settings.field_tilt)) if settings.frame else 0.0)
@@ -169,7 +177,8 @@ def draw_sensor(settings: SimulationSettings, random: np.random.Generator) -> Se
     def drawn(share: float) -> bool:
         return bool(share) and random.random() < share
 
-    # Opposite in the two views: their mean is as bright as the truth. A gain that both had could not be told from light.
+    # Opposite in the two views, so that their mean is as bright as the truth: a gain that both had could not be told
+    # from light.
     first, second = random.uniform(-settings.gain, settings.gain, 2)
     gain = float(first - second) / 2
     ramp = float(random.uniform(-settings.vignetting, settings.vignetting)) if drawn(settings.vignetting_share) else 0.0

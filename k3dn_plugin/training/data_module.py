@@ -53,7 +53,7 @@ class DataModule:
         return self._hashes
 
     def batches(self, stage: Stage, iteration: int) -> SampleLoader:
-        """The batches of `stage` from its `iteration` (0: from its beginning) to its end."""
+        """Return the batches of `stage` from its `iteration` (0: from its beginning) to its end."""
         loading = stage.dataset
         return build_loader(
             self._train[stage.index],
@@ -67,7 +67,7 @@ class DataModule:
     def _seeded(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """`spec` with the run's seed for the samples' random choices, where it gives none itself."""
         takes_seed = "seed" in inspect.signature(DATASETS.get(spec["type"])).parameters
-        return {"seed": self._seed, **spec} if takes_seed else spec
+        return {**({"seed": self._seed} if takes_seed else {}), **spec}
 
     def _open(self, spec: Mapping[str, Any]) -> Any:
         for known, dataset in self._sets:

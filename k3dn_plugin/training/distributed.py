@@ -1,4 +1,4 @@
-"""One process or many: who this process is, and the few collective operations that training needs.
+"""One process or many: who this process is, and the few collective operations that training and scoring need.
 
 Started by `torchrun` (`--launcher pytorch`) or by SLURM (`--launcher slurm`), every process runs the same
 program; process 0 writes the files. On the GPU the back end is NCCL, on the CPU gloo.
@@ -8,7 +8,8 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, cast
 
 import torch
 from torch import distributed as dist
@@ -49,7 +50,9 @@ class ProcessGroup:
 
     def synchronized(self, model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
         """Context in which `model`'s gradients are exchanged only on the last micro-batch."""
-        return contextlib.nullcontext() if last or self.size == 1 else model.no_sync()
+        if last or self.size == 1:
+            return contextlib.nullcontext()
+        return cast("DistributedDataParallel", model).no_sync()   # what `wrap` gave
 
     def share(self, losses: Sequence[dict[str, torch.Tensor]], number: int) -> tuple[list[dict[str, float]], int]:
         """Return each micro-batch's losses, the mean over all processes, and the largest of the processes' `number`s.
@@ -72,7 +75,7 @@ class ProcessGroup:
         return [{name: next(each) for name in found} for found in losses], number
 
     def largest(self, number: int) -> int:
-        """The largest of the processes' integers."""
+        """Return the largest of the processes' integers."""
         if self.size == 1:
             return number
         tensor = torch.tensor(number, device=self.device)
@@ -80,7 +83,7 @@ class ProcessGroup:
         return int(tensor)
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's `value`, in the order of ranks, on every process."""
+        """Return every process's `value`, in the order of ranks, on every process."""
         values = [None] * self.size
         if self.size == 1:
             return [value]
@@ -88,7 +91,7 @@ class ProcessGroup:
         return values
 
     def from_main(self, function: Callable[[], Any]) -> Any:
-        """What `function()` returns on process 0, on all of them.
+        """Return what `function()` returns on process 0, on all of them.
 
         An error that process 0 meets is raised on all, so that none waits for one that has gone.
         """
@@ -118,13 +121,15 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def launched(launcher: str, device: str = "auto", backend: str = "nccl") -> Iterator[ProcessGroup]:
+def launched(launcher: str, device: str = "auto", backend: str = "nccl", *,
+             timeout: timedelta | None = None) -> Iterator[ProcessGroup]:
     """The `ProcessGroup` of this process; its process group lives as long as the context.
 
     Args:
         launcher: "none", "pytorch" (torchrun's environment) or "slurm".
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         backend: for CUDA; the CPU always uses gloo.
+        timeout: that a process waits for the others; None takes torch's.
 
     Raises:
         OptionError: the environment does not fit the launcher, or CUDA is asked for and missing.
@@ -132,7 +137,7 @@ def launched(launcher: str, device: str = "auto", backend: str = "nccl") -> Iter
     if launcher == "none":
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
             raise OptionError("this process was started by torchrun as one of several, but --launcher is "
-                              "none: each would train by itself and overwrite the others. "
+                              "none: each would work by itself and overwrite the others. "
                               "Add --launcher pytorch")
         yield ProcessGroup(choose_device(device))
         return
@@ -143,12 +148,12 @@ def launched(launcher: str, device: str = "auto", backend: str = "nccl") -> Iter
     missing = [v for v in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if v not in os.environ]
     if missing:
         raise OptionError(f"--launcher pytorch: {', '.join(missing)} missing from the environment. Start "
-                          "with: torchrun --nproc_per_node N tools/train.py -opt FILE --launcher pytorch")
+                          "with: torchrun --nproc_per_node N --no-python k3dn train -opt FILE --launcher pytorch")
     local = int(os.environ.get("LOCAL_RANK", 0))
     chosen = choose_device(device, local)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group(backend if chosen.type == "cuda" else "gloo")
+    dist.init_process_group(backend if chosen.type == "cuda" else "gloo", timeout=timeout)
     try:
         yield ProcessGroup(chosen, dist.get_rank(), dist.get_world_size())
     finally:

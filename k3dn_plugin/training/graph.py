@@ -47,7 +47,7 @@ class TrainingGraph(nn.Module):
             self._freeze(trainable)
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:
-        """Weighted losses by name for a batch of tensors (`name` taken out).
+        """Return weighted losses by name for a batch of tensors (`name` taken out).
 
         The losses are computed inside, not by the loop, because DDP waits for the gradient of every
         output that it sees, and a prediction may hold some that no loss of the recipe reads.
@@ -58,7 +58,7 @@ class TrainingGraph(nn.Module):
             return {name: loss(prediction, batch) for name, loss in self.losses.items()}
 
     def predict(self, batch: dict) -> dict:
-        """The restorer's training outputs, with `reblurred` where a reblur module is trained."""
+        """Return the restorer's training outputs, with `reblurred` where a reblur module is trained."""
         prediction = self.restorer.training_outputs(batch)
         if self.reblur is not None:
             guidance = ReblurGuidance(batch=batch, prediction=prediction, restorer=self.restorer)
@@ -66,7 +66,7 @@ class TrainingGraph(nn.Module):
         return prediction
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """The parameters for the optimizer."""
+        """Return the parameters for the optimizer."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def train(self, mode: bool = True) -> "TrainingGraph":
@@ -106,13 +106,13 @@ def parameters_behind(loss: torch.Tensor) -> set[torch.Tensor]:
     return found
 
 
-def matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str] | None) -> bool:
     """Whether `patterns` (None: everything) train what is called `name`."""
     return patterns is None or any(fnmatch.fnmatchcase(name, p) for p in patterns)
 
 
 def graph_names(restorer: nn.Module, reblur: nn.Module | None) -> dict[str, None]:
-    """State-dict keys of the restorer, then those of the reblur module under `reblur.`."""
+    """Return state-dict keys of the restorer, then those of the reblur module under `reblur.`."""
     names = dict.fromkeys(restorer.state_dict())
     if reblur is not None:
         names.update(dict.fromkeys(REBLUR_PREFIX + key for key in reblur.state_dict()))
@@ -126,7 +126,7 @@ def _parameters(restorer: nn.Module, reblur: nn.Module | None) -> Iterator[tuple
 
 
 def in_float32(value: Any) -> Any:
-    """Half-precision tensors inside dictionaries, sequences and dataclasses as float32."""
+    """Return half-precision tensors inside dictionaries, sequences and dataclasses as float32."""
     if torch.is_tensor(value):
         return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
     if isinstance(value, dict):

@@ -211,7 +211,7 @@ def _without_trials() -> Iterator[None]:
 
 
 def show_scores(scores: Mapping[str, float]) -> str:
-    """`psnr 27.1234 (input 25.1000), ...`."""
+    """Return `psnr 27.1234 (input 25.1000), ...`."""
     return ", ".join(f"{name} {value:.4f}" + (f" (input {scores['input_' + name]:.4f})"
                                               if "input_" + name in scores else "")
                      for name, value in scores.items() if not name.startswith("input_"))
@@ -309,7 +309,7 @@ class TensorBoardHook(Hook):
 
 
 def default_hooks(options: Options, data: Any, group: ProcessGroup, *, progress: bool = False) -> list[Hook]:
-    """The hooks of a run in their order: scores come before rows and states, which hold them."""
+    """Return the hooks of a run in their order: scores come before rows and states, which hold them."""
     hooks: list[Hook] = [LogHook()] if group.is_main else []
     if data.validation is not None:
         hooks.append(ValidationHook(data.validation, options.val, progress=progress))

@@ -5,7 +5,7 @@ that keep `running_mean` (DMENet's `OffsetNorm`).
 """
 import fnmatch
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import distributed as dist
@@ -60,7 +60,7 @@ def synchronize_norms(module: nn.Module) -> nn.Module:
             # torch's own conversion makes new modules, which forget what a derived class knows. In the order of
             # bases here, SyncBatchNorm's forward stands in for that of the batch norm.
             part.__class__ = _derived(type(part), nn.SyncBatchNorm, after=True)
-            part.process_group = None
+            cast("nn.SyncBatchNorm", part).process_group = None
         elif hasattr(part, "moments"):
             part.__class__ = _derived(type(part), SharedMoments, after=False)
         else:
@@ -72,12 +72,16 @@ def synchronize_norms(module: nn.Module) -> nn.Module:
 _INSTANCE = nn.modules.instancenorm._InstanceNorm
 
 
+class _HasMoments(Protocol):
+    def moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
 class SharedMoments:
     """Mixed into a norm with `moments`: mean and variance over the samples of all processes."""
 
     def moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, C, H, W) -> the biased variance and the mean of each channel, over all processes; differentiable."""
-        variance, mean = super().moments(x)
+        variance, mean = cast("_HasMoments", super()).moments(x)
         count = torch.full_like(mean[:1], x.numel() / x.shape[1])
         total = _AllReduce.apply(torch.cat([mean * count, count]))
         common = total[:-1] / total[-1]

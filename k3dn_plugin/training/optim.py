@@ -23,7 +23,7 @@ from k3dn_plugin.registry import conform, near
 
 def check_optimizer(spec: Mapping[str, Any],
                     where: str = "train.optim_g") -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """`(class, arguments)` for `spec`, a mapping with `type` and the optimizer's own arguments.
+    """Return `(class, arguments)` for `spec`, a mapping with `type` and the optimizer's own arguments.
 
     Raises:
         OptionError: no such optimizer; an argument that it does not have, lacks or has as another type.
@@ -59,7 +59,7 @@ IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 
 def build_optimizer(spec: Mapping[str, Any], parameters: Iterable[nn.Parameter],
                     where: str = "train.optim_g") -> torch.optim.Optimizer:
-    """The optimizer that `spec` describes, over `parameters`.
+    """Return the optimizer that `spec` describes, over `parameters`.
 
     Raises:
         OptionError: as `check_optimizer`, or a value that the optimizer refuses (a negative lr).
@@ -96,7 +96,7 @@ def moving_average(restorer: nn.Module, decay: float) -> AveragedModel | None:
     average = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
-    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
+    def update(averaged: Any, current: Any, count: torch.Tensor | int) -> None:
         if averaged[0].is_floating_point() or averaged[0].is_complex():
             average(averaged, current, count)
         else:
@@ -129,7 +129,7 @@ class Precision:
         if amp == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise OptionError(f"train.amp: {torch.cuda.get_device_name(device)} has no bfloat16. "
                               "Use amp: float16, or amp: null")
-        self.dtype = DTYPES.get(amp)
+        self.dtype = None if amp is None else DTYPES.get(amp)
         self.device = device
         # Disabled, the scaler passes everything through, so that the loop has one path.
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "float16")

@@ -6,7 +6,7 @@ dropout do.
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ def seed_everything(seed: int) -> None:
 
 
 def capture(device: torch.device) -> dict[str, Any]:
-    """The generators' states as tensors and plain values, so that a safe loader can read them back."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    """Return the generators' states as tensors and plain values, so that a safe loader can read them back."""
+    kind, keys, position, has_gauss, cached = cast("tuple[str, np.ndarray, int, int, float]", np.random.get_state())
     state = {"python": random.getstate(), "torch": torch.get_rng_state(),
              "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached)}
     if device.type == "cuda":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -130,7 +131,7 @@ def _prepare(experiment: Experiment, options: Options, resume: str | None, overw
     """Make the folder ready; return the path of the state to resume, or None."""
     if resume is not None:
         path, state = experiment.find_state(resume)
-        if path is not None:
+        if path is not None and state is not None:
             check_same_run(state, options, path, plan=plan, processes=processes, data=data.hashes())
             experiment.clean()
             if resume != "auto":
@@ -156,7 +157,8 @@ def _settings(options: Options, device: torch.device) -> Iterator[None]:
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn.benchmark
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic   # its property is not declared
+    fill = memory.fill_uninitialized_memory
     with randomness.preserved(device):
         try:
             if options.num_threads is not None:
@@ -164,7 +166,7 @@ def _settings(options: Options, device: torch.device) -> Iterator[None]:
             if device.type == "cpu":
                 # Costs nothing there, once fresh memory need not be filled.
                 torch.use_deterministic_algorithms(True, warn_only=True)
-                torch.utils.deterministic.fill_uninitialized_memory = False
+                memory.fill_uninitialized_memory = False
             else:
                 torch.backends.cudnn.benchmark = True  # crops have one size
             yield
@@ -172,7 +174,7 @@ def _settings(options: Options, device: torch.device) -> Iterator[None]:
             torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = cudnn
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch.utils.deterministic.fill_uninitialized_memory = fill
+            memory.fill_uninitialized_memory = fill
 
 
 def _announce(trainer: Trainer, path: Path | None) -> None:

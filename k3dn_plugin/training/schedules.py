@@ -43,11 +43,13 @@ def cosine(*, T_max: int, eta_min: float = 0.0) -> Curve:
 
 
 @SCHEDULES.register_module(["MultiStep", "MultiStepLR", "MultiStepRestartLR"])
-def multi_step(*, milestones: list[int], gamma: float = 0.1, restarts: list[int] = (0,),
-               restart_weights: list[float] = (1.0,)) -> Curve:
+def multi_step(*, milestones: list[int], gamma: float = 0.1, restarts: list[int] | None = None,
+               restart_weights: list[float] | None = None) -> Curve:
     """Multiply by `gamma` at each milestone; at `restarts[i]` start again from lr * restart_weights[i]."""
-    _same_length("restarts", restarts, "restart_weights", restart_weights)
-    starts = sorted(zip(restarts, restart_weights))
+    begins = [0] if restarts is None else restarts
+    weights = [1.0] if restart_weights is None else restart_weights
+    _same_length("restarts", begins, "restart_weights", weights)
+    starts = sorted(zip(begins, weights))
 
     def rate(lr: float, t: int) -> float:
         start, weight = max((s for s in starts if s[0] <= t), default=(-1, 1.0))
@@ -81,7 +83,7 @@ def check_schedule(spec: Mapping[str, Any], total_iter: int, where: str = "train
         OptionError: no such schedule, or arguments that do not fit it.
     """
     name = spec.get("type")
-    if name not in SCHEDULES:
+    if name is None or name not in SCHEDULES:
         raise OptionError(f"{where}.type: no schedule is called {name!r}."
                           f"{near(name, SCHEDULES.names())} Known: {', '.join(SCHEDULES.names())}")
     factory = SCHEDULES.get(name)

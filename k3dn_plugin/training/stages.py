@@ -58,7 +58,7 @@ class Stage:
 
 
 def plan_stages(options: Options) -> list[Stage]:
-    """The stages of a recipe in order, their optimizers and schedules checked.
+    """Return the stages of a recipe in order, their optimizers and schedules checked.
 
     Raises:
         OptionError: there is nothing to train, or an optimizer or schedule is wrong.
@@ -128,6 +128,7 @@ def start_from(options: Options, restorer: nn.Module, network_g: dict) -> list[s
     Raises:
         CheckpointError: they belong to another network.
     """
+    assert options.path.pretrain_network_g is not None   # else there is nothing to start from
     path, plan = user_path(options.path.pretrain_network_g), plan_stages(options)
     if options.path.strict_load_g and len(plan) > 1:
         given, own = read_weights(path).state, restorer.state_dict()
@@ -144,7 +145,7 @@ def start_from(options: Options, restorer: nn.Module, network_g: dict) -> list[s
 
 
 def carried_weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """State-dict entries that a finished stage hands on, from its training state.
+    """Return state-dict entries that a finished stage hands on, from its training state.
 
     The moving average where there is one: it is what was validated, and what a frozen base should be.
     """
@@ -185,7 +186,7 @@ def load_carried(graph: TrainingGraph, weights: Mapping[str, torch.Tensor], stag
 
 
 def share_stage(stage: Stage, devices: int) -> list[Phase]:
-    """The phases of a `Stage` on that many devices; a stage without phases is one.
+    """Return the phases of a `Stage` on that many devices; a stage without phases is one.
 
     Raises:
         OptionError: the phases are not as long as the stage, or a global batch cannot be shared out evenly.
@@ -209,7 +210,7 @@ def share_stage(stage: Stage, devices: int) -> list[Phase]:
 
 
 def share(global_batch: int, devices: int, limit: int, where: str) -> tuple[int, int]:
-    """`(batch, accumulate)` of each device: as many at a time as `limit` allows, the same every time.
+    """Return `(batch, accumulate)` of each device: as many at a time as `limit` allows, the same every time.
 
     Raises:
         OptionError: `global_batch` is not a multiple of `devices`.
@@ -235,7 +236,7 @@ COLUMNS = ("stage", "iterations", "crop", "per device", "accumulate", "global ba
 
 
 def plan_rows(options: Options, devices: int) -> list[dict]:
-    """A row a phase of each stage.
+    """Return a row a phase of each stage.
 
     Raises:
         OptionError: a batch cannot be shared by that many devices, or the recipe is wrong.

@@ -54,7 +54,7 @@ def save_state(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The state at `path`, its tensors on the CPU.
+    """Return the state at `path`, its tensors on the CPU.
 
     Raises:
         CheckpointError: missing, damaged, or not a training state.
@@ -129,7 +129,7 @@ def _unexpected(state: dict) -> str | None:
 
 
 def newest_state(folder: Path, warn: Callable[..., None]) -> tuple[Path | None, dict[str, Any] | None]:
-    """`(path, state)` of the newest state in `folder` that can be read, or `(None, None)`.
+    """Return `(path, state)` of the newest state in `folder` that can be read, or `(None, None)`.
 
     `warn(message)` is called for each damaged one that is passed over.
 
@@ -151,6 +151,6 @@ def newest_state(folder: Path, warn: Callable[..., None]) -> tuple[Path | None, 
 
 
 def state_files(folder: Path) -> list[Path]:
-    """The states in `folder`, newest first."""
+    """Return the states in `folder`, newest first."""
     found = [p for p in Path(folder).glob("*.state") if p.stem.isdigit()]
     return sorted(found, key=lambda p: int(p.stem), reverse=True)

@@ -62,6 +62,7 @@ def explained(options: Options, folder: Path) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         train = options.datasets.train
+        assert train is not None   # what is trained on has been checked
         crop = train.arguments().get("crop_size")
         raise TrainingError(
             f"memory ran out ({str(error).splitlines()[0] if str(error) else type(error).__name__}). With "

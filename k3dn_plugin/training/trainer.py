@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -70,6 +70,7 @@ class TrainingComponents:
             # On the CPU torch has no synchronized batch norm: statistics are then those of each process.
             synchronize_norms(self.graph)
         self.graph.to(group.device).train()
+        assert options.train is not None   # `plan_stages` has checked it
         if options.train.channels_last:
             restorer.to(memory_format=torch.channels_last)
         if options.train.compile:
@@ -105,7 +106,7 @@ class TrainingComponents:
         with randomness.preserved(self._group.device):
             with self.precision.autocast():
                 losses = self.graph(batch)
-            reached = parameters_behind(sum(losses.values()))
+            reached = parameters_behind(sum(losses.values(), torch.zeros(())))
         with torch.no_grad():
             for buffer, value in before:
                 buffer.copy_(value)
@@ -114,10 +115,10 @@ class TrainingComponents:
     @property
     def validated(self) -> Restorer:
         """The restorer that is validated and published: the moving average where there is one."""
-        return self.restorer if self.ema is None else self.ema.module
+        return self.restorer if self.ema is None else cast("Restorer", self.ema.module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The entries of a training state that belong to the stage's objects."""
+        """Return the entries of a training state that belong to the stage's objects."""
         return {
             "restorer": self.restorer.state_dict(),
             "reblur": None if self.graph.reblur is None else self.graph.reblur.state_dict(),
@@ -156,7 +157,7 @@ class TrainingComponents:
             group["lr"] = base * rate(self.scheduler.last_epoch)
 
     def not_finite(self) -> str | None:
-        """The name of the first weight that holds NaN or infinity, or None."""
+        """Return the name of the first weight that holds NaN or infinity, or None."""
         named = [*self.graph.named_parameters(), *self.graph.named_buffers()]
         return next((name for name, tensor in named if not tensor.isfinite().all()), None)
 
@@ -230,7 +231,7 @@ class Trainer:
         with contextlib.closing(iter(self.data.batches(stage, self.iteration - stage.start))) as batches:
             if resumed:
                 # After building the network, which draws random numbers itself.
-                randomness.restore(resumed["rng"][self.group.rank], self.group.device)
+                self._go_on_drawing(resumed)
             batches = self.components.wrap(batches, self._on_device)
             self._call("before_stage")
             while self.iteration < stage.end and not self.stopping:
@@ -238,6 +239,13 @@ class Trainer:
                 self.iteration += 1
                 self._call("after_iteration")
         return self.state()
+
+    def _go_on_drawing(self, state: dict[str, Any]) -> None:
+        """Put the random generators where they were; other processes than those that saved the state start anew."""
+        if state["world_size"] == self.group.size:
+            randomness.restore(state["rng"][self.group.rank], self.group.device)
+        else:
+            randomness.seed_everything(self.options.manual_seed + 1000 * self.group.rank + 1_000_003 * self.iteration)
 
     def _step(self, batches: Iterator[dict]) -> None:
         """One iteration over `accumulate` micro-batches; their mean gradient is that of the whole batch."""
@@ -284,7 +292,7 @@ class Trainer:
                 for key, value in batch.items() if torch.is_tensor(value)}
 
     def row(self) -> dict[str, Any]:
-        """The row of `history` that belongs to this iteration, made if there is none yet."""
+        """Return the row of `history` that belongs to this iteration, made if there is none yet."""
         if not self.history or self.history[-1]["iteration"] != self.iteration:
             self.history.append({"iteration": self.iteration, "stage": self.stage.name})
         return self.history[-1]
@@ -315,7 +323,7 @@ class Trainer:
                    for stage in self.plan if self.iteration > stage.start)
 
     def state(self) -> dict[str, Any]:
-        """The training state (`state.py`) at this moment; every process must call it."""
+        """Return the training state (`state.py`) at this moment; every process must call it."""
         return {
             "iteration": self.iteration, "stage": self.stage.index, "stage_name": self.stage.name,
             **self.components.state_dict(),

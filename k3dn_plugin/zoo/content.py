@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class OfficialFile:
     sha256: str = ""
 
 
-def read_content(path: str | os.PathLike) -> FileContent:
+def read_content(path: str | os.PathLike[str]) -> FileContent:
     """Read a file once.
 
     Raises:
@@ -71,6 +72,10 @@ def read_content(path: str | os.PathLike) -> FileContent:
     data = read_file(path, most=LARGEST_FILE, error=CheckpointError)
     return FileContent(Path(path), data, hashlib.sha256(data).hexdigest())
 
+
+def is_json_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Return whether what a JSON text holds is a mapping."""
+    return isinstance(value, dict)
 
 
 def damaged(content: FileContent, kind: str, error: Exception) -> CheckpointError:

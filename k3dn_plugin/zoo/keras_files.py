@@ -1,7 +1,11 @@
 """Weights that Keras 2 wrote as HDF5 (DPDNet, RDPD): layers in the order of `layer_names`, nothing outside the file."""
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+# (h5py has no types; what leaves this file is typed)
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,5 +102,5 @@ def _kind_order(name: str) -> int:
     return ORDER.get(name.split("/")[-1].split(":")[0], len(ORDER))
 
 
-def _unused(name: str, taken: dict) -> str:
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
     return name if name not in taken else f"{len(taken)}/{name}"

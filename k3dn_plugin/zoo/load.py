@@ -45,7 +45,7 @@ class LoadedRestorer:
     restorer: Restorer
     source: str = "in memory"
     network_g: Mapping[str, Any] | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
     sha256: str | None = None
     inference: InferenceSettings = InferenceSettings()
 
@@ -146,14 +146,15 @@ class LoadedRestorer:
             DataError: not floats.
             OptionError: as in `restore`.
         """
-        for name, tensor in (("lq", lq), ("center", center)):
+        given: dict[str, object] = {"lq": lq, "center": center}
+        for name, tensor in given.items():
             if tensor is not None and not (isinstance(tensor, torch.Tensor) and tensor.is_floating_point()):
                 found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
                 raise DataError(f"{name}: expected a float tensor in [0, 1]; found {found}. For NumPy arrays use "
                                 "restore(left, right)")
         return self.frames(lq, center, maps, progress=progress)
 
-    def save_pretrained(self, folder: str | os.PathLike, *, license: str | None = None) -> Path:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, license: str | None = None) -> Path:
         """Write `model.safetensors`, `config.json` and a model card `README.md`, as Hugging Face's hub knows them.
 
         Args:
@@ -176,7 +177,7 @@ class LoadedRestorer:
                                 license=license)
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike, *, revision: str | None = None,
+    def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None,
                         device: str | torch.device = "auto", dtype: str | torch.dtype | None = None,
                         tile: int | None = None, max_memory_gb: float | None = None,
                         self_ensemble: bool = False) -> "LoadedRestorer":
@@ -200,7 +201,7 @@ class LoadedRestorer:
 from_pretrained = LoadedRestorer.from_pretrained
 
 
-def load_restorer(source: str | os.PathLike | Restorer | LoadedRestorer, *, device: str | torch.device = "auto",
+def load_restorer(source: str | os.PathLike[str] | Restorer | LoadedRestorer, *, device: str | torch.device = "auto",
                   precision: str | torch.dtype | None = None,
                   dtype: str | torch.dtype | None = None, tile: int | None = None, max_memory_gb: float | None = None,
                   self_ensemble: bool = False, compile: bool = False) -> LoadedRestorer:

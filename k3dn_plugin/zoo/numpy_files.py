@@ -3,7 +3,8 @@ import io
 import math
 import pickle
 import zipfile
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def _members(content: FileContent, name: str, data: bytes) -> dict[str, np.ndarr
         found = _ArrayUnpickler(stream, encoding="latin1").load()
         if not isinstance(found, np.ndarray):
             raise pickle.UnpicklingError(f"it gives a {type(found).__name__}")
-        arrays = [np.asarray(value) for value in found.ravel()
+        elements: list[Any] = [*cast("Iterable[Any]", found.ravel())]
+        arrays = [np.asarray(value) for value in elements
                   if isinstance(value, (np.ndarray, np.generic, float, int)) and np.asarray(value).dtype.kind in "fiub"]
         if len(arrays) != found.size:
             raise pickle.UnpicklingError("its elements are not all arrays of numbers")
@@ -59,7 +61,7 @@ def _empty_array(kind: object, shape: object, code: object) -> np.ndarray:
     return np.ndarray.__new__(np.ndarray, (0,), "b")
 
 
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
+def _latin1(text: object, encoding: object = "latin1") -> bytes:
     """What pickles of Python 2 make bytes with."""
     if encoding != "latin1" or not isinstance(text, str):
         raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
@@ -68,7 +70,8 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
 
 # All that the pickles of NumPy arrays call, under old and new module names, and what they get here.
 _CORE: Any = getattr(np, "_core", None) or np.core   # its name before NumPy 2
-_ADMITTED = {("numpy", "ndarray"): "numpy.ndarray", ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): _latin1}
+_ADMITTED: dict[tuple[str, str], object] = {
+    ("numpy", "ndarray"): "numpy.ndarray", ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): _latin1}
 for _core in ("core", "_core"):
     _ADMITTED[f"numpy.{_core}.multiarray", "_reconstruct"] = _empty_array
     _ADMITTED[f"numpy.{_core}.multiarray", "scalar"] = _CORE.multiarray.scalar

@@ -11,7 +11,7 @@ import io
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,7 @@ def _torch_tensors(content: FileContent) -> tuple[dict[str, np.ndarray], tuple[s
     return {key: _array(content, key, value) for key, value in state.items()}, notes
 
 
-def _numbers() -> list:
+def _numbers() -> list[Any]:
     """NumPy scalars in a training state (a best score, say) do no harm."""
     core: Any = getattr(np, "_core", None) or np.core   # its name before NumPy 2
     return [core.multiarray.scalar, np.dtype, type(np.dtype("float64")), type(np.dtype("float32")),
@@ -130,5 +130,7 @@ def _array(content: FileContent, key: str, tensor: torch.Tensor) -> np.ndarray:
     return (tensor if exact else tensor.float()).resolve_neg().numpy()
 
 
-READERS: Mapping = {"PyTorch": _torch_tensors, "safetensors": _safetensors, "Keras HDF5": keras_tensors,
-                    "TensorLayer .npz": numpy_tensors}
+Tensors = tuple[dict[str, np.ndarray], tuple[str, ...]]   # by key, and notes
+READERS: Mapping[str, Callable[[FileContent], Tensors]] = {
+    "PyTorch": _torch_tensors, "safetensors": _safetensors, "Keras HDF5": keras_tensors,
+    "TensorLayer .npz": numpy_tensors}

@@ -37,7 +37,8 @@ class ParityReport:
         return all(error <= self.tolerance for error in self.errors.values())
 
 
-def check_parity(manifest_path: str | os.PathLike, golden_path: str | os.PathLike | None = None) -> ParityReport:
+def check_parity(manifest_path: str | os.PathLike[str],
+                 golden_path: str | os.PathLike[str] | None = None) -> ParityReport:
     """Build, load, run and compare.
 
     Args:
@@ -65,7 +66,7 @@ def check_parity(manifest_path: str | os.PathLike, golden_path: str | os.PathLik
         model = known.build(manifest["settings"], network).double()
         if manifest.get("tensors"):
             known.load(model, weights(manifest), network)
-        inputs = {key: torch.from_numpy(np.ascontiguousarray(value))
+        inputs = {key: torch.as_tensor(np.ascontiguousarray(value))
                   for key, value in inputs_of(manifest).items()}
         outputs = known.outputs(model, inputs, name)
     return ParityReport(network, compare(outputs, golden, manifest, golden_path))
@@ -84,7 +85,7 @@ def _with_extra(manifest: dict[str, Any], golden_name: str) -> tuple[str, dict[s
     return name, {**manifest, "inputs": [extra["input"]], "settings": {**manifest["settings"], **own}}
 
 
-def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the manifest as a mapping; `CheckpointError` if it is missing or not one."""
     try:
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -99,7 +100,7 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
                               f"`tensors` ({type(error).__name__}: {error})") from None
 
 
-def read_golden(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_golden(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the golden arrays by name; `CheckpointError` if the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -139,7 +140,7 @@ def weights(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def inputs_of(manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return the inputs in PyTorch layout, {name: float64 array}, in the manifest's order."""
-    made = {}
+    made: dict[str, np.ndarray] = {}
     for spec in manifest["inputs"]:
         random = _generator("input:" + spec.get("seed", spec["name"]))
         array = random.uniform(spec.get("low", 0.0), spec.get("high", 1.0), tuple(spec["shape"]))
@@ -153,13 +154,13 @@ def _to_torch_layout(array: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
 
 
 def compare(outputs: Mapping[str, torch.Tensor], golden: Mapping[str, np.ndarray], manifest: Mapping[str, Any],
-            golden_path: str | os.PathLike) -> dict[str, float]:
+            golden_path: str | os.PathLike[str]) -> dict[str, float]:
     """Return the largest relative error of each golden entry; outputs must have the same names and shapes."""
     layouts = {spec["name"]: spec for spec in manifest.get("outputs", [])}
     if set(outputs) != set(golden):
         raise CheckpointError(f"{golden_path} holds {', '.join(sorted(golden))}; the network gives "
                               f"{', '.join(sorted(outputs))}: is it the golden of this manifest?")
-    errors = {}
+    errors: dict[str, float] = {}
     for name, wanted in golden.items():
         found = outputs[name].detach().double().cpu().numpy()
         wanted = _to_torch_layout(wanted.astype(np.float64), layouts.get(name, {}))

@@ -21,7 +21,7 @@ HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 LICENSE = re.compile(r"[\w.+-]{1,60}", re.ASCII)
 
 
-def write_pretrained(folder: str | os.PathLike, restorer: Restorer, *, network_g: Mapping[str, Any],
+def write_pretrained(folder: str | os.PathLike[str], restorer: Restorer, *, network_g: Mapping[str, Any],
                      provenance: Mapping[str, Any], license: str | None = None) -> Path:
     """Write the three files; see `LoadedRestorer.save_pretrained`.
 
@@ -62,7 +62,7 @@ def model_card(restorer: Restorer, digest: str, *, network_g: Mapping[str, Any],
     return "\n".join(lines)
 
 
-def pretrained_folder(source: str | os.PathLike, *, revision: str | None = None) -> Path:
+def pretrained_folder(source: str | os.PathLike[str], *, revision: str | None = None) -> Path:
     """Return the folder of weights that `source` names, on this machine or, fetched first, on the hub.
 
     Args:
@@ -81,12 +81,13 @@ def pretrained_folder(source: str | os.PathLike, *, revision: str | None = None)
                                   "owner/name of a repository on Hugging Face's hub")
         return path
     try:
-        import huggingface_hub  # optional, and only repositories need it
+        import huggingface_hub  # pyright: ignore[reportMissingImports]  # optional, and only repositories need it
     except ImportError:
         raise DependencyError(f"{name} is no folder here. To fetch it from Hugging Face's hub: pip install "
                               "huggingface_hub") from None
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=[*PRETRAINED, CARD]))
+        hub: Any = huggingface_hub   # its types are not complete
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=[*PRETRAINED, CARD]))
     except Exception as error:  # whatever the network or the hub runs into
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(f"{name} is no folder here, and could not be fetched from Hugging Face's hub "

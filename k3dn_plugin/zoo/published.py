@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -41,19 +42,19 @@ class OfficialWeights:
 
     file: OfficialFile
     network: str
-    settings: dict
-    network_g: dict
+    settings: dict[str, Any]
+    network_g: dict[str, Any]
     state: dict[str, torch.Tensor]
 
     @property
-    def provenance(self) -> dict:
+    def provenance(self) -> dict[str, Any]:
         """What is stored with converted weights: origin, file, hash and how they were recognized."""
         return {"origin": "official weights", "network": self.network, "file": self.file.path.name,
                 "sha256": self.file.sha256, "format": self.file.kind, "notes": list(self.file.notes),
                 "official_settings": self.settings}
 
     def build(self) -> Restorer:
-        """The restorer, loaded, in evaluation mode on the CPU."""
+        """Return the restorer, loaded, in evaluation mode on the CPU."""
         model = official_format(self.network).build(self.settings, self.network)
         if not isinstance(model, Restorer):
             raise CheckpointError(f"{self.file.path}: {self.network} is not a restorer by itself, but trains beside "
@@ -85,12 +86,12 @@ class OfficialCheckpoint:
         return self.restorer.card.views
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """The official settings that were found."""
         return self.weights.settings
 
     def describe(self) -> str:
-        """Which network, views and settings were found, in words."""
+        """Return which network, views and settings were found, in words."""
         file, found = self.weights.file, self.weights
         how = f" ({', '.join(file.notes)})" if file.notes else ""
         settings = ", ".join(f"{key}: {value}" for key, value in found.settings.items())
@@ -100,7 +101,7 @@ class OfficialCheckpoint:
                 f"views: {', '.join(self.views)}\nsettings: {settings}")
 
 
-def load_official(path: str | os.PathLike) -> OfficialCheckpoint:
+def load_official(path: str | os.PathLike[str]) -> OfficialCheckpoint:
     """Build and load the network of a published weights file.
 
     Args:
@@ -113,7 +114,7 @@ def load_official(path: str | os.PathLike) -> OfficialCheckpoint:
     return OfficialCheckpoint(weights.build(), weights)
 
 
-def read_official(path: str | os.PathLike, content: FileContent | None = None) -> OfficialWeights:
+def read_official(path: str | os.PathLike[str], content: FileContent | None = None) -> OfficialWeights:
     """Read and recognise a published weights file; see `load_official`.
 
     Args:
@@ -166,7 +167,7 @@ def recognise(file: OfficialFile) -> OfficialWeights:
         f"{first}). Known: {', '.join(sorted(set(FORMATS.names()) - set(UNFIT)))}")
 
 
-def _converted(file: OfficialFile, network: str, settings: dict) -> OfficialWeights:
+def _converted(file: OfficialFile, network: str, settings: dict[str, Any]) -> OfficialWeights:
     known = official_format(network)
     state = {key: value.float() if value.is_floating_point() else value
              for key, value in known.convert(file.tensors, network).items()}

@@ -3,10 +3,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,7 +18,7 @@ from k3dn_plugin.inference.frames import FrameRestorer
 from k3dn_plugin.inference.settings import HALF, InferenceSettings
 from k3dn_plugin.simulation.dataset import SimulatedDualPixelDataset
 from k3dn_plugin.zoo import sources
-from k3dn_plugin.zoo.content import state_hash, weights_hash
+from k3dn_plugin.zoo.content import is_json_object, state_hash, weights_hash
 from k3dn_plugin.zoo.released import ReleasedWeights, gain_in_words
 from k3dn_plugin.zoo.weights import WeightsFile, read_weights, save_weights
 
@@ -46,8 +46,9 @@ class Rounding:
     pairs: int
 
 
-def release(source: str | os.PathLike, name: str, *, scores: Iterable[str | os.PathLike] = (), limits: str = "",
-            seeds: str = "", dtype: str = "float16", folder: str | os.PathLike | None = None) -> ReleasedWeights:
+def release(source: str | os.PathLike[str], name: str, *, scores: Iterable[str | os.PathLike[str]] = (),
+            limits: str = "", seeds: str = "", dtype: str = "float16",
+            folder: str | os.PathLike[str] | None = None) -> ReleasedWeights:
     """Write `NAME.safetensors` and its card, `NAME.json` and `NAME.md`.
 
     Args:
@@ -117,16 +118,16 @@ def compare_outputs(one: Restorer, other: Restorer, pairs: int) -> float:
 def without_paths(value: Any) -> Any:
     """Return JSON data in which paths of the machine are their last part alone."""
     if isinstance(value, Mapping):
-        return {key: without_paths(one) for key, one in value.items()}
+        return {key: without_paths(one) for key, one in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, (list, tuple)):
-        return [without_paths(one) for one in value]
+        return [without_paths(one) for one in cast("Sequence[Any]", value)]
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _rounding_of(file: WeightsFile, original: Restorer, released: Restorer, dtype: str) -> Rounding:
     stored = file.provenance.get("rounding")
-    if isinstance(stored, dict) and all(torch.equal(value, released.state_dict()[key].to(value.dtype))
-                                        for key, value in file.state.items()):
+    if is_json_object(stored) and all(torch.equal(value, released.state_dict()[key].to(value.dtype))
+                                      for key, value in file.state.items()):
         # Released before: what rounding did is known, and cannot be measured again.
         return Rounding(**stored)
     rounding = Rounding(dtype, weights_hash(original), round(compare_outputs(original, released, CHECKED_ON), 2),
@@ -138,7 +139,7 @@ def _rounding_of(file: WeightsFile, original: Restorer, released: Restorer, dtyp
     return rounding
 
 
-def _score(path: str | os.PathLike, hashes: list[str]) -> dict[str, Any]:
+def _score(path: str | os.PathLike[str], hashes: list[str]) -> dict[str, Any]:
     """Return what a card says of a `summary.json`, or of one in a folder."""
     path = Path(path) / "summary.json" if Path(path).is_dir() else Path(path)
     try:
@@ -188,7 +189,7 @@ def released_card(card: Mapping[str, Any]) -> str:
     """Return the Markdown of a card."""
     provenance, rounding = card["provenance"], card["provenance"]["rounding"]
     data = provenance.get("data")
-    data = data.get("name", data) if isinstance(data, Mapping) else data
+    data = data.get("name", data) if is_json_object(data) else data
     facts = {
         "network": f"{card['restorer']}: {card['title']} ({card['paper']}), {card['parameters']:,} parameters",
         "weights hash": f"`{card['weights_hash']}`",

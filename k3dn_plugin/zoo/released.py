@@ -12,6 +12,7 @@ from typing import Any
 
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.zoo import sources
+from k3dn_plugin.zoo.content import is_json_object
 from k3dn_plugin.zoo.sources import TRAINED, released_names
 
 DEFAULT = "k3dn_s_real"
@@ -29,10 +30,10 @@ class ReleasedWeights:
 
     name: str
     path: Path
-    card: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def released_weights(folder: str | os.PathLike | None = None) -> list[ReleasedWeights]:
+def released_weights(folder: str | os.PathLike[str] | None = None) -> list[ReleasedWeights]:
     """Return what is released, by name; an empty list where nothing is.
 
     Args:
@@ -100,4 +101,4 @@ def _card(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: the card of released weights cannot be read ({error}); install the package "
                               "again, or write it anew with `k3dn release`") from None
-    return card if isinstance(card, dict) else {}
+    return card if is_json_object(card) else {}

@@ -17,7 +17,7 @@ def released_names() -> list[str]:
     return sorted(path.stem for path in RELEASED.glob("*.safetensors"))
 
 
-def find_weights(source: str | os.PathLike) -> Path:
+def find_weights(source: str | os.PathLike[str]) -> Path:
     """Return the file, or folder of published files, that a source names.
 
     Args:
@@ -27,7 +27,10 @@ def find_weights(source: str | os.PathLike) -> Path:
     Raises:
         CheckpointError: nothing lies there, or the folder holds no weights.
     """
-    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    try:
+        text = os.fspath(source)
+    except TypeError:   # whatever a caller gives
+        text = None
     if not isinstance(text, str) or not text or "\0" in text:
         raise CheckpointError(f"weights: expected a file, a folder or a name; found {source!r}")
     if text in released_names():

@@ -2,6 +2,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -27,14 +28,15 @@ def unwrapped(path: Path, loaded: object) -> tuple[dict[str, torch.Tensor], tupl
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}; expected a state dict, alone or "
                               f"under one of {', '.join(WRAPPERS)}")
-    found = _inside(loaded, DEPTH)
+    held = cast("Mapping[str, Any]", loaded)
+    found = _inside(held, DEPTH)
     if found is None:
-        raise CheckpointError(f"{path} holds no tensors (its keys: {', '.join(map(str, list(loaded)[:5]))[:200]}); "
+        raise CheckpointError(f"{path} holds no tensors (its keys: {', '.join(map(str, list(held)[:5]))[:200]}); "
                               f"expected a state dict, alone or under one of {', '.join(WRAPPERS)}")
     return found
 
 
-def _inside(loaded: Mapping, depth: int) -> tuple[dict[str, torch.Tensor], tuple[str, ...]] | None:
+def _inside(loaded: Mapping[str, Any], depth: int) -> tuple[dict[str, torch.Tensor], tuple[str, ...]] | None:
     """Return the tensors under the first wrapper that holds any, else those that lie here, else None."""
     if depth:
         names = [name for name in WRAPPERS if isinstance(loaded.get(name), Mapping)]

@@ -16,10 +16,10 @@ import json
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -34,7 +34,7 @@ from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import CheckpointError, K3DNError
 from k3dn_plugin.files import atomic_write
 from k3dn_plugin.registry import ARCHS
-from k3dn_plugin.zoo.content import FileContent, read_content, state_hash
+from k3dn_plugin.zoo.content import FileContent, is_json_object, read_content, state_hash
 from k3dn_plugin.zoo.formats.base import check_state, load_strictly
 from k3dn_plugin.zoo.published import read_official
 from k3dn_plugin.zoo.sources import TRAINED, find_weights
@@ -87,7 +87,7 @@ class WeightsFile:
     def describe(self, restorer: Restorer) -> str:
         """Return what the file holds, in four lines for a reader."""
         notes = self.provenance.get("notes")
-        how = f" ({', '.join(map(str, notes))})" if isinstance(notes, list) and notes else ""
+        how = f" ({', '.join(map(str, cast('list[object]', notes)))})" if isinstance(notes, list) and notes else ""
         settings = ", ".join(f"{key}: {value}" for key, value in self.network_g.items() if key != "type")
         card = restorer.card
         return (f"{self.path.name}: {self.kind}{how}, {len(self.state)} tensors\n"
@@ -96,7 +96,7 @@ class WeightsFile:
 
 
 @contextlib.contextmanager
-def _bounded_construction(file: WeightsFile) -> Iterator[None]:
+def _bounded_construction(file: WeightsFile) -> Generator[None, None, None]:
     """Stop building a network with far more parts than the file has tensors: its settings are damaged or made up."""
     left = PARTS_PER_TENSOR * len(file.state) + FREE_PARTS
 
@@ -116,7 +116,7 @@ def _bounded_construction(file: WeightsFile) -> Iterator[None]:
             hook.remove()
 
 
-def save_weights(path: str | os.PathLike, model: torch.nn.Module | Mapping[str, torch.Tensor], *,
+def save_weights(path: str | os.PathLike[str], model: torch.nn.Module | Mapping[str, torch.Tensor], *,
                  network_g: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Write the weights of `model`, or a state dict, whole or not at all.
 
@@ -137,7 +137,7 @@ def save_weights(path: str | os.PathLike, model: torch.nn.Module | Mapping[str, 
         file.write(data)
 
 
-def read_weights(source: str | os.PathLike) -> WeightsFile:
+def read_weights(source: str | os.PathLike[str]) -> WeightsFile:
     """Read weights of ours, or a published checkpoint of a known network; each file once.
 
     Args:
@@ -160,7 +160,7 @@ def read_weights(source: str | os.PathLike) -> WeightsFile:
                        official.file.kind)
 
 
-def load_weights(path: str | os.PathLike, model: torch.nn.Module, *,
+def load_weights(path: str | os.PathLike[str], model: torch.nn.Module, *,
                  network_g: Mapping[str, Any] | None = None) -> WeightsFile:
     """Load the weights at `path` into `model`, strictly, and return the `WeightsFile`.
 
@@ -190,12 +190,12 @@ def _load(file: WeightsFile, model: torch.nn.Module, network_g: Mapping[str, Any
     return file
 
 
-def restorer_from_weights(path: str | os.PathLike) -> Restorer:
+def restorer_from_weights(path: str | os.PathLike[str]) -> Restorer:
     """Return the restorer that `path` describes, built and loaded, in evaluation mode on the CPU."""
     return read_weights(path).build()
 
 
-def load_pretrained(path: str | os.PathLike, model: torch.nn.Module, *, strict: bool = True,
+def load_pretrained(path: str | os.PathLike[str], model: torch.nn.Module, *, strict: bool = True,
                     network_g: Mapping[str, Any] | None = None) -> list[str]:
     """Start `model` from `path.pretrain_network_g`: the one place that knows which files are accepted.
 
@@ -269,7 +269,7 @@ def _metadata(content: FileContent) -> dict[str, str]:
         return {}
     except (ValueError, RecursionError, TypeError) as error:
         raise _damaged(content, error) from error
-    return metadata if isinstance(metadata, dict) else {}
+    return metadata if is_json_object(metadata) else {}
 
 
 def _ours(content: FileContent, metadata: dict[str, str]) -> WeightsFile:
@@ -281,8 +281,7 @@ def _ours(content: FileContent, metadata: dict[str, str]) -> WeightsFile:
     stored = metadata.get("content_sha256")
     if stored is not None and stored != _content_hash(metadata, state):
         raise _damaged(content, "its content is not what was written: the hash stored in it is another")
-    is_network = isinstance(network_g, dict) and isinstance(network_g.get("type"), str)
-    if not is_network or not isinstance(provenance, dict):
+    if not (is_json_object(network_g) and isinstance(network_g.get("type"), str) and is_json_object(provenance)):
         raise _damaged(content, "expected mappings `network_g`, with `type`, and `provenance` in its header")
     return WeightsFile(content.path, state, network_g, provenance, content.sha256)
 

@@ -10,7 +10,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import page  # noqa: E402
+from benchmarks import page, scaling_page  # noqa: E402
 
 
 def run(script, *arguments):
@@ -66,3 +66,31 @@ def test_an_unknown_restorer_is_reported(tmp_path):
 
 def test_the_page_is_the_generated_one():
     assert page.PAGE.read_text(encoding="utf-8") == page.page(), "python benchmarks/page.py"
+
+
+def test_the_page_about_scaling_is_the_generated_one():
+    assert scaling_page.TARGET.read_text(encoding="utf-8") == scaling_page.page(), "python benchmarks/scaling_page.py"
+
+
+def test_the_cost_of_a_recipe_is_counted(tmp_path):
+    path = tmp_path / "out.csv"
+    code, _, errors = run("comparison_cost.py", "--only", "kpac_dual_dpdd", "--tflops", 10, "--csv", path)
+    assert code == 0, errors
+    with open(path, newline="", encoding="utf-8") as file:
+        row, = csv.DictReader(file)
+    # Twice the multiply-accumulates at 10^13 operations a second.
+    hours = 2 * float(row["training_PMACs"]) * 1e15 / 1e13 / 3600
+    assert float(row["training_hours"]) == pytest.approx(hours, rel=0.02)
+    assert int(row["samples"]) == 2_400_000 and row["hours_from"] == "10 TFLOP/s"
+
+
+def test_readers_of_one_store_are_counted(tmp_path):
+    path = tmp_path / "out.csv"
+    code, _, errors = run("store_readers.py", "--processes", 1, 3, "--seconds", 0.1, "--scenes", 2, "--size", 64, 80,
+                          "--crop", 16, "--csv", path)
+    assert code == 0, errors
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["cache"], row["processes"]) for row in rows] == [
+        ("cold", "1"), ("cold", "3"), ("warm", "1"), ("warm", "3")]
+    assert all(int(row["samples"]) > 0 and row["wrong"] == "0" for row in rows)

@@ -1,4 +1,6 @@
 """The console command: its help, its groups, and what it does to arguments before a subcommand sees them."""
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,11 @@ def test_the_parser_of_completion_knows_every_command():
 def test_home_is_expanded_in_every_argument(given, wanted, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert _console._expanded(given) == wanted
+
+
+def test_help_reads_no_part_of_the_package_that_takes_time():
+    code = ("import sys\nfrom k3dn_plugin.commands import main\n"
+            "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+            "print('heavy:', sorted({'cv2', 'numpy', 'lmdb', 'torch'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.rstrip().endswith("heavy: []"), done.stdout[-300:] + done.stderr

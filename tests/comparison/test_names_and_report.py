@@ -10,9 +10,10 @@ import pytest
 from k3dn_plugin.comparison.compare import compare
 from k3dn_plugin.comparison.contestants import contestants_of
 from k3dn_plugin.comparison.figures import _axes, place_labels
+from k3dn_plugin.comparison.jobs import Backend
 from k3dn_plugin.comparison.settings import Settings
 from k3dn_plugin.comparison.tables import escaped_latex, escaped_markdown
-from k3dn_plugin.comparison.worker import score_one
+from k3dn_plugin.comparison.worker import KINDS
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.zoo.weights import save_weights
@@ -32,20 +33,21 @@ def named(tmp_path_factory, tiny_store):
     settings = Settings(out=folder / "out", data=str(tiny_store), size=(96, 112), latency_size=(48, 48), scenes=1)
     lines = []
 
-    class Here:
+    class Here(Backend):
         """A back end that runs jobs in this process."""
 
         def has_room(self, job):
             return True
 
         def submit(self, job):
-            score_one(json.loads(job.write_spec().read_text(encoding="utf-8")))
+            spec = json.loads(job.write_spec().read_text(encoding="utf-8"))
+            KINDS[spec["kind"]](spec)
             return job.key + job.title
 
         def poll(self, handle):
             return 0
 
-        def cancel(self, handle):
+        def cancel(self, handles):
             pass
     compare(contestants_of(entries, train=False), settings, log=lines.append, backend=Here())
     return folder / "out", lines

@@ -12,12 +12,13 @@ from tiny_evaluation_parts import TinyPairs
 from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.evaluation.protocols.pixel4 import central
+from k3dn_plugin.evaluation.protocols.pixel4_aligned import moved_to
 from k3dn_plugin.evaluation.run import usual_protocol
 from k3dn_plugin.registry import PROTOCOLS
 
 NAMES = ("dpdd16", "full_float", "k3dn_resize", "basicsr_uint8", "ifan8", "drbnet8", "iniknet8", "dddnet_half",
          "dddnet8", "deeprft8", "bambnet16", "pixel4_linear", "pixel4_scaled", "pixel4_encoded",
-         "linear_float")
+         "pixel4_aligned", "linear_float")
 
 
 def build(name, **arguments):
@@ -213,6 +214,19 @@ def test_pixel4_encoded_is_what_one_would_see(sample):
     assert protocol.score(protocol.do_nothing(dark, prepared), prepared["gt"]) == scores
     frame = torch.rand(3, 600, 800)
     assert torch.equal(central(frame, (576, 768)), frame[:, 12:588, 16:784])
+
+
+def test_pixel4_aligned_forgives_the_viewpoint_alone(sample):
+    """The truth itself, moved by 2 pixels in one half and 3 in the other: far off before, and again the truth after."""
+    gt = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 48, generator=torch.Generator().manual_seed(1)),
+                                         (96, 192), mode="bicubic")[0].clamp(0, 1)
+    moved = torch.cat([gt.roll(2, -1)[..., :96], gt.roll(-3, -1)[..., 96:]], -1)
+    back = moved_to(moved, gt)
+    assert (moved - gt).abs()[..., 8:-8].mean() > 0.02
+    assert (back - gt).abs()[..., 8:90].max() < 1e-5 and (back - gt).abs()[..., 104:-8].max() < 1e-5
+    assert torch.equal(moved_to(gt, gt), gt)
+    blurred = torch.nn.functional.avg_pool2d(gt[None], 5, 1, 2)[0]
+    assert (moved_to(blurred, gt) - gt).square().mean() >= 0.8 * (blurred - gt).square().mean(), "blur is not forgiven"
 
 
 def test_srgb_data_is_fed_as_it_is(sample):

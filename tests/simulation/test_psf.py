@@ -1,4 +1,6 @@
 """The kernels of both views: every family is asked the same physics."""
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,19 @@ class TestEveryFamily:
         for lens in ({"tilt": 0.7}, {"field_tilt": 0.8, "position": (-0.9, 0.0)}):
             pair = kernel_pair(7.3, PsfSettings(family=family, **lens))
             assert abs(centroid(pair.center)) < 1e-4
+
+
+    def test_the_left_view_stays_where_the_point_is(self, family):
+        """Aligned with it, for any asymmetry; the distance of the views is the same."""
+        pixels = torch.arange(61) - 30.0
+        for radius in (-9.0, -0.4, 0.3, 2.0, 11.0):
+            lens = PsfSettings(family=family, separation=1.0, tilt=0.3, field_tilt=0.8, position=(0.9, 0))
+            center, left = (kernel_pair(radius, dataclasses.replace(lens, aligned_with=view), size=61)
+                            for view in ("center", "left"))
+            assert abs(float((left.left * pixels).sum())) < 1e-4
+            assert float(((left.right - left.left) * pixels).sum()) == pytest.approx(
+                float(((center.right - center.left) * pixels).sum()), abs=1e-4)
+            assert float(left.left.sum()) == pytest.approx(1, abs=1e-5), "nothing falls off the kernel"
 
 
 def test_half_disc_has_its_textbook_centroid():

@@ -61,7 +61,7 @@ class DualPixelDataset(Dataset):
             raise OptionError(f"{store}: expected a crop_size and a repeat of at least 1 and an augment of "
                               f"{', '.join(AUGMENTATIONS)}; found {crop_size}, {repeat}, {augment!r}")
         self._check_views(truth)
-        self._center = center if self._all_have("center") else "mean"
+        self._center: Literal["captured", "mean"] = center if self._all_have("center") else "mean"
         self._maps = tuple(m for m in MAPS if augment != "legacy8" and self._all_have(m))
         self._items = self._list_items()
         self._check_crop(self.crop_size)
@@ -196,8 +196,8 @@ class DualPixelDataset(Dataset):
             for height, width in {size} if size else {patch[1] for _, patch, _ in self._items}:
                 if height != width:
                     raise OptionError(_not_square((height, width)))
-        for scene, (_, have), _ in self._items if size else ():
-            if size[0] > have[0] or size[1] > have[1]:
+        for scene, (_, have), _ in self._items:
+            if size is not None and (size[0] > have[0] or size[1] > have[1]):
                 raise DataError(self._too_large(scene, have, size))
 
     def _too_large(self, scene: str, have: Size, size: Size) -> str:

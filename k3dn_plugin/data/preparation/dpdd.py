@@ -73,7 +73,7 @@ class DPDD(Preparer):
             # A whole tree comes first, then shards, then a tree with folders missing, of which the user is told.
             place = _locate(source, split, all)
             read = dpdd_shards.read_split(shards, split) if place is None and shards is not None else None
-            if read is not None:
+            if shards is not None and read is not None:
                 found.append(_split_of_shards(split, shards, *read))
             elif place := place or _locate(source, split, any):
                 found.append(self._split(split, source, *place))

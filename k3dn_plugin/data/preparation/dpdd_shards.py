@@ -50,9 +50,9 @@ def read_split(root: Path, split: str) -> tuple[Pictures, dict[str, str], list[s
                         + "; expected as many of each. Download the missing ones")
     images = {view: [image_of(column, row) for column in each for row in range(column.rows)]
               for view, each in columns.items()}
-    names = {view: [column.names[row] for column in each for row in range(column.rows)]
+    names = {view: [name for column in each for row in range(column.rows) if (name := column.names[row]) is not None]
              for view, each in columns.items()}
-    if any(name is None for each in names.values() for name in each):
+    if any(len(each) < counts[view] for view, each in names.items()):
         scenes = [f"{split}_{row:04d}" for row in range(counts["left"])]
         pictures = {view: dict(zip(scenes, each, strict=True)) for view, each in images.items()}
         return pictures, {}, ["the shards have no file names: scenes are numbered, views belong together by row"]

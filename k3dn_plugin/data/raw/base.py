@@ -78,7 +78,7 @@ class Views:
         return 0.0 if self.valid is None else float(1 - self.valid.mean())
 
     def exchanged(self) -> "Views":
-        """The same shot with left and right exchanged."""
+        """Return the same shot with left and right exchanged."""
         return replace(self, left=self.right, right=self.left,
                        metadata={**self.metadata, "swapped": not self.metadata.get("swapped", False)})
 

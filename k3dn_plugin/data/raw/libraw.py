@@ -56,7 +56,8 @@ def import_rawpy() -> types.ModuleType:
         raise DependencyError(f"camera raw files need rawpy {LEAST_RAWPY} or later ({error}); install it with: pip "
                               "install 'k3dn_plugin[raw]'") from None
     if not hasattr(rawpy.RawPy, "set_unpack_params"):
-        raise DependencyError(f"rawpy {rawpy.__version__} cannot choose the second frame of a raw file; it needs "
+        found = getattr(rawpy, "__version__", "")
+        raise DependencyError(f"rawpy {found} cannot choose the second frame of a raw file; it needs "
                               f"{LEAST_RAWPY} or later: pip install -U 'k3dn_plugin[raw]'")
     return rawpy
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, first_bytes
+from k3dn_plugin.data.raw.base import Axis, ViewReader, Views, ViewSettings, first_bytes
 from k3dn_plugin.data.raw.light import WHITE, finish_view, shrink_mask, to_16_bits
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.registry import VIEW_READERS
@@ -118,7 +118,7 @@ def without_black(numbers: np.ndarray, black: int) -> np.ndarray:
     return np.maximum(numbers.astype(np.float32) - black, 0) / np.float32(WHITE - black)
 
 
-def doubling(shape: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+def doubling(shape: tuple[int, ...]) -> tuple[Axis, tuple[int, int]]:
     """Return the axis along which the views are shifted, and how often rows and columns are repeated."""
     rows, columns = shape
     if columns >= HALVED * rows:

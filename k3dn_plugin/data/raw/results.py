@@ -4,11 +4,10 @@ from pathlib import Path
 import numpy as np
 
 from k3dn_plugin.data.images import write_image
+from k3dn_plugin.data.listing import ENDINGS
 from k3dn_plugin.data.raw.base import ViewReader, Views
 from k3dn_plugin.data.raw.sides import describe_sides, is_along_other_axis, measure_sides
 from k3dn_plugin.errors import OptionError
-
-ENDINGS = {"left": "L", "right": "R", "center": "C"}
 
 
 def shot_names(shots: list[tuple[ViewReader, Path]]) -> list[str]:
@@ -34,8 +33,8 @@ def write_views(views: Views, folder: Path, name: str, *, suffix: str = ".png", 
         StorageError: the folder cannot be written.
     """
     written = []
-    for view, ending in ENDINGS.items():
-        written.append(folder / f"{name}_{ending}{suffix}")
+    for view in ("left", "right", "center"):
+        written.append(folder / f"{name}_{ENDINGS[view][0].upper()}{suffix}")
         write_image(written[-1], getattr(views, view))
     if mask and views.valid is not None:
         written.append(folder / f"{name}_M.png")

@@ -171,7 +171,8 @@ def _read_boxes(file: BinaryIO, size: int, path: Path) -> FileFacts:
                         file.seek(begin)
                         notes = file.read(min(stop - begin, 1 << 20))
                         directories = tiff_directories(io.BytesIO(notes), len(notes))
-    return FileFacts("CR3", *(_text(directories[0].get(tag)) if directories else "" for tag in (MAKE, MODEL)))
+    make, model = (_text(directories[0].get(tag)) if directories else "" for tag in (MAKE, MODEL))
+    return FileFacts("CR3", make, model)
 
 
 def _boxes(file: BinaryIO, start: int, end: int, path: Path) -> list[tuple[bytes, int, int]]:

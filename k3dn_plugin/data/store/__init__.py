@@ -10,7 +10,7 @@ from k3dn_plugin.files import user_path
 __all__ = ["BasicSRStore", "LmdbStore", "StoreWriter", "open_store"]
 
 
-def open_store(path: str | os.PathLike) -> LmdbStore | BasicSRStore:
+def open_store(path: str | os.PathLike[str]) -> LmdbStore | BasicSRStore:
     """Open the store at `path`: ours, or BasicSR's layout (recognized by its meta_info.txt).
 
     Raises:

@@ -1,7 +1,7 @@
 """What a manifest may say: impossible facts are refused when a store is opened or written, not met later."""
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard, cast
 
 VIEWS = ("left", "right", "center", "sharp")
 MAPS = ("disparity", "defocus", "depth")
@@ -29,8 +29,7 @@ def check_facts(facts: Any) -> None:
         _check_level("full_scale", facts["full_scale"], lambda value: 0 < value <= 1e9, "a number above 0")
     for key in _TEXTS:
         _expect(isinstance(facts.get(key, ""), str), f"{key} is {facts.get(key)!r}; expected text")
-    sets = facts.get("crop_sets", {})
-    _expect(isinstance(sets, Mapping), f"crop_sets is {sets!r}; expected a mapping")
+    sets = _mapping(facts.get("crop_sets", {}), f"crop_sets is {facts.get('crop_sets')!r}; expected a mapping")
     for name, one in sets.items():
         size = one.get("size") if isinstance(one, Mapping) else None
         _expect(_pair(size) and min(size) >= 1, f"crop set {name!r} has the size {size!r}; expected [rows, columns]")
@@ -44,17 +43,17 @@ def check_scene(scene: Any, crop_sets: Mapping[str, Any]) -> None:
         crop_sets: those of the manifest's facts.
     """
     _expect(isinstance(scene, Mapping) and isinstance(scene.get("name"), str), "a scene has no name")
-    name, views = scene["name"], scene.get("views")
+    name = scene["name"]
     wrong = wrong_name(name)
     _expect(not wrong, f"{name!r} cannot name a scene: {wrong}")
-    _expect(isinstance(views, Mapping) and views, f"scene {name!r} has no frames")
+    views = _mapping(scene.get("views") or None, f"scene {name!r} has no frames")
     for view, record in views.items():
         _expect(view in VIEWS + MAPS, f"scene {name!r} has an unknown view {view!r}")
         _check_frame(f"{view} of scene {name!r}", view, record)
-    tags, crops = scene.get("tags"), scene.get("crops")
+    tags = scene.get("tags")
     _expect(isinstance(tags, Mapping) and isinstance(tags.get("place", ""), str),
             f"the tags of scene {name!r} are {tags!r}")
-    _expect(isinstance(crops, Mapping), f"the crops of scene {name!r} are {crops!r}")
+    crops = _mapping(scene.get("crops"), f"the crops of scene {name!r} are {scene.get('crops')!r}")
     height, width = next(iter(views.values()))["shape"][:2]
     for key, origins in crops.items():
         size = crop_sets[key]["size"] if key in crop_sets else (1, 1)
@@ -78,9 +77,9 @@ def _check_frame(what: str, view: str, record: Any) -> None:
     _expect(isinstance(record, Mapping) and record.keys() <= _RECORD_KEYS, f"the record of {what} is not one")
     shape, dtype, stored_as = record.get("shape"), record.get("dtype"), record.get("stored_as")
     _expect(dtype in DTYPES, f"{what} is of {dtype!r}; expected {', '.join(DTYPES)}")
-    numbers = isinstance(shape, (list, tuple)) and all(_whole(n) and n > 0 for n in shape)
-    _expect(numbers and (len(shape) == 3 and shape[2] in (1, 3) if view in VIEWS else len(shape) == 2)
-            and math.prod(shape) * 4 <= MOST_FRAME_BYTES, f"{what} has the shape {shape!r}")
+    numbers = shape if isinstance(shape, (list, tuple)) and all(_whole(n) and n > 0 for n in shape) else ()
+    _expect((len(numbers) == 3 and numbers[2] in (1, 3) if view in VIEWS else len(numbers) == 2)
+            and math.prod(numbers) * 4 <= MOST_FRAME_BYTES, f"{what} has the shape {shape!r}")
     for key in ("sha256", "source", "source_sha256"):
         _expect(isinstance(record.get(key, ""), str), f"{key} of {what} is {record.get(key)!r}; expected text")
     if stored_as is not None:
@@ -90,8 +89,8 @@ def _check_frame(what: str, view: str, record: Any) -> None:
 
 def _check_level(key: str, value: object, fits: Callable[[float], bool], expected: str) -> None:
     for one in value.values() if isinstance(value, Mapping) else [value]:
-        number = isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one)
-        _expect(number and fits(one), f"{key} is {value!r}; expected {expected}, or one for each view")
+        _expect(isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) and fits(one),
+                f"{key} is {value!r}; expected {expected}, or one for each view")
 
 
 def _fits_a_key(text: str) -> bool:
@@ -105,8 +104,13 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _pair(value: object) -> bool:
+def _pair(value: object) -> TypeGuard[Sequence[int]]:
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole, value))
+
+
+def _mapping(value: object, wrong: str) -> Mapping[Any, Any]:
+    _expect(isinstance(value, Mapping), wrong)
+    return cast("Mapping[Any, Any]", value)
 
 
 def _expect(right: object, what: str) -> None:

@@ -41,7 +41,7 @@ DEFAULT_FACTS = {
 
 
 def frame_key(name: str, view: str) -> bytes:
-    """The database key of one view of a scene."""
+    """Return the database key of one view of a scene."""
     return f"frame/{name}/{view}".encode()
 
 
@@ -82,10 +82,11 @@ class SceneRecord:
     @property
     def size(self) -> tuple[int, int]:
         """(rows, columns) of the frames."""
-        return tuple(next(iter(self.views.values())).shape[:2])
+        rows, columns = next(iter(self.views.values())).shape[:2]
+        return rows, columns
 
     def as_json(self) -> str:
-        """The record as it is stored."""
+        """Return the record as it is stored."""
         views = {view: {k: v for k, v in vars(frame).items() if v is not None}
                  for view, frame in self.views.items()}
         return json.dumps({"name": self.name, "views": views, "tags": self.tags, "crops": self.crops},
@@ -93,7 +94,7 @@ class SceneRecord:
 
     @classmethod
     def from_json(cls, text: str | bytes | dict) -> "SceneRecord":
-        """The inverse of `as_json`."""
+        """Return the inverse of `as_json`."""
         data = json.loads(text) if isinstance(text, (str, bytes)) else text
         views = {view: FrameRecord(**{**frame, "shape": tuple(frame["shape"])})
                  for view, frame in data["views"].items()}
@@ -110,7 +111,7 @@ class Manifest:
     complete: bool = False
 
     def as_json(self) -> bytes:
-        """The manifest as it is stored."""
+        """Return the manifest as it is stored."""
         return json.dumps({
             "format": FORMAT, "version": VERSION, "dataset": self.dataset, "facts": self.facts,
             "complete": self.complete,

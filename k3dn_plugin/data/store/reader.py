@@ -35,7 +35,7 @@ class LmdbStore:
             of another version, or the file is shorter than its content.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = user_path(path)
         self._sound: set[bytes] = set()
         check_folder(self.path)
@@ -150,7 +150,7 @@ def damage_named(path: Path) -> Iterator[None]:
                         f"{ways_on(path)}") from None
 
 
-def partial_path(path: str | os.PathLike) -> Path:
+def partial_path(path: str | os.PathLike[str]) -> Path:
     """Return where a store is built before it gets its name."""
     path = Path(path)
     return path.with_name(path.name + ".partial")
@@ -254,7 +254,7 @@ _environments: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weak
 _environments_lock = threading.Lock()
 
 
-def shared_environment(path: str | os.PathLike) -> _Environment:
+def shared_environment(path: str | os.PathLike[str]) -> _Environment:
     """Return the process's environment for the database now at `path`."""
     status = os.stat(Path(path) / "data.mdb")
     key = (status.st_dev, status.st_ino)

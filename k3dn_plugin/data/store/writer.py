@@ -65,8 +65,8 @@ class StoreWriter:
         StorageError: nothing can be written there.
     """
 
-    def __init__(self, path: str | os.PathLike, *, dataset: str, facts: Mapping | None = None,
-                 source_root: str | os.PathLike | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, dataset: str, facts: Mapping | None = None,
+                 source_root: str | os.PathLike[str] | None = None) -> None:
         self.path = user_path(path)
         self.partial = partial_path(self.path)
         self.source_root = None if source_root is None else Path(source_root)
@@ -110,7 +110,7 @@ class StoreWriter:
             return tuple(scene.name for scene in _scenes(transaction))
 
     def add(self, name: str, frames: Mapping[str, np.ndarray], *, sources: Mapping | None = None,
-            tags: Mapping | None = None, crops: Mapping | None = None) -> None:
+            source_hashes: Mapping | None = None, tags: Mapping | None = None, crops: Mapping | None = None) -> None:
         """Add a scene.
 
         Args:
@@ -118,6 +118,7 @@ class StoreWriter:
             frames: by view ("left", "right", "center", "sharp": (H, W, channels) uint8, uint16 or
                 float32; "disparity", "defocus", "depth": (H, W) float32), all of one height and width.
             sources: the file of each view, for the record.
+            source_hashes: SHA-256 of these files where it is known; the others are read for it.
             tags: what is known of this scene, JSON values, e.g. `{"place": "indoor"}`.
             crops: by crop set, the origins `[row, column]` that its filter keeps here.
 
@@ -139,9 +140,9 @@ class StoreWriter:
                     there = key.decode()
                 new[content] = key.decode()
                 values[key] = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")).data
-            source = sources.get(view)
+            source, known = sources.get(view), (source_hashes or {}).get(view)
             records[view] = FrameRecord(tuple(frame.shape), frame.dtype.name, content[0], self._relative(source),
-                                        None if source is None else file_hash(source), stored_as=there)
+                                        None if source is None else known or file_hash(source), stored_as=there)
         scene = SceneRecord(name, records, dict(tags or {}), {k: list(v) for k, v in (crops or {}).items()})
         text = scene.as_json()
         try:
@@ -310,7 +311,7 @@ class StoreWriter:
                     size = self._environment.info()["map_size"]
                     self._environment.set_mapsize(2 * size + 2 * needed)
 
-    def _relative(self, source: str | os.PathLike | None) -> str | None:
+    def _relative(self, source: str | os.PathLike[str] | None) -> str | None:
         if source is None:
             return None
         source = Path(source)
@@ -329,13 +330,13 @@ def _records(transaction: lmdb.Transaction) -> Iterator[tuple[bytes, bytes]]:
     for key, value in cursor:
         if not bytes(key).startswith(SCENE_PREFIX):
             return
-        yield key, value
+        yield bytes(key), bytes(value)
 
 
 def _scenes(transaction: lmdb.Transaction) -> Iterator[SceneRecord]:
     """Yield the scene records of an open transaction, sorted by name."""
     for _, value in _records(transaction):
-        yield SceneRecord.from_json(bytes(value))
+        yield SceneRecord.from_json(value)
 
 
 def _check(path: Path, name: str, frames: Mapping[str, np.ndarray]) -> None:

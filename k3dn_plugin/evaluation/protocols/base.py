@@ -50,7 +50,7 @@ class EvaluationProtocol:
         self.scorers = {name: METRICS.build({"type": name, **self.metrics.get(name, {})}) for name in names}
 
     def facts(self) -> dict:
-        """The protocol in plain data, as stored with every score."""
+        """Return the protocol in plain data, as stored with every score."""
         return {"name": self.name, "source": self.source, "reading": self.reading, "size": self.size,
                 "output": self.output, "light": self.light,
                 "metrics": {name: self.metrics.get(name, {}) for name in self.scorers}}
@@ -77,21 +77,21 @@ class EvaluationProtocol:
                               "networks are not trained on; choose linear_float, or pixel4_linear for the Pixel 4 set")
 
     def prepare(self, sample: dict) -> dict:
-        """The sample that the restorer is fed with and whose `gt`, where there is one, is scored against."""
+        """Return the sample that the restorer is fed with and whose `gt`, where there is one, is scored against."""
         return map_images(sample, self.fed, VIEW_KEYS) if self.linear else sample
 
     def fed(self, image: torch.Tensor) -> torch.Tensor:
-        """An image in the light that is scored, in [0, 1], as the light that the restorer is fed with."""
+        """Return an image in the light that is scored, in [0, 1], as the light that the restorer is fed with."""
         return linear_to_srgb(image) if self.linear else image
 
     def finish(self, restored: torch.Tensor, sample: dict) -> torch.Tensor:
-        """The restorer's output (3, H, W) for a prepared sample as the image that is scored, in [0, 1]."""
+        """Return the restorer's output (3, H, W) for a prepared sample as the image that is scored, in [0, 1]."""
         check_sizes(restored, sample)
         restored = restored.float().clamp(0, 1)
         return srgb_to_linear(restored) if self.linear else restored
 
     def do_nothing(self, sample: dict, prepared: dict) -> torch.Tensor:
-        """The blurred center view as an answer: what a restorer has to beat. Scored like one."""
+        """Return the blurred center view as an answer: what a restorer has to beat. Scored like one."""
         if self.linear:
             check_sizes(sample["center"], sample)
             return sample["center"].float().clamp(0, 1)
@@ -102,7 +102,7 @@ class EvaluationProtocol:
         return {name: metric(restored, gt) for name, metric in self.scorers.items()}
 
     def display(self, image: torch.Tensor) -> torch.Tensor:
-        """An image of this protocol in [0, 1] as it should look on a screen."""
+        """Return an image of this protocol in [0, 1] as it should look on a screen."""
         return image.clamp(0, 1)
 
     @property
@@ -111,12 +111,12 @@ class EvaluationProtocol:
         return next(iter(self.scorers))
 
     def higher_is_better(self, metric: str) -> bool:
-        """Which way a metric of this protocol improves."""
+        """Return which way a metric of this protocol improves."""
         return self.scorers[metric].higher_is_better
 
 
 def map_images(sample: dict, function: Callable[[torch.Tensor], torch.Tensor], keys: Iterable[str]) -> dict:
-    """A copy of `sample` with `function` applied to those of `keys` that it has."""
+    """Return a copy of `sample` with `function` applied to those of `keys` that it has."""
     return {**sample, **{key: function(sample[key]) for key in keys if sample.get(key) is not None}}
 
 

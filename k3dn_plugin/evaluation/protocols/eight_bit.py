@@ -11,12 +11,12 @@ IMAGE_KEYS = (*VIEW_KEYS, "gt")
 
 
 def high_byte(image: torch.Tensor) -> torch.Tensor:
-    """An image in [0, 1] as OpenCV's 8-bit reading of its 16-bit file: the low byte dropped, /255."""
+    """Return an image in [0, 1] as OpenCV's 8-bit reading of its 16-bit file: the low byte dropped, /255."""
     return (image.double() * 65535).round().div(256, rounding_mode="floor").clamp(0, 255).div(255).float()
 
 
 def rounded_to_bytes(image: torch.Tensor) -> torch.Tensor:
-    """An image clamped to [0, 1] and rounded to 8 bits, in [0, 1]."""
+    """Return an image clamped to [0, 1] and rounded to 8 bits, in [0, 1]."""
     return (image.float().clamp(0, 1) * 255).round() / 255
 
 
@@ -30,11 +30,11 @@ class BasicSRUint8(EvaluationProtocol):
     metrics = {"psnr": {"identical": math.inf}, "ssim_gaussian11": {}, "mae": {}}
 
     def prepare(self, sample: dict) -> dict:
-        """The sample with frames as the authors read them."""
+        """Return the sample with frames as the authors read them."""
         return map_images(sample, rounded_to_bytes, ("gt",))
 
     def finish(self, restored: torch.Tensor, sample: dict) -> torch.Tensor:
-        """The output rounded to 8 bits."""
+        """Return the output rounded to 8 bits."""
         return rounded_to_bytes(super().finish(restored, sample))
 
 
@@ -44,7 +44,7 @@ class _EightBitCropped(EvaluationProtocol):
     multiple = 1
 
     def prepare(self, sample: dict) -> dict:
-        """The sample with frames as the authors read them."""
+        """Return the sample with frames as the authors read them."""
         return map_images(sample, lambda image: cropped(high_byte(image), self.multiple), IMAGE_KEYS)
 
 
@@ -95,7 +95,7 @@ class DDDNetHalf(EvaluationProtocol):
     metrics = {"psnr": {}, "ssim_uniform7": {}, "mae": {}, "relative_rmse": {}}
 
     def prepare(self, sample: dict) -> dict:
-        """The sample with frames as the authors read them."""
+        """Return the sample with frames as the authors read them."""
         return map_images(sample, lambda image: halved(high_byte(image)), IMAGE_KEYS)
 
 
@@ -113,7 +113,7 @@ class DDDNet8(EvaluationProtocol):
     metrics = {"psnr": {}, "ssim_uniform7": {}, "mae": {}, "relative_rmse": {}}
 
     def prepare(self, sample: dict) -> dict:
-        """The sample with frames of 8 bits."""
+        """Return the sample with frames of 8 bits."""
         return map_images(sample, high_byte, IMAGE_KEYS)
 
 
@@ -132,16 +132,16 @@ class DeepRFT8(EvaluationProtocol):
     metrics = {"psnr": {}, "ssim_gaussian11": {}, "mae": {}}
 
     def prepare(self, sample: dict) -> dict:
-        """The sample with frames of 8 bits."""
+        """Return the sample with frames of 8 bits."""
         return map_images(sample, high_byte, IMAGE_KEYS)
 
     def finish(self, restored: torch.Tensor, sample: dict) -> torch.Tensor:
-        """The output rounded to 8 bits."""
+        """Return the output rounded to 8 bits."""
         return rounded_to_bytes(super().finish(restored, sample))
 
 
 def cropped(image: torch.Tensor, multiple: int) -> torch.Tensor:
-    """(C, H, W) without the bottom rows and right columns beyond a multiple."""
+    """Return (C, H, W) without the bottom rows and right columns beyond a multiple."""
     rows, columns = (n // multiple * multiple for n in image.shape[-2:])
     return image[..., :rows, :columns]
 

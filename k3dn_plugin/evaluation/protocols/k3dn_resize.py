@@ -29,23 +29,23 @@ class K3DNResize(EvaluationProtocol):
     bit_depth = 16
 
     def prepare(self, sample: dict) -> dict:
-        """The sample with resized views."""
+        """Return the sample with resized views."""
         return {**map_images(sample, resized_views, VIEW_KEYS), "frame_size": tuple(sample["lq"].shape[-2:])}
 
     def finish(self, restored: torch.Tensor, sample: dict) -> torch.Tensor:
-        """The output resized back."""
+        """Return the output resized back."""
         size = sample["frame_size"] if sample.get("gt") is None else tuple(sample["gt"].shape[-2:])
         back = F.interpolate(restored.float()[None], size=size, mode="bicubic", align_corners=False)
         return back[0].clamp(0, 1)
 
     def do_nothing(self, sample: dict, prepared: dict) -> torch.Tensor:
-        """The center view at its own size."""
+        """Return the center view at its own size."""
         check_sizes(sample["center"], sample)
         return sample["center"].float().clamp(0, 1)
 
 
 def resized_views(views: torch.Tensor) -> torch.Tensor:
-    """(3V, H, W) in [0, 1] resized as 16-bit images to the next multiple of 128, back in [0, 1]."""
+    """Return (3V, H, W) in [0, 1] resized as 16-bit images to the next multiple of 128, back in [0, 1]."""
     rows, columns = (math.ceil(n / 128) * 128 for n in views.shape[-2:])
     levels = (views.double() * FULL_SCALE).round().clamp(0, FULL_SCALE).cpu().numpy().astype("uint16")
     resized = []

@@ -21,7 +21,7 @@ class _Pixel4(EvaluationProtocol):
         return super().score(without_ring(restored), without_ring(gt))
 
     def display(self, image: torch.Tensor) -> torch.Tensor:
-        """The image as it should look on a screen."""
+        """Return the image as it should look on a screen."""
         # Linear light looks almost black; the exponent is that of a common screen.
         return image.clamp(0, 1) ** (1 / 2.2)
 
@@ -70,7 +70,7 @@ class Pixel4Encoded(_Pixel4):
         return map_images(cut, self.fed, VIEW_KEYS)
 
     def do_nothing(self, sample: dict, prepared: dict) -> torch.Tensor:
-        """The blurred center view as an answer."""
+        """Return the blurred center view as an answer."""
         return self.finish(prepared["center"], prepared)
 
     def score(self, restored: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
@@ -79,7 +79,7 @@ class Pixel4Encoded(_Pixel4):
                                                 for image in (restored, gt)))
 
     def display(self, image: torch.Tensor) -> torch.Tensor:
-        """The image as it should look on a screen."""
+        """Return the image as it should look on a screen."""
         return linear_to_srgb(image)
 
 
@@ -92,12 +92,12 @@ class LinearFloat(EvaluationProtocol):
     linear = True
 
     def display(self, image: torch.Tensor) -> torch.Tensor:
-        """The image as it should look on a screen."""
+        """Return the image as it should look on a screen."""
         return linear_to_srgb(image)
 
 
 def without_ring(image: torch.Tensor) -> torch.Tensor:
-    """(C, H, W) without the outermost pixels."""
+    """Return (C, H, W) without the outermost pixels."""
     return image[..., RING:-RING, RING:-RING]
 
 

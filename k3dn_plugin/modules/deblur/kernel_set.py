@@ -76,7 +76,7 @@ class KernelSetBlock(nn.Module):
         self.query = KernelQuery(channels=channels, vector_size=vector_size, kernel_size=kernel_size)
 
     def kernels(self, *, reverse: bool = False) -> torch.Tensor:
-        """(C, k, k): the deblurring kernels, or with `reverse` the reblurring ones."""
+        """Return (C, k, k): the deblurring kernels, or with `reverse` the reblurring ones."""
         spectra = torch.view_as_complex(at_least_float32(self.spectra))
         return kernels_from_spectra(inverse_spectra(spectra, EPS) if reverse else spectra,
                                     self.kernel_size, EPS)

@@ -131,7 +131,7 @@ class WienerBlock(nn.Module):
         return logits.flatten(1).softmax(1).view_as(logits)
 
     def queried_kernels(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(N, k, k): the blur kernel of each window."""
+        """Return (N, k, k): the blur kernel of each window."""
         kernels = self.kernel_set()
         weights = F.linear(*map(at_least_float32, (vectors, self.query.weight, self.query.bias))).softmax(-1)
         return (weights @ kernels.flatten(1)).view(-1, *kernels.shape[1:])

@@ -30,7 +30,7 @@ class DisparityFeature:
         return self.vectors.shape[0] // (self.grid[0] * self.grid[1])
 
     def as_map(self) -> torch.Tensor:
-        """The vectors as an image, (B, D, rows, columns)."""
+        """Return the vectors as an image, (B, D, rows, columns)."""
         rows, columns = self.grid
         return self.vectors.view(self.images, rows, columns, -1).permute(0, 3, 1, 2)
 

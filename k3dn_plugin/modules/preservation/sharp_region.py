@@ -41,5 +41,5 @@ class SharpRegionPreservation(nn.Module):
         return x + self.conv_o(x * self.gate(x))
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
-        """The gate that the similarities open, of the shape of x."""
+        """Return the gate that the similarities open, of the shape of x."""
         return self.conv_v(local_similarity(self.conv_q(x), self.conv_k(x), self.radius))

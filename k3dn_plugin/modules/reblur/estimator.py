@@ -33,7 +33,7 @@ class BlurEstimator(nn.Module):
 
 
 def predicted_map(prediction: dict, key: str, module: str) -> torch.Tensor:
-    """A map (B, 1 or 3, H, W) of the prediction.
+    """Return a map (B, 1 or 3, H, W) of the prediction.
 
     Raises:
         OptionError: the restorer does not predict it.

@@ -78,7 +78,7 @@ class FilterReblur(nn.Module):
         return {"center": change + small}
 
     def filters_of(self, guidance: ReblurGuidance) -> torch.Tensor:
-        """The restorer's filters at 1/8 of the size, or the code of the views in their place.
+        """Return the restorer's filters at 1/8 of the size, or the code of the views in their place.
 
         Raises:
             OptionError: the restorer predicts no filters, or another number of channels.
@@ -96,7 +96,7 @@ class FilterReblur(nn.Module):
         return filters
 
     def shrink(self, sharp: torch.Tensor) -> torch.Tensor:
-        """The sharp image at 1/8, subsampled or averaged."""
+        """Return the sharp image at 1/8, subsampled or averaged."""
         if self.subsample == "nearest":
             return sharp[..., ::self.stride, ::self.stride]
         return F.avg_pool2d(sharp, self.stride, ceil_mode=True)

@@ -32,7 +32,7 @@ def check_image(image: str, module: str) -> None:
 
 def image_to_blur(image: ImageChoice, sharp: torch.Tensor, guidance: ReblurGuidance, *,
                   estimated: bool) -> torch.Tensor:
-    """The image that a reblur module blurs: the sharp one, or what the restorer made of its views.
+    """Return the image that a reblur module blurs: the sharp one, or what the restorer made of its views.
 
     Where the restorer predicts the blur, the loss of the reblurred sharp image reaches it by way of that
     prediction. Where the reblur module estimates the blur itself, only the restored image leads back to the

@@ -29,6 +29,7 @@ from k3dn_plugin.simulation.psf.measured import load_bank
 
 MEASURED = "measured"  # the family that comes from a folder of kernels instead of a formula
 SAMPLES = 128          # of a density along an axis; even, so that none lies on the line between the halves
+ALIGNED_WITH = ("center", "left")
 POINT = 1e-4           # pixels of radius below which a kernel is a point
 # Light across the aperture goes like exp(LEAN tilt x / r). At a field tilt of 0.8 the kernels then have the skewness
 # over the field of those that were measured on a Pixel 4 (-0.41 to 0.44 from edge to edge), and, as there, their
@@ -54,6 +55,8 @@ class PsfSettings:
             beyond the focus leans towards the axis (measured on a Pixel 4: about 0.8), nearer than it away from
             it, as a pupil that is cut from one side makes it. -1 to 1.
         position: (u, v), the place in the field.
+        aligned_with: "center": the mean of the views lies on the point's true place, as the picture of the whole
+            aperture does; "left": the left view does, and the right one has the whole disparity.
     """
 
     family: str = "half_disc"
@@ -63,6 +66,7 @@ class PsfSettings:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     field_tilt: float = 0.0
     position: tuple[float, float] = (0.0, 0.0)
+    aligned_with: str = "center"
 
     @property
     def varies(self) -> bool:
@@ -106,7 +110,7 @@ def kernel_pair(radius: float, settings: PsfSettings, *, size: int | None = None
     # A scene asks for the same few kernels many times: for its surfaces, and for the disparity map.
     family = settings.family if settings.family == MEASURED else PSF_FAMILIES.get(settings.family)
     key = (radius, side, settings.separation, settings.tilt, settings.aspect, settings.field_tilt, settings.position,
-           family, repr(sorted(settings.parameters.items())))
+           settings.aligned_with, family, repr(sorted(settings.parameters.items())))
     if key not in _KERNELS:
         _KERNELS[key] = _make_pair(radius, settings, side)
     return _KERNELS[key]
@@ -120,6 +124,8 @@ def kernel_reach(radius: float, settings: PsfSettings) -> int:
         # What leans is centered again, which moves its far rim outwards.
         lean = LEAN * (abs(settings.tilt) + abs(settings.field_tilt))
         spill = max(1 + min(0.25 * lean, 0.6), settings.aspect)
+    if settings.aligned_with == "left":
+        spill += 0.5  # no family's centroid lies further from the middle
     return int(abs(radius) * spill) + 1
 
 
@@ -132,6 +138,8 @@ def check_psf(settings: PsfSettings) -> None:
             or not -1 <= settings.field_tilt <= 1:
         raise OptionError("PSF settings out of range (separation 0..1, tilt -1..1, aspect 0.5..2, field_tilt "
                           f"-1..1): {settings}")
+    if settings.aligned_with not in ALIGNED_WITH:
+        raise OptionError(f"aligned_with: expected one of {', '.join(ALIGNED_WITH)}; found {settings.aligned_with!r}")
     if settings.family == MEASURED and "folder" not in settings.parameters:
         raise OptionError("the family 'measured' needs the folder of its kernels (parameters: folder)")
 
@@ -155,8 +163,8 @@ def _make_pair(radius: float, settings: PsfSettings, side: int) -> KernelPair:
         return KernelPair(point, point)
     left, right, extent = _densities(radius, settings)
     unit = _offsets() * extent
-    middle = ((left + right).sum(0) @ unit) / 2
-    # Both views move alike, so that their mean is centered on the point's true place.
+    # Both views move alike, so that what the truth is aligned with is centered on the point's true place.
+    middle = left.sum(0) @ unit if settings.aligned_with == "left" else ((left + right).sum(0) @ unit) / 2
     across = _hat_weights(abs(radius) * (unit - middle), side)
     down = _hat_weights(abs(radius) * settings.aspect * unit, side)
     return KernelPair(*((down.T @ density @ across).float() for density in (left, right)))

@@ -18,7 +18,7 @@ NETWORK = "network."
 class CrossBlurCheck(nn.Module):
     """The settings of the published reblurring constraint, which has no weights."""
 
-    def __init__(self, settings: Mapping):
+    def __init__(self, settings: Mapping[str, Any]):
         super().__init__()
         self.settings = settings
 
@@ -30,13 +30,13 @@ class BaMBNetOfficial(OfficialNetwork):
     networks = ("bambnet", "bambnet_coc", "bambnet_reblur")
     arch = "BaMBNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         return {"width": settings["width"], "reduction": settings["ca_reduction"],
                 "blocks": [n for n in settings["branch_rcabs"] if n],
                 "mask_iterations": settings.get("mask_iterations", 20000),
                 "mask_thresholds": list(settings.get("mask_thresholds", (0.0, 1.9, 4.2, 6.2)))[1:]}
 
-    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> torch.nn.Module:
         if network == "bambnet_reblur":
             return CrossBlurCheck(settings)
         if network == "bambnet_coc":
@@ -44,15 +44,15 @@ class BaMBNetOfficial(OfficialNetwork):
             return CoCNetwork(**{k: wanted[k] for k in ("width", "blocks", "reduction")}).eval()
         return super().build(settings, network)
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not BaMBNet's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not BaMBNet's.
 
         The CoC network has the same keys and shapes; the deblurring network is assumed.
         """
         if not {"head.0.weight", "tail_hard.0.weight",
                 f"layer{STAGES}.1.0.body.0.body.0.weight"} <= set(shapes):
             return None
-        blocks = []
+        blocks: list[int] = []
         while (prefix := f"layer1.{len(blocks) + 1}.0.body.") + "0.body.0.weight" in shapes:
             blocks.append(sum(key.startswith(prefix) and key.endswith(".body.0.weight") for key in shapes))
         width = shapes["head.0.weight"][0]
@@ -70,7 +70,7 @@ class BaMBNetOfficial(OfficialNetwork):
         return state
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official keys of the deblurring or the CoC network, for a state dict of ours."""
+        """Return the official keys of the deblurring or the CoC network, for a state dict of ours."""
         return {k.removeprefix(NETWORK): v for k, v in state.items() if k.startswith(NETWORK)}
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
@@ -85,7 +85,7 @@ class BaMBNetOfficial(OfficialNetwork):
         return {f"image_iter{step}": torch.sigmoid(model.network(views, model.shares(
             inputs["coc"], torch.tensor(step)))) for step in (0, 10000)}
 
-    def _constraint(self, settings: Mapping, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _constraint(self, settings: Mapping[str, Any], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         radius, views = inputs["coc"], inputs["x"]
         left, right = cross_blur(views[:, :3], views[:, 3:6], radius, max_radius=settings["max_radius"])
         size, sigma = settings["gauss"]

@@ -41,27 +41,27 @@ class OfficialNetwork(ABC):
     keys: KeyMap = KeyMap({})
 
     @abstractmethod
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """Constructor arguments of `arch` for the official settings."""
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return constructor arguments of `arch` for the official settings."""
 
     def arch_of(self, network: str) -> str:
-        """The registered restorer of one of the networks, where they differ; `arch` otherwise."""
+        """Return the registered restorer of one of the networks, where they differ; `arch` otherwise."""
         return self.arch
 
-    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
-        """Our network with those settings, in evaluation mode."""
+    def build(self, settings: Mapping[str, Any], network: str) -> torch.nn.Module:
+        """Return our network with those settings, in evaluation mode."""
         return ARCHS.build({"type": self.arch_of(network), **self.arguments(settings, network)}).eval()
 
     def rename(self, key: str) -> str:
-        """Our state-dict key for an official one; a key that is not the network's may stay as it is."""
+        """Return our state-dict key for an official one; a key that is not the network's may stay as it is."""
         return self.keys.ours(key)
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """The official state dict for ours (formats of other frameworks and shapes override)."""
+        """Return the official state dict for ours (formats of other frameworks and shapes override)."""
         return {self.keys.official(key): value for key, value in state.items()}
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Our state dict from official tensors (PyTorch layouts; formats of other frameworks override)."""
+        """Return our state dict from official tensors (PyTorch layouts; formats of other frameworks override)."""
         return {self.rename(key): torch.as_tensor(np.array(value, order="C"))
                 for key, value in tensors.items()}
 
@@ -76,7 +76,7 @@ class OfficialNetwork(ABC):
     @abstractmethod
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
-        """The named outputs of the official call for the official inputs (PyTorch layouts both ways)."""
+        """Return the named outputs of the official call for the official inputs (PyTorch layouts both ways)."""
 
 
 def check_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], *, source: str) -> None:

@@ -18,8 +18,8 @@ class DDDNetOfficial(OfficialNetwork):
     networks = ("dddnet", "dddnet_estd", "dddnet_esti")
     arch = "DDDNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """Settings of one of the two parts leave the other's at the defaults."""
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return the constructor's arguments; settings of one of the two parts leave the other's at the defaults."""
         own = network.rpartition("_")[2]
         settings = {own: settings} if own in PARTS else settings
         depth, image = settings.get("estd", {}), settings.get("esti", {})
@@ -29,7 +29,7 @@ class DDDNetOfficial(OfficialNetwork):
                 "image_channels": image.get("width", 128) // 4,
                 "batch_statistics": "batch statistics" in norm}
 
-    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> torch.nn.Module:
         wanted = self.arguments(settings, network)
         if network == "dddnet_estd":
             return DepthNetwork(channels=wanted["depth_channels"], max_disparity=wanted["max_disparity"],
@@ -38,8 +38,8 @@ class DDDNetOfficial(OfficialNetwork):
             return ImageNetwork(channels=wanted["image_channels"]).eval()
         return super().build(settings, network)
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not DDDNet's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not DDDNet's.
 
         The number of disparities leaves no trace in the weights; 12 is assumed.
         """
@@ -56,7 +56,7 @@ class DDDNetOfficial(OfficialNetwork):
         return None
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-        """The official state dict of each part, {"estd": ..., "esti": ...}, for a `DDDNet`'s."""
+        """Return the official state dict of each part, {"estd": ..., "esti": ...}, for a `DDDNet`'s."""
         return {part: {k.removeprefix(part + "."): v for k, v in state.items() if k.startswith(part + ".")}
                 for part in PARTS}
 

@@ -42,12 +42,12 @@ class DeepRFTOfficial(OfficialNetwork):
     arch = "DeepRFT"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         return {"num_res": settings["num_res"], "base_channels": settings["base_channel"],
                 "window": settings.get("win_size")}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not DeepRFT's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not DeepRFT's.
 
         The training patch leaves no trace in the weights; 512, that of the defocus network, is assumed.
         """
@@ -58,8 +58,8 @@ class DeepRFTOfficial(OfficialNetwork):
                            "win_size": 512}
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from official tensors; a folded kernel (out, in, k, k) becomes W, D = 0, D_diag = identity."""
-        state = {}
+        """Return ours from official tensors; a folded kernel (out, in, k, k) becomes W, D = 0, D_diag = identity."""
+        state: dict[str, torch.Tensor] = {}
         for key, value in super().convert(tensors, network).items():
             if key.endswith(".W") and value.ndim == 4:
                 value = value.flatten(2)
@@ -71,21 +71,20 @@ class DeepRFTOfficial(OfficialNetwork):
         return state
 
     def fold(self, official: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray | torch.Tensor]:
-        """The official test form, kernels folded, for an official state dict in its training form."""
-        folded = {}
+        """Return the official test form, kernels folded, for an official state dict in its training form."""
+        folded: dict[str, np.ndarray | torch.Tensor] = {}
         for key, value in official.items():
             if key.endswith(".W"):
-                value = torch.as_tensor(np.asarray(value))
+                kernel = torch.as_tensor(np.asarray(value))
                 prefix = key[:-1]
                 if prefix + "D" in official:
                     mixing = torch.as_tensor(np.asarray(official[prefix + "D"])) + torch.as_tensor(
                         np.asarray(official[prefix + "D_diag"]))
-                    value = torch.einsum("ims,ois->oim", mixing, value)
-                side = round(value.shape[-1] ** 0.5)
-                value = value.unflatten(-1, (side, side))
-            elif key.endswith((".D", ".D_diag")):
-                continue
-            folded[key] = value
+                    kernel = torch.einsum("ims,ois->oim", mixing, kernel)
+                side = round(kernel.shape[-1] ** 0.5)
+                folded[key] = kernel.reshape(*kernel.shape[:-1], side, side)
+            elif not key.endswith((".D", ".D_diag")):
+                folded[key] = value
         return folded
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],

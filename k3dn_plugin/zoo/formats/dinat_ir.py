@@ -43,11 +43,11 @@ class DiNATIROfficial(OfficialNetwork):
     keys = KeyMap({"patch_embed.proj": "embed", **level_pairs(), "skip_conv": "skip", "output": "out"})
 
     def arch_of(self, network: str) -> str:
-        """`DiNATIRDual` for the dual-pixel network."""
+        """Return `DiNATIRDual` for the dual-pixel network."""
         return "DiNATIRDual" if network == "dinat_ir_dual" else "DiNATIR"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """Constructor arguments of ours for the official settings."""
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return constructor arguments of ours for the official settings."""
         dual = network == "dinat_ir_dual"
         found = settings["inp_channels"], settings["out_channels"], settings["dual_pixel_task"]
         if found != (6 if dual else 3, 3, dual):
@@ -56,7 +56,7 @@ class DiNATIROfficial(OfficialNetwork):
         levels = len(settings["num_blocks"])
         near, far = [settings["local_dilation"]] * levels, list(settings["dilations"])
         first, second = {"hybrid": (near, far), "local_only": (near, near), "globl_only": (far, far)}[settings["mode"]]
-        pooling = settings.get("local_pooling") or {}
+        pooling: Mapping[str, Any] = settings.get("local_pooling") or {}
         windows = pooling.get("window_per_level")
         return {"width": settings["dim"], "blocks": list(settings["num_blocks"]),
                 "refinement_blocks": settings["num_refinement_blocks"], "heads": list(settings["heads"]),
@@ -66,7 +66,7 @@ class DiNATIROfficial(OfficialNetwork):
                 "gate_kernel": settings["gate_kernel"] if settings["chan_adapt"] else 0,
                 "pool_windows": windows and [_pair(window) for window in windows]}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """Return `(network, settings)` for the shapes of an official state dict, or None if it is not DiNAT-IR's."""
         table = shapes.get("latent.0.globl.na2d.rpb")
         if table is None or "patch_embed.proj.weight" not in shapes or "refinement.0.local.na2d.rpb" not in shapes:
@@ -88,18 +88,18 @@ class DiNATIROfficial(OfficialNetwork):
             "dual_pixel_task": dual, **UNSEEN}
 
     def rename(self, key: str) -> str:
-        """Our key for an official one."""
+        """Return our key for an official one."""
         key = re.sub(r"\.(local|globl)\.", lambda found: f".{UNITS[found[1]]}.", without_body(key))
         key = re.sub(r"(\.\d+\.\d+)\.(na2d|conv)\.", lambda found: f"{found[1]}.{PARTS[found[2]]}.", key)
         return self.keys.ours(key)
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Our state dict from official tensors."""
+        """Return our state dict from official tensors."""
         return _turned(super().convert(tensors, network))
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
-        found = {}
+        """Return the official state dict for ours."""
+        found: dict[str, torch.Tensor] = {}
         for key, value in _turned(dict(state)).items():
             key = re.sub(r"\.attention\.(rpb|qkv|proj)", r".na2d.\1", self.keys.official(key)).replace(
                 ".gate.conv.", ".conv.")
@@ -109,7 +109,7 @@ class DiNATIROfficial(OfficialNetwork):
         return found
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
-        """The restored image of the official call; the dual network is shown its views in R, G, B."""
+        """Return the restored image of the official call; the dual network is shown its views in R, G, B."""
         lq = inputs["lq"]
         return {"restored": model.restore(lq[:, BGR] if network == "dinat_ir_dual" else lq)}
 
@@ -139,8 +139,8 @@ class _Operator(nn.Module):
 class _Layer(OfficialNetwork):
     """A layer whose reference outputs exist beside those of the networks; never a file of its own."""
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """The settings as they are."""
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return the settings as they are."""
         return dict(settings)
 
     def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -153,8 +153,8 @@ class NeighbourhoodAttentionOfficial(_Layer):
 
     networks = ("neighbourhood_attention", "neighbourhood_attention_module")
 
-    def build(self, settings: Mapping, network: str) -> nn.Module:
-        """The operator with its dilation, or the module."""
+    def build(self, settings: Mapping[str, Any], network: str) -> nn.Module:
+        """Return the operator with its dilation, or the module."""
         if network == "neighbourhood_attention":
             return _Operator(settings["dilation"])
         if not settings.get("qkv_bias", True):
@@ -163,7 +163,7 @@ class NeighbourhoodAttentionOfficial(_Layer):
                                       dilation=settings["dilation"]).eval()
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
-        """`attended` of the operator; `out` of the module, channels first as the manifest's inputs become."""
+        """Return `attended` of the operator; `out` of the module, channels first as the manifest's inputs become."""
         if network == "neighbourhood_attention":
             query, key, value, bias = (inputs[name] for name in ("query", "key", "value", "bias"))
             return {"attended": neighbourhood_attention(query, key, value, bias, model.dilation)}
@@ -176,10 +176,10 @@ class ChannelGateOfficial(_Layer):
 
     networks = ("dinat_ir_gate",)
 
-    def build(self, settings: Mapping, network: str) -> nn.Module:
-        """The gate with its window."""
+    def build(self, settings: Mapping[str, Any], network: str) -> nn.Module:
+        """Return the gate with its window."""
         return ChannelGate(settings["gate_kernel"], window=_pair(settings["window"])).eval()
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
-        """`gate` at every pixel."""
+        """Return `gate` at every pixel."""
         return {"gate": model(inputs["x"]).expand_as(inputs["x"])}

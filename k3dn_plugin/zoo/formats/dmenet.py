@@ -24,7 +24,7 @@ TRAINING_ONLY = ("main_net/binary_net/", "discriminator/", *(
 
 def key_pairs() -> dict[str, str]:
     """Official prefix (dots for slashes, `main_net.defocus_net` off) -> ours (`docs/networks/dmenet.md`, part A)."""
-    pairs = {}
+    pairs: dict[str, str] = {}
 
     def layer(block: str, theirs: str, ours: str) -> None:
         number = theirs[1:]
@@ -59,10 +59,10 @@ class DMENetOfficial(OfficialNetwork):
     arch = "DMENet"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         return {"width": settings["encoder_channels"][0], "refine_blocks": settings["refine_blocks"]}
 
-    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> torch.nn.Module:
         if network == "dmenet_deconv":
             model = NonBlindDeconvolution(
                 fidelity=settings["lambda"], alpha=settings["alpha"], support=settings["kernel_size"],
@@ -71,8 +71,8 @@ class DMENetOfficial(OfficialNetwork):
             return model
         return super().build(settings, network)
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official file, or None if it is not DMENet's."""
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official file, or None if it is not DMENet's."""
         first = shapes.get(f"{SCOPE}encoder/conv1_1/kernel:0")
         if first is None or f"{SCOPE}decoder/uf/c3/kernel:0" not in shapes:
             return None
@@ -88,8 +88,8 @@ class DMENetOfficial(OfficialNetwork):
         return "network." + self.keys.ours(".".join([*path, NAMES.get(last, last)]))
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from TensorFlow variables; what only training used is left out."""
-        state = {}
+        """Return ours from TensorFlow variables; what only training used is left out."""
+        state: dict[str, torch.Tensor] = {}
         for key, value in tensors.items():
             if key.startswith(TRAINING_ONLY):
                 continue
@@ -100,8 +100,8 @@ class DMENetOfficial(OfficialNetwork):
         return state
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """{TensorFlow variable name: array}, kernels as H, W, in, out, for a `DMENet`'s state dict."""
-        official = {}
+        """Return {TensorFlow variable name: array}, kernels as H, W, in, out, for a `DMENet`'s state dict."""
+        official: dict[str, np.ndarray] = {}
         for key, value in state.items():
             *path, last = self.keys.official(key.removeprefix("network.")).split(".")
             value = value.detach().cpu().numpy()

@@ -19,7 +19,7 @@ def layers_in_order() -> list[tuple[str, int]]:
 
 
 def tensors_in_order() -> list[KerasTensor]:
-    """Every tensor, with the names that Keras 2.2.4 gives in a fresh session."""
+    """Return every tensor, with the names that Keras 2.2.4 gives in a fresh session."""
     return [KerasTensor(f"{ours}.{last}", kind, f"conv2d_{number}")
             for number, (ours, _) in enumerate(layers_in_order(), 1)
             for last, kind in (("weight", "kernel"), ("bias", "bias"))]
@@ -33,7 +33,7 @@ class DPDNetOfficial(KerasNetwork):
     arch = "DPDNet"
     tensors_in_order = staticmethod(tensors_in_order)
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         views, widths = settings["in_channels"], list(settings["widths"])
         if (views, settings.get("out_channels", 3)) not in ((6, 3), (3, 3)):
             raise CheckpointError(f"DPDNet with {views} channels in and {settings['out_channels']} out: only "
@@ -43,8 +43,8 @@ class DPDNetOfficial(KerasNetwork):
                                   "before, in five levels")
         return {"dual_pixel": views == 6, "width": widths[0], "dropout": float(settings.get("dropout", 0.4))}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of a Keras file's tensors in order; None if not DPDNet's."""
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of a Keras file's tensors in order; None if not DPDNet's."""
         kernels = [tuple(shape) for key, shape in shapes.items() if kind_of(key) == "kernel"]
         if [shape[:2] for shape in kernels] != [(size, size) for _, size in layers_in_order()]:
             return None

@@ -39,7 +39,7 @@ class DRBNetOfficial(OfficialNetwork):
     def arch_of(self, network: str) -> str:
         return "DRBNetDual" if network == "drbnet_dual" else "DRBNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         widths = list(settings["widths"])
         if widths != [factor * widths[0] for factor in FACTORS]:
             raise CheckpointError(f"DRBNet with widths {widths}: each level must be twice as wide as the one "
@@ -50,8 +50,8 @@ class DRBNetOfficial(OfficialNetwork):
                                   f"expected {views}; drbnet takes one image, drbnet_dual two views")
         return {"width": widths[0], "kernel_size": settings["dynamic_kernel_width"]}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not DRBNet's."""
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not DRBNet's."""
         if not {"conv1_1.0.weight", "img_d8_feature.0.0.weight", "upconv0_kernel.2.weight"} <= set(shapes):
             return None
         width, views = shapes["conv1_1.0.weight"][:2]

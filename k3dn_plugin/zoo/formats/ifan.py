@@ -53,13 +53,13 @@ class IFANOfficial(OfficialNetwork):
     keys = KeyMap(key_pairs())
 
     def arch_of(self, network: str) -> str:
-        """The registered restorer of a network name."""
+        """Return the registered restorer of a network name."""
         return "IFANDual" if "dual" in network else "IFAN"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         return {"width": settings["width"], "iterations": settings["N"], "kernel_size": settings["Fs"]}
 
-    def build(self, settings: Mapping, network: str) -> torch.nn.Module:
+    def build(self, settings: Mapping[str, Any], network: str) -> torch.nn.Module:
         restorer = ARCHS.build({"type": self.arch_of(network), **self.arguments(settings, network)})
         if not network.endswith("_train"):
             return restorer.eval()
@@ -67,8 +67,8 @@ class IFANOfficial(OfficialNetwork):
         reblur = FilterReblur(filters=channels, iterations=settings["RBF_num"], kernel_size=settings["RBFs"])
         return TrainingPair(restorer, reblur).eval()
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not IFAN's."""
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not IFAN's."""
         names = {key.removeprefix(NETWORK): tuple(shape) for key, shape in shapes.items()}
         if not {"kconv1_1.0.weight", "DME.3.weight", "F.3.weight"} <= set(names):
             return None
@@ -82,7 +82,7 @@ class IFANOfficial(OfficialNetwork):
         return self.keys.ours(key.removeprefix(NETWORK))
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from official tensors. Without `_train`, the reblurring network's are left out."""
+        """Return ours from official tensors. Without `_train`, the reblurring network's are left out."""
         if not network.endswith("_train"):
             return super().convert({k: v for k, v in tensors.items() if not k.startswith(REBLUR)}, network)
         return {(k if k.startswith("reblur.") else f"restorer.{k}"): v

@@ -50,11 +50,11 @@ class INIKNetOfficial(OfficialNetwork):
     keys = KeyMap(key_pairs())
 
     def arch_of(self, network: str) -> str:
-        """The registered restorer of one of the networks."""
+        """Return the registered restorer of one of the networks."""
         return "INIKNetDual" if network == "iniknet_dual" else "INIKNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """Constructor arguments of the restorer for the official settings."""
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return constructor arguments of the restorer for the official settings."""
         wanted = 6 if network == "iniknet_dual" else 3
         if settings.get("in_channels", wanted) != wanted or settings.get("channel_order", "BGR").lower() != "bgr":
             raise CheckpointError(f"{network} with {settings.get('in_channels', wanted)} channels in and channel order "
@@ -63,8 +63,8 @@ class INIKNetOfficial(OfficialNetwork):
                 "recurrent_blocks": settings["lstm_residual_blocks"], "bases": settings["basis_number"],
                 "max_kernel_size": settings["max_kernel_size"], "hidden": settings["inr_hidden"]}
 
-    def recognise(self, shapes: Mapping) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not INIKNet's."""
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not INIKNet's."""
         needed = ("inr_conv.kernelINR_list.0.layers.1.w0", "lstms_scale_select.left2right.cell.conv.weight",
                   "unet.feat_extract.0.main.0.weight", "scale_select.weight", "basis_select.weight", "sum.weight",
                   "inr_conv.kernelINR_list.0.layers.0.weight")
@@ -86,7 +86,8 @@ class INIKNetOfficial(OfficialNetwork):
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
         """Ours from official tensors: those of the bases are stacked; of a frequency's two values the later counts."""
-        bank, rest = {}, {}
+        bank: dict[str, dict[int, torch.Tensor]] = {}
+        rest: dict[str, np.ndarray] = {}
         for key, value in tensors.items():
             found = BASIS.fullmatch(key)
             if found and found[2] in BASIS_KEYS:
@@ -97,8 +98,8 @@ class INIKNetOfficial(OfficialNetwork):
         return {**super().convert(rest, network), **stacked}
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
-        official = {}
+        """Return the official state dict for ours."""
+        official: dict[str, torch.Tensor] = {}
         for key, value in state.items():
             if not key.startswith("bank."):
                 official[self.keys.official(key)] = value
@@ -110,10 +111,10 @@ class INIKNetOfficial(OfficialNetwork):
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
-        """The images at full, half and quarter size."""
+        """Return the images at full, half and quarter size."""
         return dict(zip(("restored", "restored_2", "restored_4"), model.scales(inputs["lq"])))
 
 
-def _count(shapes: Mapping, pattern: str) -> int:
+def _count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
     """Blocks of a stage."""
     return len({found[1] for key in shapes if (found := re.fullmatch(pattern, key))})

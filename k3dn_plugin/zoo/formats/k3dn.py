@@ -66,7 +66,7 @@ class K3DNOfficial(OfficialNetwork):
     # More blocks than any published size has; unused pairs do no harm.
     keys = KeyMap(key_pairs(64, 64, 64))
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         if settings.get("in_channels", 6) != 6:
             raise CheckpointError(f"K3DN with in_channels {settings['in_channels']}: only the dual-pixel "
                                   "network, of 6 channels, is published; its single-image form is not")
@@ -83,8 +83,8 @@ class K3DNOfficial(OfficialNetwork):
                            "truncate": float(settings["truncate"])},
                 "preservation": preservation}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not K3DN's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not K3DN's.
 
         The window size leaves no trace in the weights; the published 18 x 14 is assumed.
         """
@@ -110,8 +110,8 @@ class K3DNOfficial(OfficialNetwork):
         return state
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict of ours: names and shapes as in the released files."""
-        official = {}
+        """Return the official state dict of ours: names and shapes as in the released files."""
+        official: dict[str, torch.Tensor] = {}
         for key, value in state.items():
             if key.endswith(("spectra", "query.summary")):
                 value = value[None, :, None]

@@ -24,10 +24,10 @@ class KerasNetwork(OfficialNetwork):
     @staticmethod
     @abstractmethod
     def tensors_in_order() -> list[KerasTensor]:
-        """Every tensor in Keras's order, with the names that Keras gives in a fresh session."""
+        """Return every tensor in Keras's order, with the names that Keras gives in a fresh session."""
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from Keras tensors in Keras's order (layers without weights left out).
+        """Return ours from Keras tensors in Keras's order (layers without weights left out).
 
         Raises:
             CheckpointError: there are more or fewer of them, or in another order.
@@ -35,13 +35,13 @@ class KerasNetwork(OfficialNetwork):
         return from_keras(tensors, self.tensors_in_order(), self.arch)
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
+        """Return the Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
         return to_keras(state, self.tensors_in_order())
 
 
 def from_keras(tensors: Mapping[str, np.ndarray], rows: Sequence[KerasTensor],
                family: str) -> dict[str, torch.Tensor]:
-    """Our state dict from Keras tensors in Keras's order (layers without weights left out).
+    """Return our state dict from Keras tensors in Keras's order (layers without weights left out).
 
     Raises:
         CheckpointError: there are more or fewer of them than `rows`, or in another order.
@@ -54,7 +54,7 @@ def from_keras(tensors: Mapping[str, np.ndarray], rows: Sequence[KerasTensor],
         raise CheckpointError(
             f"official {family} weights: expected {len(rows)} tensors in Keras's order; found {len(kinds)}, "
             f"of which number {wrong + 1} is {found}. Is it a whole-model file of {family}?")
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for row, value in zip(rows, tensors.values()):
         value = np.asarray(value)
         state[row.ours] = torch.as_tensor(
@@ -63,8 +63,8 @@ def from_keras(tensors: Mapping[str, np.ndarray], rows: Sequence[KerasTensor],
 
 
 def to_keras(state: Mapping[str, torch.Tensor], rows: Sequence[KerasTensor]) -> dict[str, np.ndarray]:
-    """The Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
-    official = {}
+    """Return the Keras tensors of ours, in order: {layer/kind:0: array, kernels as H, W, in, out}."""
+    official: dict[str, np.ndarray] = {}
     for ours, kind, layer in rows:
         value = state[ours].detach().cpu().numpy()
         official[f"{layer}/{kind}:0"] = value if kind == "bias" else value.transpose(2, 3, 1, 0)
@@ -72,5 +72,5 @@ def to_keras(state: Mapping[str, torch.Tensor], rows: Sequence[KerasTensor]) -> 
 
 
 def kind_of(key: str) -> str:
-    """`kernel` of `conv2d_1/kernel:0`."""
+    """Return `kernel` of `conv2d_1/kernel:0`."""
     return key.split("/")[-1].split(":")[0]

@@ -19,11 +19,11 @@ class KeyMap:
             raise CheckpointError("a key map must be one to one")
 
     def ours(self, key: str) -> str:
-        """Our key for an official one; unknown keys stay as they are, for a strict load to complain of."""
+        """Return our key for an official one; unknown keys stay as they are, for a strict load to complain of."""
         return _replace(key, self._ours)
 
     def official(self, key: str) -> str:
-        """The official key for one of ours."""
+        """Return the official key for one of ours."""
         return _replace(key, self._official)
 
 

@@ -18,8 +18,8 @@ FIXED = {"kernel_size": 5, "out_channels": 3, "leaky_slope": 0.2}
 
 
 def variables(levels: int, blocks: int) -> list[tuple[str, str]]:
-    """`(our key, TensorFlow variable)` in the order of the network (docs/networks/kpac.md, section 5)."""
-    rows = []
+    """Return `(our key, TensorFlow variable)` in the order of the network (docs/networks/kpac.md, section 5)."""
+    rows: list[tuple[str, str]] = []
 
     def layer(ours: str, theirs: str, *leaves: str) -> None:
         rows.extend((f"{ours}.{last}", f"{SCOPE}{theirs}/{leaf}:0")
@@ -57,7 +57,7 @@ class KPACOfficial(OfficialNetwork):
     def arch_of(self, network: str) -> str:
         return "KPACDual" if network == "kpac_dual" else "KPAC"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         dual = network == "kpac_dual"
         fixed = {**FIXED, "in_channels": 6 if dual else 3, **({"levels": 3} if dual else {})}
         for name, wanted in fixed.items():
@@ -67,8 +67,8 @@ class KPACOfficial(OfficialNetwork):
                      "rates": list(settings["rates"])}
         return arguments if dual else {"levels": settings["levels"], **arguments}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official file, or None if it is not KPAC's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official file, or None if it is not KPAC's.
 
         A nameless list counts by its order, whatever its keys are. Dilations leave no trace; the published
         1, 2, ... are assumed.
@@ -93,7 +93,7 @@ class KPACOfficial(OfficialNetwork):
             "rates": list(range(1, attention[-1] + 1))}
 
     def convert(self, tensors: Mapping[str, np.ndarray], network: str) -> dict[str, torch.Tensor]:
-        """Ours from the official arrays: by name where they have the official names, else by order.
+        """Return ours from the official arrays: by name where they have the official names, else by order.
 
         Raises:
             CheckpointError: a nameless list is not as long as that of a published network.
@@ -112,10 +112,10 @@ class KPACOfficial(OfficialNetwork):
         return {key: _to_torch(value) for key, value in named.items()}
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """{TensorFlow variable: array} for ours, in TensorLayer's order; its values are the nameless list."""
+        """Return {TensorFlow variable: array} for ours, in TensorLayer's order; its values are the nameless list."""
         levels = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("up."))
         blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
-        official = {}
+        official: dict[str, np.ndarray] = {}
         for key, theirs in variables(levels, blocks):
             value = state[key].detach().cpu().numpy()
             official[theirs] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value

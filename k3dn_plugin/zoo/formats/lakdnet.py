@@ -29,11 +29,11 @@ class LaKDNetOfficial(OfficialNetwork):
     keys = KeyMap({**level_pairs(), "embed": "embed", "output": "out"})
 
     def arch_of(self, network: str) -> str:
-        """`LaKDNetDual` or `LaKDNet`."""
+        """Return `LaKDNetDual` or `LaKDNet`."""
         return "LaKDNetDual" if network == "lakdnet_dual" else "LaKDNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """Constructor arguments for the official settings (`docs/networks/lakdnet.md`, section 3).
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return constructor arguments for the official settings (`docs/networks/lakdnet.md`, section 3).
 
         Raises:
             CheckpointError: the numbers of channels are not those of the network.
@@ -48,8 +48,8 @@ class LaKDNetOfficial(OfficialNetwork):
                 "kernel_sizes": list(settings["mix_kernel_size"]), "expansion": settings["ffn_expansion_factor"],
                 "bias": settings["bias"], "norm_bias": settings["LayerNorm_type"] != "BiasFree"}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not LaKDNet's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not LaKDNet's.
 
         What the network adds to its output leaves no trace; it follows from the channels in. The expansion is the
         shortest decimal that gives the widths found (2.3 for the published ones).
@@ -70,13 +70,13 @@ class LaKDNetOfficial(OfficialNetwork):
             "dual_pixel_task": dual}
 
     def rename(self, key: str) -> str:
-        """Our key for an official one."""
+        """Return our key for an official one."""
         for official, ours in LAYERS.items():
             key = key.replace(f".mixer.{official}.", f".mixer.{ours}.")
         return self.keys.ours(without_body(key))
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
+        """Return the official state dict for ours."""
         return {self._official(key): value for key, value in state.items()}
 
     def _official(self, key: str) -> str:
@@ -87,6 +87,6 @@ class LaKDNetOfficial(OfficialNetwork):
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
-        """The restored image of the official call, whose inputs are named L, R and C."""
+        """Return the restored image of the official call, whose inputs are named L, R and C."""
         names = ("L", "R", "C") if network == "lakdnet_dual" else ("C",)
         return {"restored": model.restore(torch.cat([inputs[name] for name in names], 1))}

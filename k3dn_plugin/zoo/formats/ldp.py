@@ -22,8 +22,8 @@ class LDPOfficial(OfficialNetwork):
     arch = "LDP"
     keys = KeyMap({"patch_embed.proj": "embed", "ca": "attention", "skip_conv": "skip", "output": "out"})
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """Constructor arguments of ours for the official settings."""
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return constructor arguments of ours for the official settings."""
         channels = settings["inp_channels"], settings["out_channels"]
         if channels != (6, 3):
             raise CheckpointError(f"ldp with {channels[0]} channels in and {channels[1]} out: expected 6 and 3")
@@ -37,7 +37,7 @@ class LDPOfficial(OfficialNetwork):
                 "encoder_blocks": list(settings["enc_blk_nums"]), "middle_blocks": settings["middle_blk_num"],
                 "decoder_blocks": list(settings["dec_blk_nums"])}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
         """Return `("ldp", settings)` for the shapes of an official state dict, or None if it is not LDP's."""
         if any(key not in shapes for key in MARKS):
             return None
@@ -53,18 +53,18 @@ class LDPOfficial(OfficialNetwork):
             "local_pooling": False}
 
     def rename(self, key: str) -> str:
-        """Our key for an official one."""
+        """Return our key for an official one."""
         trunk = key.removeprefix("naf.")
         return self.keys.ours(key) if trunk == key else NAFNetOfficial().rename(trunk)
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours; a blur map module's tensors have no place in it."""
+        """Return the official state dict for ours; a blur map module's tensors have no place in it."""
         trunk = NAFNetOfficial().to_official({k: v for k, v in state.items() if k.startswith("trunk.")})
         return {**{self.keys.official(key): value for key, value in state.items()
                    if not key.startswith(("trunk.", "blur_map."))},
                 **{f"naf.{key}": value for key, value in trunk.items()}}
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
-        """The restored image of the official call."""
+        """Return the restored image of the official call."""
         views = torch.cat([inputs["left"], inputs["right"]], 1)
         return {"restored": model.guided(views, inputs["blur_map"])}

@@ -21,11 +21,11 @@ class NAFNetOfficial(OfficialNetwork):
     networks = ("nafnet", "nafnet_dual")
 
     def arch_of(self, network: str) -> str:
-        """`NAFNetDual` or `NAFNet`."""
+        """Return `NAFNetDual` or `NAFNet`."""
         return "NAFNetDual" if network == "nafnet_dual" else "NAFNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """Constructor arguments for the official settings (`docs/networks/nafnet.md`, section 3).
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return constructor arguments for the official settings (`docs/networks/nafnet.md`, section 3).
 
         Raises:
             CheckpointError: the channels are not those of the network, or `fast_imp` is on.
@@ -46,8 +46,8 @@ class NAFNetOfficial(OfficialNetwork):
                 "middle_blocks": settings["middle_blk_num"], "decoder_blocks": list(settings["dec_blk_nums"]),
                 "train_size": list(settings.get("train_size", TRAIN_SIZE)[-2:]) if local else None}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not NAFNet's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not NAFNet's.
 
         The pooling leaves no trace: local windows for crops of 256 x 256 are assumed with the blocks of the published
         defocus networks, global pooling otherwise.
@@ -70,17 +70,17 @@ class NAFNetOfficial(OfficialNetwork):
                           "width": width, **blocks, **pooling}
 
     def rename(self, key: str) -> str:
-        """Our key for an official one."""
+        """Return our key for an official one."""
         key = re.sub(r"^(ups\.\d+)\.0\.", r"\1.", key.replace(".sca.1.", ".attention."))
         return "trunk." + re.sub(r"^middle_blks\.", "middle.", key)
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
+        """Return the official state dict for ours."""
         return {_official(key): value for key, value in state.items()}
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
-        """The restored image of the official call."""
+        """Return the restored image of the official call."""
         names = ("left", "right", "center") if network == "nafnet_dual" else ("image",)
         return {"restored": model.restore(torch.cat([inputs[name] for name in names], 1))}
 

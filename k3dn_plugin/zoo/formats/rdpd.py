@@ -12,12 +12,13 @@ RECURRENT = "recurrent_kernel"
 
 
 def tensors_in_order() -> list[KerasTensor]:
-    """Every tensor, in Keras's order.
+    """Return every tensor, in Keras's order.
 
     The released files may name layers otherwise; the names here are those of the stated versions, whose
     count runs over the pooling and upsampling layers too.
     """
-    rows, count = [], 0
+    rows: list[KerasTensor] = []
+    count = 0
 
     def layer(ours: str) -> None:
         nonlocal count
@@ -52,14 +53,14 @@ class RDPDOfficial(KerasNetwork):
     arch = "RDPD"
     tensors_in_order = staticmethod(tensors_in_order)
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         output = settings.get("output_activation", "linear, clipped to [0,1]")
         return {"width": settings["widths"][0], "radial": settings["in_channels"] == 7,
                 "output": "sigmoid" if "sigmoid" in output else "clip",
                 "dropout": float(settings.get("dropout", 0.4))}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of a Keras file's tensors in order, or None if not RDPD's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of a Keras file's tensors in order, or None if not RDPD's.
 
         Whether the last layer clips or has a sigmoid leaves no trace; the published clip is assumed.
         """

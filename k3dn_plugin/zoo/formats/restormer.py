@@ -32,7 +32,7 @@ class RestormerOfficial(OfficialNetwork):
     arch = "Restormer"
     keys = KeyMap(key_pairs())
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
         channels, dual = settings["inp_channels"], settings["dual_pixel_task"]
         if (channels, settings["out_channels"]) != (6 if dual else 3, 3):
             raise CheckpointError(
@@ -43,8 +43,8 @@ class RestormerOfficial(OfficialNetwork):
                 "expansion": settings["ffn_expansion_factor"], "bias": settings["bias"],
                 "norm_bias": settings["LayerNorm_type"] != "BiasFree"}
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not Restormer's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not Restormer's.
 
         The expansion is the shortest decimal that gives the widths found (2.66 for the published ones).
         """
@@ -67,7 +67,7 @@ class RestormerOfficial(OfficialNetwork):
         return self.keys.ours(without_body(key))
 
     def to_official(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The official state dict for ours."""
+        """Return the official state dict for ours."""
         return {with_body(self.keys.official(key)): value for key, value in state.items()}
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],

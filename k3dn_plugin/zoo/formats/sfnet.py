@@ -1,7 +1,7 @@
 """The released SFNet checkpoints: a state dict under `model`, single-image; dual-pixel files in the same keys."""
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -55,11 +55,11 @@ class SFNetOfficial(OfficialNetwork):
     keys = KeyMap(key_pairs())
 
     def arch_of(self, network: str) -> str:
-        """The registered restorer of one of the networks."""
+        """Return the registered restorer of one of the networks."""
         return "SFNetDual" if network == "sfnet_dual" else "SFNet"
 
-    def arguments(self, settings: Mapping, network: str) -> dict:
-        """Constructor arguments of the restorer for the official settings."""
+    def arguments(self, settings: Mapping[str, Any], network: str) -> dict[str, Any]:
+        """Return constructor arguments of the restorer for the official settings."""
         wanted = {"in_channels": 6 if network == "sfnet_dual" else 3, "out_channels": 3, "filter_groups": GROUPS,
                   "filter_sizes": list(KERNEL_SIZES), "window_splits": 2}
         odd = {key: settings[key] for key, value in wanted.items() if key in settings and settings[key] != value}
@@ -68,15 +68,16 @@ class SFNetOfficial(OfficialNetwork):
                                   "published network of this family departs from")
         arguments = {"num_res": settings["num_res"], "base_channels": settings["base_channel"]}
         # A manifest names the test-time pooling in its settings, or beside a golden of its own.
-        pool = settings.get("local_pool") or settings.get("base_size")
+        pool: Any = settings.get("local_pool") or settings.get("base_size")
         if isinstance(pool, Mapping):
-            settings, pool = pool, pool["base_size"]
+            settings = cast("Mapping[str, Any]", pool)
+            pool = settings["base_size"]
         if pool is not None:
             arguments |= {"local_pool": pool, "local_pool_crop": settings.get("train_size", 256)}
         return arguments
 
-    def recognise(self, shapes: Mapping) -> tuple[str, dict] | None:
-        """`(network, settings)` from the shapes of an official state dict, or None if it is not SFNet's.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+        """Return `(network, settings)` from the shapes of an official state dict, or None if it is not SFNet's.
 
         The pooling to test with leaves no trace in the weights; the global one, that of training, is assumed.
         """
@@ -92,5 +93,5 @@ class SFNetOfficial(OfficialNetwork):
 
     def outputs(self, model: Any, inputs: Mapping[str, torch.Tensor],
                 network: str) -> dict[str, torch.Tensor]:
-        """The images at full, half and quarter size."""
+        """Return the images at full, half and quarter size."""
         return dict(zip(("restored", "restored_2", "restored_4"), model.scales(inputs["lq"])))
