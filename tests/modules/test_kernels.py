@@ -85,6 +85,23 @@ def test_windows_that_do_not_divide_are_refused():
         grid_of(37, 42, (18, 14))
 
 
+def test_cost_volume_of_both_signs_is_mirrored_with_the_pair():
+    """Exchanging the views is mirroring the shifts, and one half is the published volume."""
+    left, right = (torch.rand(2, 3, 4, 9, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    volume = shifted_cost_volume(left, right, 4, both_signs=True)
+    assert volume.shape == (2, 6, 7, 4, 9)
+    assert torch.equal(volume[:, :, 3:], shifted_cost_volume(left, right, 4))
+    exchanged = shifted_cost_volume(right.flip(-1), left.flip(-1), 4, both_signs=True)
+    first, second = exchanged.flip(-1).chunk(2, 1)
+    # The left view's place in the exchanged volume is that of the right view's features, which moved.
+    for shift in range(-3, 4):
+        for x in range(max(shift, 0), 9 + min(shift, 0)):
+            assert torch.equal(volume[:, :3, shift + 3, :, x], left[..., x])
+            assert torch.equal(volume[:, 3:, shift + 3, :, x], right[..., x - shift])
+            assert torch.equal(second[:, :, shift + 3, :, x - shift], left[..., x])
+            assert torch.equal(first[:, :, shift + 3, :, x - shift], right[..., x - shift])
+
+
 def test_cost_volume_shifts_the_right_view():
     left, right = torch.rand(1, 2, 3, 6), torch.rand(1, 2, 3, 6)
     volume = shifted_cost_volume(left, right, 4)

@@ -13,22 +13,27 @@ from k3dn_plugin.modules.disparity.pooling import WindowPooling
 from k3dn_plugin.registry import MODULES
 
 
-def shifted_cost_volume(left: torch.Tensor, right: torch.Tensor, shifts: int) -> torch.Tensor:
+def shifted_cost_volume(left: torch.Tensor, right: torch.Tensor, shifts: int, *,
+                        both_signs: bool = False) -> torch.Tensor:
     """Concatenate left features with right features shifted by 0, 1, ... columns.
 
     Args:
         left, right: (B, C, H, W).
-        shifts: S, how many shifts of one sign.
+        shifts: S, how many shifts of one sign, 0 among them.
+        both_signs: shift the other way too, from -(S - 1) on.
 
     Returns:
-        (B, 2C, S, H, W); zero where the shifted view has no pixel. (The released code leaves those
+        (B, 2C, S or 2S - 1, H, W); zero where the shifted view has no pixel. (The released code leaves those
         columns undefined; the method needs zero.)
     """
     batch, channels, height, width = left.shape
-    volume = left.new_zeros(batch, 2 * channels, shifts, height, width)
-    for shift in range(min(shifts, width)):
-        volume[:, :channels, shift, :, shift:] = left[..., shift:]
-        volume[:, channels:, shift, :, shift:] = right[..., :width - shift]
+    first = 1 - shifts if both_signs else 0
+    volume = left.new_zeros(batch, 2 * channels, shifts - first, height, width)
+    for index, shift in enumerate(range(first, shifts)):
+        if abs(shift) < width:
+            at = slice(max(shift, 0), width + min(shift, 0))
+            volume[:, :channels, index, :, at] = left[..., at]
+            volume[:, channels:, index, :, at] = right[..., at.start - shift:at.stop - shift]
     return volume
 
 
@@ -90,6 +95,8 @@ class CostVolumeDisparity(nn.Module):
         vector_size: D, length of a window's vector.
         window: (rows, columns) of a window at 1/8 resolution; each must be 2 modulo 4.
         max_disparity: the cost volume holds `max_disparity` / 3 shifts of whole pixels at 1/8 resolution.
+        both_signs: match shifts of either sign. The released network matches those of one alone, content that lies
+            further left in the right view: what lies on the other side of the focus it restores worse. Ours.
         pools: sides of the two average pools of the view features at 1/8 resolution. The image must
             hold the larger one; smaller pools admit smaller training crops.
 
@@ -98,12 +105,13 @@ class CostVolumeDisparity(nn.Module):
     """
 
     def __init__(self, *, vector_size: int = 256, window: tuple[int, int] = (18, 14),
-                 max_disparity: int = 12, pools: tuple[int, int] = (32, 16)):
+                 max_disparity: int = 12, both_signs: bool = False, pools: tuple[int, int] = (32, 16)):
         super().__init__()
         if max_disparity < 3 or max_disparity % 3:
             raise OptionError(f"CostVolumeDisparity.max_disparity: expected a multiple of 3, "
                               f"found {max_disparity}")
         self.shifts = max_disparity // 3
+        self.both_signs = both_signs
         self.minimum = max(pools) * 8
         self.features = ViewFeatures(pools=pools)
         self.matching = nn.Sequential(
@@ -124,6 +132,7 @@ class CostVolumeDisparity(nn.Module):
         if min(left.shape[-2:]) < self.minimum:
             raise SizeError(f"CostVolumeDisparity needs at least {self.minimum} x {self.minimum} pixels, "
                             f"found {tuple(left.shape[-2:])}")
-        volume = shifted_cost_volume(self.features(left), self.features(right), self.shifts)
+        volume = shifted_cost_volume(self.features(left), self.features(right), self.shifts,
+                                     both_signs=self.both_signs)
         # Two strides bring the published four shifts down to one; more are averaged.
         return self.pooling(self.matching(volume).mean(2), left.shape[-2:])
