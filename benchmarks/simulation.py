@@ -131,7 +131,7 @@ def measure(ways, seconds, rounds):
 def tabulate(rates):
     medians = {key: statistics.median(values) for key, values in rates.items()}
     baseline = next(iter(medians.values()))
-    return [{"scenes": scenes, "way": way, "crop": crop, "on": device, "samples_per_second": round(rate, 1),
+    return [{"scenes": scenes, "way": way, "crop": crop, "on": device, "samples_per_second": float(f"{rate:.3g}"),
              "milliseconds": round(1000 / rate, 2), "ratio": round(rate / baseline, 2)}
             for (scenes, way, crop, device), rate in medians.items()]
 

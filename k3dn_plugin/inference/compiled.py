@@ -15,7 +15,7 @@ COMPILERS = ("g++", "c++", "clang++")
 
 
 def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
-    """Return what calls `restorer` compiled for each size that it meets; the first call of a size takes a minute.
+    """Return what calls `restorer` compiled for each size that it meets; the first call of a size takes minutes.
 
     Raises:
         DependencyError: there is no C++ compiler for the CPU, or no Triton for a GPU; when called, also where the
