@@ -28,7 +28,7 @@ KEPT_ELSEWHERE = {"datasets/README.md": "guides/datasets.md",
                   "SECURITY.md": "security.md"}
 # The floors of the house, from top to bottom, with a page of the API each.
 FLOORS = {"commands": "the console command `k3dn`", "doctor": "what is installed, missing or broken",
-          "bridges": "BasicSR, mmengine, torchvision", "comparison": "head-to-head tables and reports",
+          "bridges": "BasicSR, mmengine, torchvision, Ray", "comparison": "head-to-head tables and reports",
           "analysis": "what is inside a restorer", "training": "the loop, stages, hooks and state",
           "evaluation": "metrics, protocols and results", "zoo": "weights and published checkpoints",
           "inference": "restoring frames and files", "simulation": "dual-pixel pairs from photographs",

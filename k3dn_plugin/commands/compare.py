@@ -5,12 +5,15 @@ r"""Compare restorers: scores, cost, statistics and an HTML report, from one com
     k3dn compare options/k3dn_demo.yml --matrix --choices deblur=KernelSetDeblur,WienerDeblur \
         preservation=ConcatSkip,SharpRegionPreservation --budget samples=2400
 
+    k3dn compare restormer_dpdd k3dn_dpdd --train --cluster auto --devices cuda   # on a Ray cluster
+
 Without --train, an option file stands for the weights of its run. Run the same command again to go on.
 """
 import argparse
 import functools
 from pathlib import Path
 
+from k3dn_plugin.commands._cluster import add_cluster_argument, cluster_backend
 from k3dn_plugin.commands._numbers import number, whole
 
 GROUP = "restorers"
@@ -40,14 +43,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise OptionError("what shall be scored on? Give --data STORE")
     # At once, also into a pipe or a file: a comparison takes long.
     log = functools.partial(print, flush=True)
-    report = compare(contestants, log=log, settings=Settings(
+    settings = Settings(
         out=arguments.out, data=data, protocol=arguments.protocol,
         budget=Budget.parse(arguments.budget) if arguments.budget else None, seeds=tuple(arguments.seeds),
-        jobs=arguments.jobs, devices=tuple(arguments.devices), reference=arguments.reference,
+        jobs=arguments.jobs, devices=tuple(arguments.devices), cpus=arguments.cpus_per_job,
+        reference=arguments.reference,
         size=tuple(arguments.size), latency_size=tuple(arguments.latency_size), scenes=arguments.scenes,
         max_memory_gb=arguments.max_memory_gb, published=arguments.published,
         metrics=names_in(arguments.metrics),
-        diagnostics=names_in(arguments.diagnostics)))
+        diagnostics=names_in(arguments.diagnostics))
+    with cluster_backend(arguments.cluster) as backend:
+        report = compare(contestants, log=log, settings=settings, backend=backend)
     print((arguments.out / "table.md").read_text(encoding="utf-8"))
     print(f"report: {report}")
     return 0
@@ -74,8 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="further scores, by commas: blur_bins, disparity_bins, preservation, view_swap, reblur")
     parser.add_argument("--reference", metavar="LABEL", help="whom the others are compared with; default: the first")
     parser.add_argument("--out", type=Path, default=Path("results/comparison"), metavar="DIR")
-    parser.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="processes at a time")
-    parser.add_argument("--devices", nargs="+", default=["cpu"], metavar="NAME", help="cpu, or cuda:0 cuda:1 ...")
+    parser.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="processes at a time on this machine")
+    parser.add_argument("--devices", nargs="+", default=["cpu"], metavar="NAME",
+                        help="cpu, or cuda:0 cuda:1 ...; with --cluster cpu, or cuda for one GPU a job")
+    add_cluster_argument(parser)
+    parser.add_argument("--cpus-per-job", type=whole(1), metavar="N", help="threads of a job, and what a cluster keeps "
+                        "free for it; default: this machine's shared among --jobs, or 1 on a cluster")
     parser.add_argument("--size", nargs=2, type=whole(1), default=(1120, 1680), metavar=("ROWS", "COLUMNS"),
                         help="of the pair whose MACs are counted")
     parser.add_argument("--latency-size", nargs=2, type=whole(1), default=(256, 256), metavar=("ROWS", "COLUMNS"),

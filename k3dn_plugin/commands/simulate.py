@@ -3,17 +3,22 @@
 k3dn simulate --photos DIR --out datasets/mine/train.lmdb --count 500
 k3dn simulate --rgbd DIR --out datasets/nyu/train.lmdb            # DIR/rgb and DIR/depth
 k3dn simulate --rgbd DIR --out datasets/sf.lmdb --mode rdpd       # as RDPD's generator does
+k3dn simulate --photos DIR --out datasets/large.lmdb --count 100000 --cluster auto
 """
 import argparse
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from k3dn_plugin.commands._cluster import add_cluster_argument, cluster_backend
 from k3dn_plugin.commands._numbers import number, whole
 from k3dn_plugin.errors import OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from k3dn_plugin.data.store.reader import LmdbStore
 
 GROUP = "data"
@@ -34,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="of the frames (default 512 512; with --rgbd whole pictures)")
     parser.add_argument("--seed", type=whole(), default=0)
     parser.add_argument("--device", default="cpu", help="where scenes are rendered, e.g. cuda")
+    add_cluster_argument(parser)
     lens = parser.add_argument_group("lens")
     lens.add_argument("--max-radius", type=number(above=True), help="largest blur radius in pixels")
     lens.add_argument("--psf", nargs="+", metavar="FAMILY", help="PSF families to draw from (default: all)")
@@ -78,25 +84,48 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make(arguments: argparse.Namespace) -> "tuple[LmdbStore, ...]":
     """Make the stores that are asked for."""
-    from k3dn_plugin.inference.device import choose_device  # heavy: not before the command runs
-    from k3dn_plugin.simulation.build import build_from_depth, build_simulated  # heavy: not before the command runs
     from k3dn_plugin.simulation.demo import build_demo  # heavy: not before the command runs
-    from k3dn_plugin.simulation.rgbd import RgbdSettings  # heavy: not before the command runs
-    from k3dn_plugin.simulation.sources import RgbdFolder  # heavy: not before the command runs
     if arguments.demo:
         return build_demo(arguments.out, seed=arguments.seed)
-    device = str(choose_device(arguments.device))
+    if arguments.cluster is None:
+        return (build(arguments, arguments.out),)
+    from k3dn_plugin.commands._shards import Shards  # heavy: not before the command runs
+    from k3dn_plugin.files import user_path  # as above
+    sources = [path for path in (arguments.photos, arguments.rgbd, arguments.depth, arguments.bank) if path]
+    with cluster_backend(arguments.cluster) as backend:
+        assert backend is not None  # there is an address
+        shards = Shards("simulate", arguments, user_path(arguments.out), backend, sources=sources)
+        store = build(arguments, arguments.out, made=lambda left, names: (
+            (name, scene.frames()) for name, scene in shards.made(left, names)))
+        shards.remove()
+    return (store,)
+
+
+def build(arguments: argparse.Namespace, out: str | Path, **part: Any) -> "LmdbStore":
+    """Build the store that the arguments describe; `part` is `only` or `made` of `build_simulated`."""
+    from k3dn_plugin.inference.device import choose_device  # heavy: not before the command runs
+    from k3dn_plugin.simulation.build import build_from_depth, build_simulated  # heavy: not before the command runs
+    from k3dn_plugin.simulation.rgbd import RgbdSettings  # heavy: not before the command runs
+    from k3dn_plugin.simulation.sources import RgbdFolder  # heavy: not before the command runs
+    # With `made`, scenes are rendered on other machines.
+    device = "cpu" if part.get("made") else str(choose_device(arguments.device))
     settings = settings_of(arguments)
     if arguments.rgbd is None:
         count = 100 if arguments.count is None else arguments.count
-        return (build_simulated(arguments.out, arguments.photos, count=count, settings=settings,
-                                seed=arguments.seed, device=device),)
+        return build_simulated(out, arguments.photos, count=count, settings=settings, seed=arguments.seed,
+                               device=device, **part)
     pictures = RgbdFolder(arguments.rgbd, arguments.depth, scale=arguments.depth_scale,
                           encoding=arguments.encoding)
     rgbd = RgbdSettings(kind=arguments.depth_kind, lens=arguments.lens and tuple(arguments.lens),
                         focus=arguments.focus)
-    return (build_from_depth(arguments.out, pictures, settings=settings, rgbd=rgbd, count=arguments.count,
-                             whole=arguments.size is None, seed=arguments.seed, device=device),)
+    return build_from_depth(out, pictures, settings=settings, rgbd=rgbd, count=arguments.count,
+                            whole=arguments.size is None, seed=arguments.seed, device=device, **part)
+
+
+def make_shard(arguments: argparse.Namespace, path: Path, numbers: "Sequence[int]", split: str) -> dict[str, str]:
+    """Make the scenes of these numbers as a store of their own; raises as `build_simulated`."""
+    build(arguments, path, only=numbers)
+    return {}
 
 
 def settings_of(arguments: argparse.Namespace) -> Any:

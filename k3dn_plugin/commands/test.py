@@ -5,22 +5,40 @@
 Takes the best weights of the recipe's run (or --weights FILE), restores every frame of the validation set
 (or --data STORE) and scores it by a named protocol. The results folder gets per_image.csv, summary.json
 (means, protocol, provenance) and pictures/. A killed evaluation goes on where it stopped.
+Several devices share the images, and write one result:
+    k3dn test -opt k3dn_dpdd --devices cuda:0 cuda:1
+    torchrun --nproc_per_node 4 --no-python k3dn test -opt k3dn_dpdd --launcher pytorch
 """
 import argparse
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k3dn_plugin.commands._devices import run_on_devices
 from k3dn_plugin.commands._inference import add_inference_arguments, load_as_asked
 from k3dn_plugin.commands._numbers import whole
 
 if TYPE_CHECKING:
     from k3dn_plugin.evaluation.results import EvaluationResult
+    from k3dn_plugin.training.distributed import ProcessGroup
 
 GROUP = "restorers"
+WAIT = timedelta(days=7)   # for the slowest process: restoring a share may take hours
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
+    if arguments.devices:
+        return run_on_devices(run, arguments)
+    from k3dn_plugin.training.distributed import launched  # torch takes seconds, and --help should not
+    with launched(arguments.launcher, arguments.device, "gloo", timeout=WAIT) as group:
+        if arguments.launcher != "none":
+            arguments.device = str(group.device)
+        return score(arguments, group)
+
+
+def score(arguments: argparse.Namespace, group: "ProcessGroup") -> int:
+    """Score as one of the processes of a group; the first one reports."""
     # Imported here, because torch takes seconds and --help should not.
     from k3dn_plugin.errors import OptionError
     from k3dn_plugin.evaluation.diagnostics import without_truth
@@ -50,16 +68,22 @@ def run(arguments: argparse.Namespace) -> int:
     card = getattr(dataset, "card", None)
     if card is not None and not card.truth and not diagnostics and not map_metrics:
         diagnostics = tuple(without_truth())
-        print(f"{card.name} has no truth; scores that need none: {', '.join(diagnostics)}"
-              + (f" (and --map-metrics {','.join(MAP_METRICS.names())} for its maps)" if card.maps else ""), flush=True)
+        if group.is_main:
+            print(f"{card.name} has no truth; scores that need none: {', '.join(diagnostics)}"
+                  + (f" (and --map-metrics {','.join(MAP_METRICS.names())} for its maps)" if card.maps else ""),
+                  flush=True)
     name = options.name if options else loaded.name
     out_dir = Path(arguments.out) if arguments.out else Path("results") / name / protocol.name
-    print(f"scoring {weights} on {len(dataset)} images by {protocol.name}; results in {out_dir}", flush=True)
+    if group.is_main:
+        shared = f", shared by {group.size} processes" if group.size > 1 else ""
+        print(f"scoring {weights} on {len(dataset)} images by {protocol.name}{shared}; results in {out_dir}",
+              flush=True)
     result = evaluate_weights(
-        loaded, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh,
+        loaded, dataset, protocol, out_dir=out_dir, fresh=arguments.fresh, group=group,
         diagnostics=diagnostics, map_metrics=map_metrics,
         save_pictures=arguments.save_pictures, progress=arguments.progress)
-    report(result, out_dir)
+    if group.is_main:
+        report(result, out_dir)
     return 0
 
 
@@ -99,3 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-pictures", type=whole(), default=4, metavar="N", help="comparison pictures (4)")
     parser.add_argument("--fresh", action="store_true", help="score again what has been scored")
     add_inference_arguments(parser)
+    parser.add_argument("--devices", nargs="+", metavar="NAME", help="share the images among a process on each of "
+                        "these (cuda:0 cuda:1, or cpu cpu)")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none",
+                        help="this is one of several processes that torchrun or srun has started")

@@ -3,6 +3,7 @@
 OUT/plan.json                  what is compared; another plan is refused in the same folder
 OUT/runs/LABEL_seedN/          a training: recipe, states, weights, trained.json
 OUT/scores/LABEL[_seedN]/      its scores: per_image.csv, scenes/, scored.json
+OUT/cost/                      what restoring costs: measured.json
 OUT/report.html, table.*, results.csv, figures
 """
 import json
@@ -11,19 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
-from torch import nn
 from torch.utils.data import Dataset
 
 from k3dn_plugin.comparison.backends.local import LocalBackend
-from k3dn_plugin.comparison.budget import iterations_of, seconds_of_steps, shortened
+from k3dn_plugin.comparison.budget import iterations_of, shortened
 from k3dn_plugin.comparison.collect import Comparison, Entry
 from k3dn_plugin.comparison.contestants import ORIGINS, Contestant
-from k3dn_plugin.comparison.jobs import Backend, Job, Needs, read_json, run_jobs
+from k3dn_plugin.comparison.jobs import Backend, Job, Needs, Shared, alone, read_json
 from k3dn_plugin.comparison.pictures import chosen_scenes
 from k3dn_plugin.comparison.report import write_report
+from k3dn_plugin.comparison.schedule import run_jobs
 from k3dn_plugin.comparison.settings import Settings
 from k3dn_plugin.errors import OptionError
-from k3dn_plugin.evaluation.measure import measure_restorers
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import (
     code_hash,
@@ -35,7 +35,7 @@ from k3dn_plugin.evaluation.provenance import (
     versions,
 )
 from k3dn_plugin.evaluation.results import plain, write_json
-from k3dn_plugin.evaluation.run import scored_dataset, usual_protocol
+from k3dn_plugin.evaluation.run import scored_dataset, scored_spec, usual_protocol
 from k3dn_plugin.files import FolderLock, atomic_write, file_hash, file_names
 from k3dn_plugin.options import Options, load_options
 from k3dn_plugin.registry import DATASETS, PROTOCOLS
@@ -69,15 +69,16 @@ def compare(contestants: Sequence[Contestant], settings: Settings, *, log: Calla
     name = settings.protocol or usual_protocol(dataset)
     protocol = PROTOCOLS.build({"type": name, "extra_metrics": settings.metrics})
     protocol.check(dataset.card)
-    backend = backend or LocalBackend(jobs=settings.jobs, devices=settings.devices)
+    backend = backend or LocalBackend(jobs=settings.jobs, devices=settings.devices, threads=settings.cpus)
     with FolderLock(settings.out, "comparing"):
         _keep_plan(contestants, settings, name, dataset)
         files = file_names(labels)
         entries = [Entry(one, _origin(one), files[one.label], chosen_on=_chosen_on(one)) for one in contestants]
+        backend.check(_shared(contestants, settings))
         _train(entries, settings, backend, log)
         _score(entries, settings, protocol, dataset, backend, log)
         log("measuring parameters, MACs, latency and memory")
-        _measure(entries, settings)
+        _measure(entries, settings, backend, log)
         return write_report(Comparison.of(entries, settings, name, dataset))
 
 
@@ -103,6 +104,22 @@ def _keep_plan(contestants: Sequence[Contestant], settings: Settings, protocol: 
                           "same command to go on with it, or another --out")
 
 
+def _shared(contestants: Sequence[Contestant], settings: Settings) -> Shared:
+    """What all jobs read and write."""
+    datasets, imports = [scored_spec(None, settings.data)], []
+    for one in contestants:
+        if one.recipe is None:
+            continue
+        options = load_options(one.recipe, one.overrides)
+        imports += [name for name in options.custom_imports if name not in imports]
+        if one.weights is None:
+            blocks = [stage.dataset.arguments() for stage in plan_stages(options)]
+            blocks += [options.datasets.val.arguments()] if options.datasets.val is not None else []
+            datasets += [block for block in blocks if block not in datasets]
+    weights = [str(one.weights) for one in contestants if one.weights is not None and str(one.weights) != DO_NOTHING]
+    return Shared(settings.out, datasets, imports, weights, needs=_needs(settings))
+
+
 def _origin(contestant: Contestant) -> str:
     if contestant.weights is None:
         return ORIGINS["trained"]
@@ -123,40 +140,43 @@ def _chosen_on(contestant: Contestant) -> str | None:
 
 
 def _train(entries: Sequence[Entry], settings: Settings, backend: Backend, log: Callable[[str], object]) -> None:
-    jobs = {}
-    for entry in entries:
-        if entry.contestant.weights is None:
-            recipe, options = _budgeted(entry, settings)
-            for seed in settings.seeds:
-                jobs[entry.label, seed] = _training_job(entry, settings, seed, recipe, options)
-    run_jobs(list(jobs.values()), backend, log=log)
-    for entry in entries:
-        for seed in settings.seeds:
-            if (entry.label, seed) in jobs:
-                job = jobs[entry.label, seed]
-                result = job.result()
-                entry.runs[seed] = {**result, "weights": str(job.folder / result["weights"])}
-
-
-def _budgeted(entry: Entry, settings: Settings) -> tuple[dict, Options]:
-    """The recipe that fits the budget, as a mapping, and the options that it was made from."""
-    recipe = entry.contestant.recipe
-    assert recipe is not None  # a contestant without weights has one
-    options = load_options(recipe, entry.contestant.overrides)
-    if settings.budget is None:
-        return options.as_dict(), options
-    seconds = None
-    if settings.budget.kind == "seconds":
+    trained = [entry for entry in entries if entry.contestant.weights is None]
+    options = {entry.label: load_options(str(entry.contestant.recipe), entry.contestant.overrides)
+               for entry in trained}
+    seconds = {}
+    if settings.budget is not None and settings.budget.kind == "seconds":
         # Measured once: other seconds at the next call would be another recipe.
-        path = settings.out / "runs" / f"{entry.file}_seconds.json"
-        found = read_json(path)
-        if found is None or found.get("options") != options.hash() or found.get("device") != settings.devices[0]:
-            found = {"options": options.hash(), "device": settings.devices[0],
-                     "seconds": seconds_of_steps(plan_stages(options), settings.devices[0], amp=options.training.amp)}
-            write_json(path, found)
-        seconds = found["seconds"]
-    return shortened(options, iterations_of(options, settings.budget, device=settings.devices[0],
-                                            seconds=seconds)), options
+        measured = {entry.label: _steps_job(entry, options[entry.label], settings) for entry in trained}
+        run_jobs(list(measured.values()), backend, log=log)
+        seconds = {label: job.result()["seconds"] for label, job in measured.items()}
+    jobs = {}
+    for entry in trained:
+        own = options[entry.label]
+        recipe = own.as_dict() if settings.budget is None else shortened(own, iterations_of(
+            own, settings.budget, device=settings.devices[0], seconds=seconds.get(entry.label)))
+        for seed in settings.seeds:
+            jobs[entry.label, seed] = _training_job(entry, settings, seed, recipe, own)
+    run_jobs(list(jobs.values()), backend, log=log)
+    for (label, seed), job in jobs.items():
+        result = job.result()
+        entry = next(one for one in trained if one.label == label)
+        entry.runs[seed] = {**result, "weights": str(job.folder / result["weights"])}
+
+
+def _steps_job(entry: Entry, options: Options, settings: Settings) -> Job:
+    """The measurement of a recipe's training iterations, where they will run."""
+    folder = settings.out / "runs" / f"{entry.file}_seconds"
+    path = folder / "recipe.yml"
+    _write_recipe(path, options.as_dict())
+    return Job("steps", f"time {entry.label}", {"options": options.hash(), "device": settings.devices[0]},
+               {"recipe": str(path), "device": _device(settings)}, folder, folder / "measured.json", _needs(settings))
+
+
+def _write_recipe(path: Path, recipe: dict) -> None:
+    text = yaml.safe_dump(json.loads(json.dumps(recipe)), sort_keys=False)
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+        with atomic_write(path, "w", encoding="utf-8") as file:
+            file.write(text)
 
 
 def _training_job(entry: Entry, settings: Settings, seed: int, recipe: dict, options: Options) -> Job:
@@ -164,16 +184,14 @@ def _training_job(entry: Entry, settings: Settings, seed: int, recipe: dict, opt
     recipe = {**recipe, "name": "run", "manual_seed": seed,
               "path": {**recipe["path"], "experiments_root": str(folder)},
               "logger": {**recipe["logger"], "use_tb_logger": False}}
-    path, gpus = folder / "recipe.yml", _gpus(settings)
+    path = folder / "recipe.yml"
     job = Job("train", f"train {entry.label}, seed {seed}",
-              _training_identity(recipe, options, bool(gpus)), {"recipe": str(path), "device": _device(settings)},
-              folder, folder / "trained.json", Needs(gpus=gpus))
+              _training_identity(recipe, options, bool(_gpus(settings))),
+              {"recipe": str(path), "device": _device(settings)}, folder, folder / "trained.json", _needs(settings),
+              (folder / "run" / "metrics.csv", recipe["train"]["total_iter"]))
     if folder.is_dir() and job.stored_key() not in (None, job.key):
         _put_aside(folder)
-    text = yaml.safe_dump(json.loads(json.dumps(recipe)), sort_keys=False)
-    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
-        with atomic_write(path, "w", encoding="utf-8") as file:
-            file.write(text)
+    _write_recipe(path, recipe)
     return job
 
 
@@ -200,7 +218,8 @@ def _put_aside(folder: Path) -> None:
     number = 1
     while (aside := folder.with_name(f"{folder.name}.older{number}")).exists():
         number += 1
-    folder.rename(aside)
+    with alone(folder):  # an orphan that still saves there would save into the new folder of this name
+        folder.rename(aside)
 
 
 def _score(entries: Sequence[Entry], settings: Settings, protocol: EvaluationProtocol, dataset: Dataset,
@@ -229,7 +248,7 @@ def _score(entries: Sequence[Entry], settings: Settings, protocol: EvaluationPro
                     "max_memory_gb": settings.max_memory_gb}
             title = f"score {entry.label}" + (f", seed {seed}" if seed is not None else "")
             jobs.append((entry, seed, Job("score", title, identity, spec, folder, folder / "scored.json",
-                                          Needs(gpus=_gpus(settings), memory_gb=settings.max_memory_gb))))
+                                          _needs(settings), (folder / "per_image.csv", len(dataset)))))
     run_jobs([job for _, _, job in jobs], backend, log=log)
     for entry, seed, job in jobs:
         entry.scores[seed], entry.folders[seed] = job.result(), job.folder
@@ -251,14 +270,24 @@ def _device(settings: Settings) -> str:
     return "cuda" if _gpus(settings) else "cpu"
 
 
-def _measure(entries: Sequence[Entry], settings: Settings) -> None:
-    restorers = {entry.label: _restorer(entry) for entry in entries}
-    costs = measure_restorers(restorers, size=settings.size, latency_size=settings.latency_size,
-                              device=_device(settings))
+def _needs(settings: Settings) -> Needs:
+    gpus = _gpus(settings)
+    return Needs(cpus=settings.cpus or 1, gpus=gpus, memory_gb=None if gpus else settings.max_memory_gb)
+
+
+def _measure(entries: Sequence[Entry], settings: Settings, backend: Backend, log: Callable[[str], object]) -> None:
+    """Measure all restorers in turns, in one job: on one machine, which does nothing else for us then."""
+    folder = settings.out / "cost"
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {entry.label: str(entry.contestant.weights or next(iter(entry.runs.values()))["weights"])
+               for entry in entries}
+    recipes = [str(entry.contestant.recipe) for entry in entries if entry.contestant.recipe]
+    sizes = {"size": list(settings.size), "latency_size": list(settings.latency_size), "device": _device(settings)}
+    identity = {**sizes, "content": {label: _content_of(path) for label, path in weights.items()},
+                "package": versions()["k3dn_plugin"]}
+    job = Job("measure", "measure cost", identity, {**sizes, "weights": weights, "recipes": recipes}, folder,
+              folder / "measured.json", _needs(settings))
+    run_jobs([job], backend, log=log)
+    costs = job.result()["costs"]
     for entry in entries:
         entry.cost = costs[entry.label]
-
-
-def _restorer(entry: Entry) -> nn.Module:
-    weights = entry.contestant.weights or next(iter(entry.runs.values()))["weights"]
-    return load_restorer(weights, device="cpu").restorer

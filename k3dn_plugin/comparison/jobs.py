@@ -1,24 +1,23 @@
-"""Jobs: the pieces of work of a comparison, when one is done, and running them all on a back end.
+"""Jobs: the pieces of work of a comparison, when one is done, and the back ends that run them.
 
 A job is done when its result lies there for the same *content*: weights, settings, data, protocol and code enter its
 key as hashes, paths do not. The result names its output files with their hashes, so that a changed or lost output
 makes the job undone too.
 """
+import contextlib
 import json
-import time
+import os
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from k3dn_plugin.errors import TrainingError
 from k3dn_plugin.evaluation.provenance import text_hash
 from k3dn_plugin.evaluation.results import plain, write_json
 from k3dn_plugin.files import file_hash
 
-POLL_SECONDS = 0.1
-LOG_LINES = 6
+WORKER = "k3dn_plugin.comparison.worker"
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,16 @@ class Job:
     """One process's work.
 
     Attributes:
-        kind: "train" or "score".
+        kind: "train", "score", "measure" or "steps" (`worker.py`), or what `module` knows.
         title: for messages.
         identity: hashes and settings that decide the result, as plain data.
         spec: what the worker needs besides: paths, device.
         folder: where it works.
         done: the file that a finished job leaves.
         needs: of the machine.
+        counted: the CSV file that grows while the job runs, and how far it is then: iterations of a training, rows of
+            anything else. None for jobs that take a moment.
+        module: the worker, run as `python -m MODULE SPEC PARENT`.
     """
 
     kind: str
@@ -56,6 +58,8 @@ class Job:
     folder: Path
     done: Path
     needs: Needs = field(default=Needs())
+    counted: tuple[Path, int] | None = None
+    module: str = WORKER
 
     @property
     def key(self) -> str:
@@ -72,9 +76,19 @@ class Job:
         """The worker's output."""
         return self.folder / f"{self.kind}.log"
 
+    @property
+    def place_path(self) -> Path:
+        """Where the worker says on which machine it is at work."""
+        return self.folder / f"{self.kind}.place.json"
+
+    def place(self) -> dict | None:
+        """Return where and since when the job is at work (`host`, `process`, `since`); None before it has begun."""
+        return read_json(self.place_path)
+
     def write_spec(self) -> Path:
         """Write what the worker reads, and remove a result of other content."""
         self.done.unlink(missing_ok=True)
+        self.place_path.unlink(missing_ok=True)
         write_json(self.spec_path, {**self.spec, "kind": self.kind, "key": self.key, "done": str(self.done)})
         return self.spec_path
 
@@ -95,28 +109,59 @@ class Job:
         return read_json(self.done) or {}
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What jobs reach by path, wherever they run.
+
+    Attributes:
+        out: the folder of the comparison.
+        datasets: mappings that build the data sets.
+        imports: modules that recipes import (`custom_imports`).
+        weights: files, compared by content.
+        sources: folders of many files, compared by the files' names and sizes.
+        needs: what jobs need of a machine; one that cannot run any of them has to see nothing.
+    """
+
+    out: Path
+    datasets: Sequence[Mapping[str, Any]] = ()
+    imports: Sequence[str] = ()
+    weights: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    needs: Needs = field(default=Needs())
+
+
 class Backend(ABC):
-    """Runs jobs (`comparison/jobs.py`), each by `python -m k3dn_plugin.comparison.worker SPEC` or the same in Python.
+    """Runs jobs (`comparison/jobs.py`), each in a process of its own: `python -m k3dn_plugin.comparison.worker SPEC`.
 
     The folder of the comparison and the data are seen by path wherever a job runs; so a comparison begun on one back
     end goes on on another.
     """
 
+    # Whether jobs wait in the back end's own queue and run elsewhere: then their output is shown, and their progress.
+    remote = False
+
+    def check(self, shared: Shared) -> None:  # noqa: B027 (a back end of one machine has nothing to check)
+        """Make sure that every machine sees what jobs read and write, before anything runs.
+
+        Raises:
+            OptionError: one does not, or none can run the jobs; the message says which, and what it misses.
+        """
+
     @abstractmethod
     def has_room(self, job: Job) -> bool:
-        """Whether the job can start now."""
+        """Whether the job can be submitted now."""
 
     @abstractmethod
     def submit(self, job: Job) -> Hashable:
-        """Start the job and return a handle."""
+        """Start the job, or queue it, and return a handle."""
 
     @abstractmethod
     def poll(self, handle: Hashable) -> int | None:
-        """Return None while the job runs, then its exit status once."""
+        """Return None while the job runs, then its exit status."""
 
     @abstractmethod
-    def cancel(self, handle: Hashable) -> None:
-        """Ask a running job to stop (training saves its state) and wait for it."""
+    def cancel(self, handles: Collection[Hashable]) -> None:
+        """Ask running jobs to stop (training saves its state), and wait for them; queued ones never start."""
 
     def log(self, job: Job) -> str:
         """Return what the job has printed."""
@@ -124,6 +169,25 @@ class Backend(ABC):
             return job.log_path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             return f"(no log: {error})"
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no worker is at work in a job's folder: one of a killed comparison may still be saving its state.
+
+    The lock is one of the file system, so it holds among the machines that share a folder as far as that has locks.
+    """
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_result(spec: dict, folder: Path, result: dict, outputs: Sequence[Path]) -> None:
@@ -153,44 +217,3 @@ def read_json(path: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def run_jobs(jobs: Sequence[Job], backend: Backend, *, log: Callable[[str], object] = print) -> None:
-    """Run all jobs that are not done, as many at a time as the back end has room for.
-
-    A failed job stops the rest from being started; what is done stays, and the same call goes on.
-
-    Raises:
-        TrainingError: a job failed; the message names its log and shows the end of it.
-    """
-    waiting = deque(job for job in jobs if not job.is_done())
-    total, finished, began, failed = len(waiting), 0, time.monotonic(), []
-    running = {}
-    if len(jobs) > total:
-        log(f"{len(jobs) - total} of {len(jobs)} jobs were done before and are kept")
-    try:
-        while running or (waiting and not failed):
-            while waiting and not failed and backend.has_room(waiting[0]):
-                job = waiting.popleft()
-                log(f"start   {job.title}")
-                running[backend.submit(job)] = job
-            for handle in list(running):
-                status = backend.poll(handle)
-                if status is None:
-                    continue
-                job = running.pop(handle)
-                if status or not job.is_done():
-                    failed.append(job)
-                    continue
-                finished += 1
-                left = (time.monotonic() - began) / finished * (total - finished)
-                log(f"done    {job.title} ({finished} of {total}, about {left / 60:.0f} min left)")
-            if running:
-                time.sleep(POLL_SECONDS)
-    finally:
-        for handle in running:
-            backend.cancel(handle)
-    if failed:
-        end = "\n".join(backend.log(failed[0]).splitlines()[-LOG_LINES:])
-        raise TrainingError(f"{failed[0].title} failed; its log {failed[0].log_path} ends with:\n{end}\nWhat is done "
-                            "is kept: fix the cause and run the same command again")

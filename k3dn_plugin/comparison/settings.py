@@ -17,6 +17,7 @@ class Settings:
         budget: of training; None trains each recipe for its own length.
         seeds: one training run each.
         jobs, devices: processes at a time, and what they run on.
+        cpus: processors of each job; None shares this machine's among the jobs.
         reference: label of the contestant that the others are compared with; None takes the first.
         size: (rows, columns) at which MACs are counted. latency_size: at which restorers are timed.
         scenes: how many scenes are shown.
@@ -31,6 +32,7 @@ class Settings:
     seeds: tuple[int, ...] = (1,)
     jobs: int = 1
     devices: tuple[str, ...] = ("cpu",)
+    cpus: int | None = None
     reference: str | None = None
     size: tuple[int, int] = FULL_FRAME
     latency_size: tuple[int, int] = (256, 256)

@@ -1,38 +1,51 @@
-"""One job of a comparison, in a process of its own: `python -m k3dn_plugin.comparison.worker SPEC`.
+"""One job of a comparison, in a process of its own: `python -m k3dn_plugin.comparison.worker SPEC [PARENT]`.
 
-SPEC is the JSON file that `Job.write_spec` made. What is done is kept, so a killed worker's job goes on where it
-stopped when it is started again; the file `done` says that it is finished.
+SPEC is the JSON file that `Job.write_spec` made, PARENT the process that started the worker: when that is no more, the
+worker stops, as after Ctrl-C. What is done is kept, so a killed worker's job goes on where it stopped when it is
+started again; the file `done` says that it is finished.
 """
-import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from k3dn_plugin.comparison.budget import samples_seen
-from k3dn_plugin.comparison.jobs import write_result
+from k3dn_plugin.comparison.budget import samples_seen, seconds_of_steps
+from k3dn_plugin.comparison.jobs import alone, write_result
 from k3dn_plugin.comparison.pictures import save_scene_pictures
 from k3dn_plugin.errors import K3DNError
+from k3dn_plugin.evaluation.measure import measure_restorers
+from k3dn_plugin.evaluation.results import write_json
 from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset
 from k3dn_plugin.options import load_options
 from k3dn_plugin.registry import PROTOCOLS
 from k3dn_plugin.training import train
+from k3dn_plugin.training.stages import plan_stages
 from k3dn_plugin.zoo.load import load_restorer
 
 WATCH_SECONDS = 0.5
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Do the job of the spec file named by the only argument."""
-    path = Path((argv or sys.argv[1:])[0])
-    spec = json.loads(path.read_text(encoding="utf-8"))
-    threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
-    with _alone(path.parent):
-        {"train": train_one, "score": score_one}[spec["kind"]](spec)
+def main(argv: Sequence[str] | None = None, kinds: Mapping[str, Callable[[dict], None]] | None = None) -> None:
+    """Do the job of the spec file named by the first argument.
+
+    Args:
+        kinds: what does a job of each kind; None for those of a comparison.
+    """
+    arguments = argv or sys.argv[1:]
+    path, parent = Path(arguments[0]), int(arguments[1]) if len(arguments) > 1 else os.getppid()
+    threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
+    with alone(path.parent):
+        # Read now: while this worker waited, another comparison may have changed what is to be done.
+        spec = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path.with_name(f"{spec['kind']}.place.json"), {
+            "host": socket.gethostname(), "node": os.environ.get("K3DN_NODE", ""), "process": os.getpid(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        (kinds or KINDS)[spec["kind"]](spec)
 
 
 def _stop_with(parent: int) -> None:
@@ -40,22 +53,6 @@ def _stop_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other worker is at this job: one of a killed comparison may still be saving its state."""
-    try:
-        import fcntl  # not on Windows
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def train_one(spec: dict) -> None:
@@ -90,10 +87,29 @@ def score_one(spec: dict) -> None:
                  [folder / "per_image.csv", folder / "per_image.identity.json", *pictures])
 
 
-def run() -> int:
+def measure(spec: dict) -> None:
+    """Measure the cost of all restorers in turns, on one machine; the result has them by label."""
+    for recipe in spec["recipes"]:
+        load_options(recipe)  # for its custom imports
+    restorers = {label: load_restorer(weights, device="cpu").restorer for label, weights in spec["weights"].items()}
+    costs = measure_restorers(restorers, size=spec["size"], latency_size=spec["latency_size"], device=spec["device"])
+    write_result(spec, Path(spec["done"]).parent, {"costs": costs}, [])
+
+
+def measure_steps(spec: dict) -> None:
+    """Measure the seconds of a recipe's training iterations, by stage and phase."""
+    options = load_options(spec["recipe"])
+    seconds = seconds_of_steps(plan_stages(options), spec["device"], amp=options.training.amp)
+    write_result(spec, Path(spec["done"]).parent, {"seconds": seconds}, [])
+
+
+KINDS = {"train": train_one, "score": score_one, "measure": measure, "steps": measure_steps}
+
+
+def run(kinds: Mapping[str, Callable[[dict], None]] | None = None) -> int:
     """Do the job and return the process's exit status; what goes wrong is one line in the log."""
     try:
-        main()
+        main(kinds=kinds)
         return 0
     except K3DNError as error:
         print(f"error: {error}", file=sys.stderr)

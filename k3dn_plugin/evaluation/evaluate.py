@@ -1,7 +1,7 @@
 """Scores a restorer on a data set by a protocol: one row an image, resumable, shared among processes."""
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from k3dn_plugin.evaluation.maps import check_map_metrics, map_scores
 from k3dn_plugin.evaluation.pictures import save_comparison
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.provenance import identity, provenance
-from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow, RowFile
+from k3dn_plugin.evaluation.results import EvaluationResult, ImageRow
+from k3dn_plugin.evaluation.shares import collected, row_file
 from k3dn_plugin.files import file_name, file_names
 from k3dn_plugin.inference.frames import FrameRestorer, Progress
 from k3dn_plugin.inference.progress import ProgressBar
@@ -24,7 +25,9 @@ from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: EvaluationProtocol | str, *,
              with_input: bool = True, diagnostics: Sequence[str] = (), map_metrics: Sequence[str] = (),
              save_pictures: int = 0, out_dir: str | os.PathLike | None = None, rank: int = 0,
-             world_size: int = 1, progress: bool | None = None, resume: bool = False) -> EvaluationResult:
+             world_size: int = 1, sharing: int | None = None,
+             from_main: Callable[[Callable[[], Any]], Any] | None = None, progress: bool | None = None,
+             resume: bool = False) -> EvaluationResult:
     """Restore and score every image of `dataset`, or this process's share of them.
 
     The restorer is used in evaluation mode and left in the mode that it was in.
@@ -41,7 +44,11 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
         save_pictures: how many images get a comparison picture, spread evenly over the data set.
         out_dir: for rows as they come (`per_image.csv`) and `pictures/`; None writes nothing. The summary is
             written by `EvaluationResult.write`.
-        rank, world_size: this process among those that share the work; every `world_size`-th image is its.
+        rank, world_size: this process among those that share the work; of the images that are left to do, every
+            `world_size`-th one is its.
+        sharing: processes that share this one's memory, where no bound is set; None takes all.
+        from_main: gives all processes what a function returns on the first (`Processes.from_main`). Several processes
+            need it to resume: what is left to do is then the same for all.
         progress: True for a bar on standard error, False for none, None for one where that is a terminal.
         resume: keep the rows in `out_dir` that belong to the same weights, data, protocol and settings.
 
@@ -65,7 +72,7 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     was_training = (restorer.restorer if isinstance(restorer, LoadedRestorer) else restorer).training
     loaded = restorer if isinstance(restorer, LoadedRestorer) else load_restorer(restorer, device=_device_of(restorer))
     if world_size > 1:
-        loaded = replace(loaded, inference=loaded.inference.changed(share=world_size))
+        loaded = replace(loaded, inference=loaded.inference.changed(share=sharing or world_size))
     settings = {**loaded.inference.facts(), "with_input": with_input, "diagnostics": list(diagnostics),
                 "map_metrics": list(map_metrics)}
     if getattr(loaded.restorer, "maps", ()):
@@ -73,37 +80,41 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     origin = provenance(loaded.restorer, dataset, settings=settings, device=loaded.device, weights=loaded.facts,
                         protocol=protocol, network_g=loaded.settings)
     result = EvaluationResult(rows=[], protocol=protocol.facts(), provenance=origin)
-    file = row_file(out_dir, identity(origin, result.protocol), rank, world_size) if out_dir else None
-    kept = {}
-    if file is not None:
-        kept = {row.index: row for row in file.rows()} if resume else {}
-        result.damaged = file.damaged
-        if world_size == 1:
-            file.keep_other()
-        file.start(kept.values())
-    mine = range(rank, len(dataset), world_size)
+    kept, file, own = {}, None, identity(origin, result.protocol)
+    if out_dir and (world_size == 1 or from_main is not None):
+        kept, damaged = (from_main or _call)(lambda: collected(out_dir, own, resume=resume))
+        result.damaged = damaged if rank == 0 else 0
+    if out_dir:
+        file = row_file(out_dir, own, rank, world_size)
+        if world_size > 1:
+            file.start([])
     pictured = spread(save_pictures, len(dataset)) if out_dir else ()
     run = loaded.frames
     names, files = {}, file_names(_all_names(dataset))
+    done = {index: row for index, row in kept.items() if index not in pictured or not row.input_scores
+            or picture_path(out_dir or "", row.name, files).exists()}
+    mine = [index for index in range(len(dataset)) if index not in done][rank::world_size]
+    if rank == 0:
+        result.kept = len(done)
+        result.pictures += [path for index in sorted(set(pictured) & done.keys())
+                            if (path := picture_path(out_dir or "", done[index].name, files)).exists()]
     try:
+        if rank == 0:
+            result.rows += done.values()
+            for row in result.rows:
+                check_name(row, names)
         with ProgressBar(len(mine), unit="image", title=protocol.name, shown=progress if rank == 0 else False) as bar:
             for index in mine:
-                picture = (picture_path(out_dir, kept[index].name, files)
-                           if out_dir and index in kept and index in pictured else None)
-                if index in kept and (picture is None or picture.exists() or not kept[index].input_scores):
-                    row = kept[index]
-                    result.kept += 1
-                    result.pictures += [picture] if picture and picture.exists() else []
-                else:
-                    row, images = _score(run, dataset, index, protocol, with_input, diagnostics, map_metrics, bar.tile)
-                    if file is not None and index not in kept:
-                        file.append(row)
-                    if out_dir and index in pictured and images["truth"] is not None:
-                        result.pictures.append(save_comparison(
-                            picture_path(out_dir, row.name, files), images, row, protocol))
-                _check_name(row, names)
-                result.rows.append(row)
+                row, images = _score(run, dataset, index, protocol, with_input, diagnostics, map_metrics, bar.tile)
+                if file is not None and index not in kept:
+                    file.append(row)
+                if out_dir and index in pictured and images["truth"] is not None:
+                    result.pictures.append(save_comparison(
+                        picture_path(out_dir, row.name, files), images, row, protocol))
+                check_name(row, names)
+                result.rows.append(kept.get(index, row))
                 bar.next()
+        result.rows.sort(key=lambda row: row.index)
     finally:
         loaded.restorer.train(was_training)
     return result
@@ -114,10 +125,8 @@ def _device_of(restorer: Restorer) -> str:
     return "cpu" if first is None else str(first.device)
 
 
-def row_file(out_dir: str | os.PathLike, identity: dict, rank: int = 0, world_size: int = 1) -> RowFile:
-    """The file in which a process keeps its rows."""
-    share = "" if world_size == 1 else f".{rank + 1}of{world_size}"
-    return RowFile(Path(out_dir) / f"per_image{share}.csv", identity)
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
 
 
 def picture_path(out_dir: str | os.PathLike, name: str, files: Mapping[str, str] | None = None) -> Path:
@@ -177,7 +186,7 @@ def _all_names(dataset: object) -> list[str]:
     return list(getattr(dataset, "names", None) or getattr(getattr(dataset, "store", None), "names", None) or ())
 
 
-def _check_name(row: ImageRow, names: dict[str, int]) -> None:
+def check_name(row: ImageRow, names: dict[str, int]) -> None:
     """Names are how rows of different results are paired, so each may occur once."""
     if row.name in names:
         raise DataError(f"the images {names[row.name]} and {row.index} of the data set have one name, "

@@ -231,8 +231,12 @@ class RowFile:
             return None
         return found if isinstance(found, dict) else None
 
-    def keep_other(self) -> None:
-        """Move results that belong to something else into a folder of their own, `older_<weights>`."""
+    def keep_other(self, *, alone: bool = False) -> None:
+        """Move results that belong to something else into a folder of their own, `older_<weights>`.
+
+        Args:
+            alone: move the rows without summary and pictures, which are of another file.
+        """
         stored = self.stored_identity()
         if stored is None or stored == self.identity:
             return
@@ -241,7 +245,7 @@ class RowFile:
         older = next(f for f in map(self.path.parent.joinpath, names) if not f.exists())
         try:
             older.mkdir()
-            for name in (self.path.name, self.sidecar.name, "summary.json", "pictures"):
+            for name in (self.path.name, self.sidecar.name, *(() if alone else ("summary.json", "pictures"))):
                 if (self.path.parent / name).exists():
                     (self.path.parent / name).rename(older / name)
         except OSError as error:

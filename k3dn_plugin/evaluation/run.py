@@ -1,13 +1,16 @@
 """One call scores a weights file: what `tools/test.py` does, for use from Python."""
+import contextlib
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 from k3dn_plugin.data.store import open_store
 from k3dn_plugin.errors import CheckpointError, OptionError
-from k3dn_plugin.evaluation.evaluate import evaluate
+from k3dn_plugin.evaluation.evaluate import check_name, evaluate
 from k3dn_plugin.evaluation.protocols.base import EvaluationProtocol
 from k3dn_plugin.evaluation.results import EvaluationResult
+from k3dn_plugin.evaluation.shares import Processes
 from k3dn_plugin.files import FolderLock
 from k3dn_plugin.options import Options
 from k3dn_plugin.registry import DATASETS, PROTOCOLS, check_arguments
@@ -15,7 +18,8 @@ from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 
 
 def evaluate_weights(weights: str | os.PathLike | LoadedRestorer, dataset: Any, protocol: EvaluationProtocol, *,
-                     out_dir: str | os.PathLike, fresh: bool = False, **settings: Any) -> EvaluationResult:
+                     out_dir: str | os.PathLike, fresh: bool = False, group: Processes | None = None,
+                     **settings: Any) -> EvaluationResult:
     """Score a restorer and write per_image.csv, summary.json and pictures/.
 
     A killed evaluation goes on where it stopped, if weights, data, protocol and settings are the same; the
@@ -24,20 +28,42 @@ def evaluate_weights(weights: str | os.PathLike | LoadedRestorer, dataset: Any, 
     Args:
         weights: a `LoadedRestorer`, or what `load_restorer` takes.
         fresh: compute every image, also those whose rows are there.
+        group: the processes that share the work; each calls this, and the first one writes. None: this one alone.
         settings: of `evaluate`.
 
     Returns:
-        the `EvaluationResult`.
+        the `EvaluationResult`, of all processes.
 
     Raises:
         CheckpointError: the weights file is missing, damaged or of another program.
         DataError, OptionError, StorageError: as `evaluate`.
     """
     loaded = weights if isinstance(weights, LoadedRestorer) else load_restorer(weights)
-    with FolderLock(out_dir, "scoring"):
-        result = evaluate(loaded, dataset, protocol, out_dir=out_dir, resume=not fresh, **settings)
-        result.write(out_dir)
-    return result
+    with contextlib.ExitStack() as stack:
+        if group is None or group.size == 1:
+            stack.enter_context(FolderLock(out_dir, "scoring"))
+            result = evaluate(loaded, dataset, protocol, out_dir=out_dir, resume=not fresh, **settings)
+            result.write(out_dir)
+            return result
+        group.from_main(lambda: _enter(stack, FolderLock(out_dir, "scoring")))
+        place = (socket.gethostname(), str(loaded.device))
+        mine = evaluate(loaded, dataset, protocol, out_dir=out_dir, resume=not fresh, rank=group.rank,
+                        world_size=group.size, sharing=group.gather(place).count(place), from_main=group.from_main,
+                        **settings)
+        result = EvaluationResult.merged(group.gather(mine))
+        group.from_main(lambda: _write(result, out_dir))
+        return result
+
+
+def _enter(stack: contextlib.ExitStack, lock: FolderLock) -> None:
+    stack.enter_context(lock)
+
+
+def _write(result: EvaluationResult, out_dir: str | os.PathLike) -> None:
+    names: dict[str, int] = {}
+    for row in result.rows:
+        check_name(row, names)  # each process has seen its own images alone
+    result.write(out_dir)
 
 
 def names_in(text: str | None) -> tuple[str, ...]:
@@ -66,6 +92,11 @@ def scored_dataset(options: Options | None = None, store: str | os.PathLike | No
     Raises:
         OptionError: neither is given, or the option file has no validation set and no `store` is given.
     """
+    return DATASETS.build(scored_spec(options, store))
+
+
+def scored_spec(options: Options | None = None, store: str | os.PathLike | None = None) -> dict[str, Any]:
+    """The mapping that builds `scored_dataset`; raises as that does."""
     spec = {}
     if options is not None and options.datasets.val is not None:
         spec = options.datasets.val.arguments()
@@ -77,7 +108,7 @@ def scored_dataset(options: Options | None = None, store: str | os.PathLike | No
     check_arguments(DATASETS, spec, path="datasets.val")
     if spec["type"] == "DualPixelDataset" and "truth" not in spec and not _has_truth(spec["store"]):
         spec = {**spec, "truth": False}
-    return DATASETS.build(spec)
+    return spec
 
 
 def _has_truth(store: str) -> bool:

@@ -18,11 +18,13 @@ from k3dn_plugin.simulation.settings import SimulationSettings, check_settings
 from k3dn_plugin.simulation.sources import Photographs, RgbdFolder
 
 T = TypeVar("T")
+# Gives the frames of scenes (the first argument, of all that the second names) from wherever they were made.
+Made = Callable[[Sequence[str], Sequence[str]], Iterable[tuple[str, Mapping[str, np.ndarray]]]]
 
 
 def build_simulated(out: str | Path, photos: str | Path | Sequence[str | Path] | None, *,
-                    count: int, settings: SimulationSettings, seed: int = 0,
-                    device: str = "cpu") -> LmdbStore:
+                    count: int, settings: SimulationSettings, seed: int = 0, device: str = "cpu",
+                    only: Sequence[int] | None = None, made: Made | None = None) -> LmdbStore:
     """Build a store of `count` scenes from photographs, and a picture of a few of them beside it.
 
     Args:
@@ -30,6 +32,8 @@ def build_simulated(out: str | Path, photos: str | Path | Sequence[str | Path] |
         photos: files, a folder of them, or a store whose sharp frames are taken.
         count, settings, seed: how many, what they are like, and which.
         device: where they are rendered.
+        only: the numbers of the scenes to store; a part of a store that is put together later has no picture.
+        made: gives scenes that were made elsewhere, instead of making them here.
 
     Raises:
         OptionError: a setting is out of range.
@@ -38,7 +42,7 @@ def build_simulated(out: str | Path, photos: str | Path | Sequence[str | Path] |
     """
     out = user_path(out)
     if out.exists():
-        return finished_store(out)
+        return LmdbStore(out) if only is not None else finished_store(out)
     check_settings(settings, count)
     if settings.mode != "layered":
         raise OptionError(f"mode {settings.mode} needs pictures with depth")
@@ -46,12 +50,13 @@ def build_simulated(out: str | Path, photos: str | Path | Sequence[str | Path] |
     facts = {**settings.as_facts(), "seed": seed, "photographs": [Path(p).name for p in pictures.names]}
     names = [f"scene_{index:05d}" for index in range(count)]
     return _build(out, names, facts, lambda index: simulate_scene(pictures, settings, seed=seed, index=index,
-                                                                  device=device))
+                                                                  device=device), only, made)
 
 
 def build_from_depth(out: str | Path, pictures: RgbdFolder, *, settings: SimulationSettings,
                      rgbd: RgbdSettings | None = None, count: int | None = None, whole: bool = True,
-                     seed: int = 0, device: str = "cpu") -> LmdbStore:
+                     seed: int = 0, device: str = "cpu", only: Sequence[int] | None = None,
+                     made: Made | None = None) -> LmdbStore:
     """Build a store of scenes from pictures with depth, each picture in turn, with another lens every time.
 
     Args:
@@ -61,14 +66,14 @@ def build_from_depth(out: str | Path, pictures: RgbdFolder, *, settings: Simulat
         rgbd: how depth becomes blur.
         count: scenes; one for each picture if None.
         whole: whole pictures, else crops of `settings.size`.
-        seed, device: as above.
+        seed, device, only, made: as above.
 
     Raises:
         OptionError, DataError, StorageError: as above; or a picture and its depth do not belong together.
     """
     out, rgbd = user_path(out), rgbd or RgbdSettings()
     if out.exists():
-        return finished_store(out)
+        return LmdbStore(out) if only is not None else finished_store(out)
     count = len(pictures) if count is None else count
     check_settings(settings, count)
     check_rgbd(settings, rgbd)
@@ -77,16 +82,23 @@ def build_from_depth(out: str | Path, pictures: RgbdFolder, *, settings: Simulat
     names = [f"{pictures.names[i % len(pictures)]}_{i // len(pictures):02d}" for i in range(count)]
     return _build(out, names, facts, lambda index: draw_rgbd_scene(
         pictures[index % len(pictures)], settings, rgbd, random_source(seed, index), whole=whole,
-        device=device))
+        device=device), only, made)
 
 
 def _build(out: Path, names: Sequence[str], facts: Mapping[str, Any],
-           simulate: Callable[[int], dict[str, np.ndarray]]) -> LmdbStore:
+           simulate: Callable[[int], dict[str, np.ndarray]], only: Sequence[int] | None,
+           made: Made | None) -> LmdbStore:
     with StoreWriter(out, dataset="simulated", facts=facts) as writer:
-        left_to_do = [i for i, name in enumerate(names) if name not in writer]
-        for index in progress(left_to_do, f"simulating {out.name}"):
-            writer.add(names[index], simulate(index))
+        left_to_do = [i for i in (range(len(names)) if only is None else only) if names[i] not in writer]
+        if made is not None:
+            for name, frames in made([names[i] for i in left_to_do], names):
+                writer.add(name, frames)
+        else:
+            for index in progress(left_to_do, f"simulating {out.name}"):
+                writer.add(names[index], simulate(index))
         store = writer.finish()
+    if only is not None:
+        return store
     write_contact_sheet(store, picture_path(store))
     return store
 

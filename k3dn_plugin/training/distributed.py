@@ -1,4 +1,4 @@
-"""One process or many: who this process is, and the few collective operations that training needs.
+"""One process or many: who this process is, and the few collective operations that training and scoring need.
 
 Started by `torchrun` (`--launcher pytorch`) or by SLURM (`--launcher slurm`), every process runs the same
 program; process 0 writes the files. On the GPU the back end is NCCL, on the CPU gloo.
@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -118,13 +119,15 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def launched(launcher: str, device: str = "auto", backend: str = "nccl") -> Iterator[ProcessGroup]:
+def launched(launcher: str, device: str = "auto", backend: str = "nccl", *,
+             timeout: timedelta | None = None) -> Iterator[ProcessGroup]:
     """The `ProcessGroup` of this process; its process group lives as long as the context.
 
     Args:
         launcher: "none", "pytorch" (torchrun's environment) or "slurm".
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         backend: for CUDA; the CPU always uses gloo.
+        timeout: that a process waits for the others; None takes torch's.
 
     Raises:
         OptionError: the environment does not fit the launcher, or CUDA is asked for and missing.
@@ -132,7 +135,7 @@ def launched(launcher: str, device: str = "auto", backend: str = "nccl") -> Iter
     if launcher == "none":
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
             raise OptionError("this process was started by torchrun as one of several, but --launcher is "
-                              "none: each would train by itself and overwrite the others. "
+                              "none: each would work by itself and overwrite the others. "
                               "Add --launcher pytorch")
         yield ProcessGroup(choose_device(device))
         return
@@ -143,12 +146,12 @@ def launched(launcher: str, device: str = "auto", backend: str = "nccl") -> Iter
     missing = [v for v in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if v not in os.environ]
     if missing:
         raise OptionError(f"--launcher pytorch: {', '.join(missing)} missing from the environment. Start "
-                          "with: torchrun --nproc_per_node N tools/train.py -opt FILE --launcher pytorch")
+                          "with: torchrun --nproc_per_node N --no-python k3dn train -opt FILE --launcher pytorch")
     local = int(os.environ.get("LOCAL_RANK", 0))
     chosen = choose_device(device, local)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group(backend if chosen.type == "cuda" else "gloo")
+    dist.init_process_group(backend if chosen.type == "cuda" else "gloo", timeout=timeout)
     try:
         yield ProcessGroup(chosen, dist.get_rank(), dist.get_world_size())
     finally:

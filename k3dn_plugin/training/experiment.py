@@ -16,7 +16,7 @@ import yaml
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.files import FolderLock, atomic_write, storage_error, user_path
 from k3dn_plugin.options import Options, differences
-from k3dn_plugin.training.stages import Stage
+from k3dn_plugin.training.stages import Stage, share_stage
 from k3dn_plugin.training.state import load_state, newest_state, state_files
 
 logger = logging.getLogger("k3dn_plugin.training")
@@ -151,15 +151,17 @@ def check_same_run(state: dict, options: Options, path: Path, *, plan: Sequence[
                    data: Sequence[str]) -> None:
     """Raise `CheckpointError` unless this would continue the very run that `state` belongs to.
 
-    A finished run may go on for longer: then only the length differs, and its last stage continues.
+    A finished run may go on for longer: then only the length differs, and its last stage continues. Another number of
+    processes may go on where they see the same batches, as `train.global_batch` and phases state them.
 
     Args:
         path: of the state, for messages.
         data: hashes of the stages' training data.
     """
-    if state["world_size"] != processes:
+    if state["world_size"] != processes and not _same_batches(plan, state["world_size"], processes):
         raise CheckpointError(f"{path} was saved by {state['world_size']} processes, this run has "
-                              f"{processes}: it would see other batches. Start as many as before")
+                              f"{processes}: it would see other batches. Start as many as before. (A recipe with "
+                              "train.global_batch sees the same ones with any number that divides it.)")
     then, now = (_decisive(o) for o in (state["options"], json.loads(json.dumps(options.as_dict()))))
     finished = state["iteration"] == then["train"]["total_iter"]
     changed = differences(then, _shortened(now, then) if finished else now)
@@ -180,6 +182,17 @@ def check_same_run(state: dict, options: Options, path: Path, *, plan: Sequence[
     if stage is None or not stage.start < state["iteration"] <= stage.end:
         raise CheckpointError(f"{path} claims iteration {state['iteration']:,} in stage {state['stage'] + 1}, which "
                               "does not fit its own options: it is damaged. Resume from an older state")
+    if state["world_size"] != processes:
+        logger.warning("saved by %d process(es), going on with %d: each iteration sees the samples that it would have "
+                       "seen. Not bit-identical to an unbroken run: gradients are summed in another order; random "
+                       "draws of the network (dropout) start anew from seed, iteration and process; batch norm on the "
+                       "CPU has the statistics of each process's share", state["world_size"], processes)
+
+
+def _same_batches(plan: Sequence[Stage], before: int, now: int) -> bool:
+    """Whether each iteration of each stage sees as many samples on either number of processes."""
+    return all([phase.global_batch for phase in share_stage(stage, before)]
+               == [phase.global_batch for phase in share_stage(stage, now)] for stage in plan)
 
 
 def _shortened(now: dict, then: dict) -> dict:

@@ -230,7 +230,7 @@ class Trainer:
         with contextlib.closing(iter(self.data.batches(stage, self.iteration - stage.start))) as batches:
             if resumed:
                 # After building the network, which draws random numbers itself.
-                randomness.restore(resumed["rng"][self.group.rank], self.group.device)
+                self._go_on_drawing(resumed)
             batches = self.components.wrap(batches, self._on_device)
             self._call("before_stage")
             while self.iteration < stage.end and not self.stopping:
@@ -238,6 +238,13 @@ class Trainer:
                 self.iteration += 1
                 self._call("after_iteration")
         return self.state()
+
+    def _go_on_drawing(self, state: dict[str, Any]) -> None:
+        """Put the random generators where they were; other processes than those that saved the state start anew."""
+        if state["world_size"] == self.group.size:
+            randomness.restore(state["rng"][self.group.rank], self.group.device)
+        else:
+            randomness.seed_everything(self.options.manual_seed + 1000 * self.group.rank + 1_000_003 * self.iteration)
 
     def _step(self, batches: Iterator[dict]) -> None:
         """One iteration over `accumulate` micro-batches; their mean gradient is that of the whole batch."""

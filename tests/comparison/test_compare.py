@@ -15,7 +15,8 @@ import yaml
 from browser import browse, needs_browser
 
 from k3dn_plugin.comparison.backends.local import LocalBackend
-from k3dn_plugin.comparison.jobs import Job, run_jobs
+from k3dn_plugin.comparison.jobs import Job
+from k3dn_plugin.comparison.schedule import run_jobs
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.errors import TrainingError
 from k3dn_plugin.registry import ARCHS

@@ -1,6 +1,6 @@
 """Reading, checking and storing what a preparer found; resumable, with progress."""
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,10 @@ from k3dn_plugin.files import FolderLock, user_path
 
 MOST_FAULTS = 5  # that are shown
 _READ_AHEAD = 2
+# Frames, crop origins by filter, and the hashes of the files by view where they are known; or what is wrong with them.
+Loaded = tuple[dict[str, np.ndarray], dict[str, list], dict[str, str]] | DataError
+# Gives the scenes of a split (the second argument, of all that the third holds) as they were read elsewhere.
+Made = Callable[[Split, list[SceneFiles], list[SceneFiles]], Iterator[tuple[SceneFiles, Loaded]]]
 
 
 @dataclass
@@ -69,7 +73,7 @@ class PreparedSplit:
 
 
 def prepare(name: str, source: str | Path, out: str | Path, *, bits: int | None = None, full_scale: int | None = None,
-            keep_portrait: bool = False, progress: bool = False) -> list[PreparedSplit]:
+            keep_portrait: bool = False, progress: bool = False, made: Made | None = None) -> list[PreparedSplit]:
     """Make the stores `<out>/<split>.lmdb` of a data set.
 
     Scenes that an interrupted call stored are not read again; a store that is finished is left as it is.
@@ -82,6 +86,7 @@ def prepare(name: str, source: str | Path, out: str | Path, *, bits: int | None 
         full_scale: the number that stands for white, where files of 16 bits hold fewer (4095 for 12 bits).
         keep_portrait: store frames that are higher than wide as they are.
         progress: show a bar with the time left.
+        made: gives scenes that were read elsewhere (`prepare_part`), instead of reading them here.
 
     Raises:
         DataError: the layout is incomplete or files are damaged; all scenes are read, and the first five faults
@@ -90,8 +95,52 @@ def prepare(name: str, source: str | Path, out: str | Path, *, bits: int | None 
         OptionError: an impossible full scale.
         StorageError: the disk is full, likewise; or another process prepares data in the same folder.
     """
-    preparer = get_preparer(name)
-    source, out = user_path(source), user_path(out)
+    out = user_path(out)
+    settings, splits = _found(name, source, bits, full_scale, keep_portrait, progress)
+    with FolderLock(out, f"preparing {name}"):
+        return [_prepare_split(settings, split, out / f"{split.name}.lmdb", made) for split in splits]
+
+
+def prepare_part(name: str, source: str | Path, path: Path, *, split: str, only: Sequence[int],
+                 bits: int | None = None, full_scale: int | None = None, keep_portrait: bool = False) -> dict[str, str]:
+    """Make a store with some of the scenes of a split, as a part of the whole one.
+
+    Args:
+        path: the store.
+        split: its name.
+        only: numbers of its scenes.
+
+    Returns:
+        what is wrong with scenes that cannot be used, by name; where all are, there is no store.
+
+    Raises:
+        DataError, OptionError, StorageError: as `prepare`.
+    """
+    settings, splits = _found(name, source, bits, full_scale, keep_portrait, False)
+    whole = next(one for one in splits if one.name == split)
+    facts, depth, filters = _facts(settings, whole)
+    faults: dict[str, str] = {}
+    if path.exists():  # the call that made it ended before it could say what is wrong with the others
+        there = LmdbStore(path).names
+        todo = [whole.scenes[number] for number in only if whole.scenes[number].name not in there]
+        return {scene.name: str(loaded) for scene, loaded in _read_ahead(
+            lambda scene: _load(settings, scene, depth, filters), todo)}
+    with StoreWriter(path, dataset=settings.preparer.name, facts=facts, source_root=settings.source) as writer:
+        todo = [whole.scenes[number] for number in only if whole.scenes[number].name not in writer]
+        for scene, loaded in _read_ahead(lambda scene: _load(settings, scene, depth, filters), todo):
+            if isinstance(loaded, DataError):
+                faults[scene.name] = str(loaded)
+            else:
+                writer.add(scene.name, loaded[0], sources=scene.files, tags=scene.tags, crops=loaded[1])
+        if len(writer):
+            writer.finish()
+    return faults
+
+
+def _found(name: str, source: str | Path, bits: int | None, full_scale: int | None, keep_portrait: bool,
+           progress: bool) -> "tuple[_Settings, list[Split]]":
+    """The settings of a call, checked, and the splits that the source holds."""
+    preparer, source = get_preparer(name), user_path(source)
     if full_scale is not None and (not 255 < full_scale <= 65535 or (bits or 16) != 16):
         raise OptionError(f"--full-scale {full_scale}: expected the largest number of 16-bit files that hold fewer "
                           "bits, 256 to 65535 (1023, 4095 or 16383 for 10, 12 or 14 bits)")
@@ -103,9 +152,7 @@ def prepare(name: str, source: str | Path, out: str | Path, *, bits: int | None 
         raise DataError(f"{error.filename or source}: cannot be read ({error.strerror or error}). Check the path and "
                         "its permissions") from None
     # All names are checked before the first picture is read.
-    settings = _Settings(preparer, source, bits, full_scale, keep_portrait, progress)
-    with FolderLock(out, f"preparing {name}"):
-        return [_prepare_split(settings, split, out / f"{split.name}.lmdb") for split in splits]
+    return _Settings(preparer, source, bits, full_scale, keep_portrait, progress), splits
 
 
 @dataclass(frozen=True)
@@ -120,7 +167,22 @@ class _Settings:
     progress: bool
 
 
-def _prepare_split(settings: _Settings, split: Split, path: Path) -> PreparedSplit:
+def _facts(settings: _Settings, split: Split) -> tuple[dict, int, Mapping[str, PatchFilter]]:
+    """What holds for all scenes of a split, the bits of its files, and the filters of crops."""
+    preparer = settings.preparer
+    bits = settings.bits or preparer.bits or (16 if settings.full_scale else _depth(split.scenes))
+    filters = preparer.crop_sets(split.name)
+    facts = {**preparer.facts, "bit_depth": bits, "split": split.name,
+             "crop_sets": {name: each.facts() for name, each in filters.items()}, **split.facts}
+    if settings.full_scale is not None:
+        if bits != 16 or facts.get("full_scale") is not None:
+            raise OptionError(f"--full-scale {settings.full_scale}: {preparer.name} has "
+                              + ("files of 8 bits" if bits != 16 else f"its own, {facts['full_scale']}"))
+        facts |= {"bit_depth": settings.full_scale.bit_length(), "full_scale": settings.full_scale}
+    return facts, bits, filters
+
+
+def _prepare_split(settings: _Settings, split: Split, path: Path, made: Made | None) -> PreparedSplit:
     preparer, source = settings.preparer, settings.source
     wanted = {scene.name for scene in split.scenes}
     if path.exists():
@@ -135,15 +197,7 @@ def _prepare_split(settings: _Settings, split: Split, path: Path) -> PreparedSpl
         if not sheet_path(path).exists():
             write_contact_sheet(store, sheet_path(path))  # the call that finished the store ended before it
         return PreparedSplit(split, store, was_there=True)
-    bits = settings.bits or preparer.bits or (16 if settings.full_scale else _depth(split.scenes))
-    filters = preparer.crop_sets(split.name)
-    facts = {**preparer.facts, "bit_depth": bits, "split": split.name,
-             "crop_sets": {name: each.facts() for name, each in filters.items()}, **split.facts}
-    if settings.full_scale is not None:
-        if bits != 16 or facts.get("full_scale") is not None:
-            raise OptionError(f"--full-scale {settings.full_scale}: {preparer.name} has "
-                              + ("files of 8 bits" if bits != 16 else f"its own, {facts['full_scale']}"))
-        facts |= {"bit_depth": settings.full_scale.bit_length(), "full_scale": settings.full_scale}
+    facts, bits, filters = _facts(settings, split)
     content = _Content(facts.get("full_scale"))
     with StoreWriter(path, dataset=preparer.name, facts=facts, source_root=source) as writer:
         strange = sorted(set(writer.names) - wanted)
@@ -162,13 +216,14 @@ def _prepare_split(settings: _Settings, split: Split, path: Path) -> PreparedSpl
                 content.add(scene, frames)
         todo = [scene for scene in split.scenes if scene.name not in writer]
         faults = []
-        read = _read_ahead(lambda scene: _load(settings, scene, bits, filters), todo)
+        read = (_read_ahead(lambda scene: _load(settings, scene, bits, filters), todo) if made is None
+                else made(split, todo, split.scenes))
         for scene, loaded in _bar(read, split, len(todo), settings.progress):
             if isinstance(loaded, DataError):
                 faults.append(loaded)
             else:
-                frames, crops = loaded
-                writer.add(scene.name, frames, sources=scene.files, tags=scene.tags, crops=crops)
+                frames, crops, hashes = loaded
+                writer.add(scene.name, frames, sources=scene.files, source_hashes=hashes, tags=scene.tags, crops=crops)
                 check.add(scene.name, frames)
                 content.add(scene, frames)
         if faults:
@@ -219,16 +274,15 @@ class _Content:
         return notes
 
 
-def _load(settings: _Settings, scene: SceneFiles, bits: int,
-          filters: Mapping[str, PatchFilter]) -> tuple[dict[str, np.ndarray], dict[str, list]] | DataError:
-    """Return `(frames, crop origins by filter)` of a scene, or the error that its files deserve."""
+def _load(settings: _Settings, scene: SceneFiles, bits: int, filters: Mapping[str, PatchFilter]) -> Loaded:
+    """Return frames and crop origins of a scene, or the error that its files deserve."""
     try:
         frames = settings.preparer.load(scene, bits, settings.keep_portrait)
         for view, frame in frames.items():
             if settings.full_scale is not None and frame.dtype == np.uint16 and frame.max() > settings.full_scale:
                 raise DataError(f"{scene.files[view]}: holds the number {frame.max()}, above --full-scale "
                                 f"{settings.full_scale}. Give the true one, or leave it out")
-        return frames, {name: each.origins(frames["sharp"]) for name, each in filters.items()}
+        return frames, {name: each.origins(frames["sharp"]) for name, each in filters.items()}, {}
     except DataError as error:
         return error
     except (OSError, MemoryError) as error:
@@ -236,8 +290,8 @@ def _load(settings: _Settings, scene: SceneFiles, bits: int,
                          f"({getattr(error, 'strerror', None) or error or 'not enough memory'})")
 
 
-def _read_ahead(load: Callable[[SceneFiles], tuple | DataError],
-                scenes: Iterable[SceneFiles]) -> Iterator[tuple[SceneFiles, tuple | DataError]]:
+def _read_ahead(load: Callable[[SceneFiles], Loaded],
+                scenes: Iterable[SceneFiles]) -> Iterator[tuple[SceneFiles, Loaded]]:
     """Yield `(scene, what load gives)` in order, a few scenes being decoded while one is stored."""
     with ThreadPoolExecutor(_READ_AHEAD) as pool:
         waiting = deque()

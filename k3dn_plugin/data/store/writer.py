@@ -110,7 +110,7 @@ class StoreWriter:
             return tuple(scene.name for scene in _scenes(transaction))
 
     def add(self, name: str, frames: Mapping[str, np.ndarray], *, sources: Mapping | None = None,
-            tags: Mapping | None = None, crops: Mapping | None = None) -> None:
+            source_hashes: Mapping | None = None, tags: Mapping | None = None, crops: Mapping | None = None) -> None:
         """Add a scene.
 
         Args:
@@ -118,6 +118,7 @@ class StoreWriter:
             frames: by view ("left", "right", "center", "sharp": (H, W, channels) uint8, uint16 or
                 float32; "disparity", "defocus", "depth": (H, W) float32), all of one height and width.
             sources: the file of each view, for the record.
+            source_hashes: SHA-256 of these files where it is known; the others are read for it.
             tags: what is known of this scene, JSON values, e.g. `{"place": "indoor"}`.
             crops: by crop set, the origins `[row, column]` that its filter keeps here.
 
@@ -139,9 +140,9 @@ class StoreWriter:
                     there = key.decode()
                 new[content] = key.decode()
                 values[key] = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")).data
-            source = sources.get(view)
+            source, known = sources.get(view), (source_hashes or {}).get(view)
             records[view] = FrameRecord(tuple(frame.shape), frame.dtype.name, content[0], self._relative(source),
-                                        None if source is None else file_hash(source), stored_as=there)
+                                        None if source is None else known or file_hash(source), stored_as=there)
         scene = SceneRecord(name, records, dict(tags or {}), {k: list(v) for k, v in (crops or {}).items()})
         text = scene.as_json()
         try:
