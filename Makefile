@@ -15,15 +15,18 @@ TORCH_INDEX ?=
 PIP   = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 STAMP = $(VENV)/.ready
 DEV   = $(VENV)/.dev-ready
+APP   = $(VENV)/.app-ready
 # make test COVERAGE=1 also prints which share of the package's lines the tests run; the suite takes longer then.
 COVERAGE ?=
 COVERED   = $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
-.PHONY: help setup demo test lint docs doctor clean
+.PHONY: help setup demo app test test-app lint docs doctor clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
 	@echo "make setup   the virtual environment alone ($(VENV), from $(PYTHON))"
+	@echo "make app     restore photographs on a page in the browser (brings gradio)"
+	@echo "make test-app  test that page in Chromium"
 	@echo "make lint    check style (ruff) and types (basedpyright)"
 	@echo "make docs    build the documentation site into site/, strictly"
 	@echo "make doctor  what is installed, missing or broken"
@@ -44,6 +47,12 @@ $(STAMP): setup.cfg pyproject.toml requirements/build.txt requirements/pinned.tx
 demo: setup
 	$(VENV)/bin/python tools/demo.py
 
+app: $(APP)
+	$(VENV)/bin/python tools/app.py
+
+test-app: $(APP)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/bridges/test_gradio_page.py
+
 test: $(if $(COVERAGE),$(DEV),setup)
 	# One thread a process: the processes are the parallelism.
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto $(COVERED)
@@ -51,6 +60,10 @@ test: $(if $(COVERAGE),$(DEV),setup)
 $(DEV): $(STAMP) requirements/dev.txt requirements/docs.txt
 	$(PIP) -r requirements/dev.txt -c requirements/constraints.txt
 	@touch $(DEV)
+
+$(APP): $(STAMP) requirements/app.txt
+	$(PIP) -r requirements/app.txt -c requirements/constraints.txt
+	@touch $(APP)
 
 lint: $(DEV)
 	$(VENV)/bin/ruff check .

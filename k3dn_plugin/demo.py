@@ -42,8 +42,10 @@ def run_demo(*, option_file: str = "options/k3dn_demo.yml", data: str = "dataset
     print(f"\nheld-out PSNR {means['psnr']:.2f} dB, {gain:+.2f} dB against the blurred center view")
     print(f"pictures (input, restored, truth): {result.pictures[0].parent}/")
     print(f"curves: tensorboard --logdir {run.folder / 'tb'}")
-    print("next, with a pair of your own:\n"
-          f"  python tools/restore.py --left L.png --right R.png -o restored.png --weights {run.best_weights}\n"
+    print("next, with a photograph of your own (two views, or one raw file; docs/restore.md):\n"
+          f"  python tools/restore.py --left L.png --right R.png -o sharp.png --preview --html "
+          f"--weights {run.best_weights}\n"
+          f"  python tools/restore.py photo.CR2 -o sharp.png --preview --html --weights {run.best_weights}\n"
           "or K3DN at full size on DPDD:\n"
           "  python tools/prepare_data.py dpdd --source <dd_dp_dataset_canon> --out datasets/dpdd\n"
           "  python tools/train.py -opt options/k3dn_dpdd.yml")

@@ -15,10 +15,10 @@ from typing import Any
 
 from k3dn_plugin.analysis.photograph import PhotographSettings, restore_photograph, without_folder
 from k3dn_plugin.errors import DependencyError, K3DNError, OptionError
-from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 from k3dn_plugin.zoo.released import default_weights, released_weights
 
+Load = Callable[[str], LoadedRestorer]
 HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")
 # Gradio's own code needs inline scripts and styles; nothing may come from elsewhere.
@@ -47,13 +47,13 @@ def import_gradio() -> Any:
 
 
 @contextlib.contextmanager
-def served_page(*, weights: Sequence[str] = (), inference: InferenceSettings | None = None, port: int | None = None,
+def served_page(*, weights: Sequence[str] = (), load: Load = load_restorer, port: int | None = None,
                 open_browser: bool = False) -> Iterator[str]:
     """Context in which the page is served to this machine; gives its address.
 
     Args:
         weights: names and files to choose from, beside the released ones; the first is the choice at the start.
-        inference: where, how precisely and in which pieces restorers run.
+        load: returns the restorer that a name or file stands for, ready to run where and as precisely as wanted.
         port: None for the first free one from 7860.
         open_browser: open the page in the user's browser.
 
@@ -65,7 +65,7 @@ def served_page(*, weights: Sequence[str] = (), inference: InferenceSettings | N
         gradio = import_gradio()
         from starlette.middleware import Middleware  # come with gradio
         from starlette.middleware.trustedhost import TrustedHostMiddleware
-        page = build_page(gradio, Path(folder), weights=weights, inference=inference or InferenceSettings())
+        page = build_page(gradio, Path(folder), weights=weights, load=load)
         theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS)), Middleware(_Policy)]
         try:
@@ -82,7 +82,7 @@ def served_page(*, weights: Sequence[str] = (), inference: InferenceSettings | N
             page.close(verbose=False)
 
 
-def build_page(gradio: Any, folder: Path, *, weights: Sequence[str], inference: InferenceSettings) -> Any:
+def build_page(gradio: Any, folder: Path, *, weights: Sequence[str], load: Load) -> Any:
     """Return the page as Gradio's `Blocks`; results go into `folder`."""
     choices = list(dict.fromkeys([*weights, *(one.name for one in released_weights())]))
     with contextlib.suppress(OptionError):
@@ -112,18 +112,14 @@ def build_page(gradio: Any, folder: Path, *, weights: Sequence[str], inference: 
                                                  elem_id="html")
                 disparity = gradio.Image(label="disparity", interactive=False, visible=False, format="png",
                                          elem_id="map", buttons=["download", "fullscreen"])
-        button.click(_answer(gradio, folder, inference), [files, source, strength, axis, swap, with_map],
+        button.click(_answer(gradio, folder, load), [files, source, strength, axis, swap, with_map],
                      [slider, facts, download, html, disparity], api_visibility="private", concurrency_limit=1)
     return page
 
 
-def _answer(gradio: Any, folder: Path, inference: InferenceSettings) -> Callable[..., tuple[Any, ...]]:
+def _answer(gradio: Any, folder: Path, load: Load) -> Callable[..., tuple[Any, ...]]:
     """Return what a click on the button calls."""
-    @lru_cache(maxsize=2)
-    def loaded(source: str) -> LoadedRestorer:
-        return load_restorer(source, device=inference.device, precision=inference.precision,
-                             tile=inference.tile, max_memory_gb=inference.max_memory_gb,
-                             self_ensemble=inference.self_ensemble, compile=inference.compile)
+    loaded = lru_cache(maxsize=2)(load)
 
     def answer(files: list[str] | None, source: str | None, strength: float, axis: str, swap: bool, with_map: bool,
                progress: Any = gradio.Progress()) -> tuple[Any, ...]:  # noqa: B008 - how gradio hands it in

@@ -8,7 +8,7 @@ The page is served to this machine alone (127.0.0.1), and nothing leaves it. Ctr
 import argparse
 import time
 
-from k3dn_plugin.commands._inference import add_inference_arguments
+from k3dn_plugin.commands._inference import add_inference_arguments, load_as_asked
 from k3dn_plugin.commands._numbers import whole
 
 GROUP = "photographs"
@@ -28,16 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     # Imported here, because torch and gradio take seconds and --help should not.
     from k3dn_plugin.bridges.gradio_page import served_page
-    from k3dn_plugin.inference.settings import InferenceSettings
     from k3dn_plugin.zoo.sources import find_weights
 
     for source in arguments.weights:
         find_weights(source)
-    inference = InferenceSettings(device=arguments.device, precision=arguments.precision,
-                                  tile=arguments.tile, max_memory_gb=arguments.max_memory_gb,
-                                  self_ensemble=arguments.self_ensemble, compile=arguments.compile)
-    with served_page(weights=arguments.weights, inference=inference, port=arguments.port,
-                     open_browser=arguments.browser) as address:
+    with served_page(weights=arguments.weights, load=lambda source: load_as_asked(source, arguments),
+                     port=arguments.port, open_browser=arguments.browser) as address:
         print(f"{address}\nserved to this machine alone; Ctrl-C ends it", flush=True)
         while True:
             time.sleep(3600)

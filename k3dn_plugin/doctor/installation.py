@@ -20,6 +20,7 @@ NEEDED = {"torch": "torch", "mmengine": "mmengine", "lmdb": "lmdb", "cv2": "open
 OPTIONAL = {"rawpy": "rawpy (views out of camera raw files: the extra [raw])",
             "pyarrow": "pyarrow (data sets as Parquet files: the extra [parquet])",
             "ray": "ray (comparisons on a cluster: the extra [cluster])",
+            "gradio": "gradio (the page of k3dn app: the extra [app])",
             "tensorboard": "tensorboard (curves while training)", "pytest": "pytest (make test)",
             "lpips": "lpips (the metrics lpips_*)"}
 FIX_CV2 = ("OpenCV needs libGL, which bare machines lack: apt install libgl1 libglib2.0-0, or "

@@ -173,29 +173,33 @@ class LoadedRestorer:
             raise OptionError("save_pretrained: the settings that build this restorer are not known, since it was "
                               "given in memory. Load it from a file, or use save_weights(path, restorer, "
                               "network_g=..., provenance=...)")
+        if isinstance(self.restorer, CenterView):
+            raise OptionError("save_pretrained: the center view as it is needs no folder; name it \"center\"")
         return write_pretrained(folder, self.restorer, network_g=self.network_g, provenance=self.provenance,
                                 license=license)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None,
-                        device: str | torch.device = "auto", dtype: str | torch.dtype | None = None,
-                        tile: int | None = None, max_memory_gb: float | None = None,
-                        self_ensemble: bool = False) -> "LoadedRestorer":
+                        device: str | torch.device = "auto", precision: str | torch.dtype | None = None,
+                        dtype: str | torch.dtype | None = None, tile: int | None = None,
+                        max_memory_gb: float | None = None, self_ensemble: bool = False,
+                        compile: bool = False) -> "LoadedRestorer":
         """Return the restorer in a folder of `save_pretrained`, or in a repository of Hugging Face's hub.
 
         Args:
             source: a folder; or `owner/name` of a repository, where no such folder is here (needs huggingface_hub, and
                 the network the first time).
             revision: branch, tag or commit of the repository.
-            device, dtype, tile, max_memory_gb, self_ensemble: as for `load_restorer`.
+            device, precision, dtype, tile, max_memory_gb, self_ensemble, compile: as for `load_restorer`.
 
         Raises:
             CheckpointError: neither is there, the repository cannot be fetched, or the weights are damaged.
             DependencyError: it is a repository, and huggingface_hub is not installed.
             OptionError: as `load_restorer`.
         """
-        return load_restorer(pretrained_folder(source, revision=revision), device=device, dtype=dtype, tile=tile,
-                             max_memory_gb=max_memory_gb, self_ensemble=self_ensemble)
+        return load_restorer(pretrained_folder(source, revision=revision), device=device, precision=precision,
+                             dtype=dtype, tile=tile, max_memory_gb=max_memory_gb, self_ensemble=self_ensemble,
+                             compile=compile)
 
 
 from_pretrained = LoadedRestorer.from_pretrained

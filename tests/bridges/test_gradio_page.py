@@ -1,5 +1,6 @@
 """The page of `k3dn app` in a headless Chromium: drop, restore, slider, zoom, download, errors; no other address."""
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from browser import BROWSER, needs_browser
 from k3dn_plugin.archs.k3dn_arch import K3DN
 from k3dn_plugin.commands import main
 from k3dn_plugin.data.images import read_image, write_image
-from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.zoo.load import load_restorer
 from k3dn_plugin.zoo.weights import save_weights
 
@@ -31,7 +31,7 @@ def served(weights):
     pytest.importorskip("gradio", reason="the extra [app] is not installed")
     sync_api = pytest.importorskip("playwright.sync_api", reason="nothing drives the browser: pip install playwright")
     from k3dn_plugin.bridges.gradio_page import served_page
-    with served_page(weights=[str(weights)], inference=InferenceSettings(device="cpu", tile=96)) as address, \
+    with served_page(weights=[str(weights)], load=partial(load_restorer, device="cpu", tile=96)) as address, \
             sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-quic"])
         yield address, browser

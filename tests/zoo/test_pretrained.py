@@ -103,3 +103,6 @@ def test_a_repository_without_the_package_that_fetches_it(tmp_path, monkeypatch)
 def test_a_restorer_without_settings_is_not_saved(tmp_path):
     with pytest.raises(OptionError, match="settings that build this restorer are not known"):
         k3dn.load_restorer(EvaluationConv(), device="cpu").save_pretrained(tmp_path / "other")
+    with pytest.raises(OptionError, match="needs no folder"):
+        k3dn.load_restorer("center", device="cpu").save_pretrained(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
