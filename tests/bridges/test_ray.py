@@ -2,11 +2,12 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from k3dn_plugin.bridges.ray import RayBackend
-from k3dn_plugin.comparison.jobs import Shared
+from k3dn_plugin.bridges.ray import RayBackend, _make_task
+from k3dn_plugin.comparison.jobs import Job, Needs, Shared
 from k3dn_plugin.comparison.probe import differences, look, question
 from k3dn_plugin.errors import DependencyError, OptionError
 
@@ -59,3 +60,26 @@ def test_what_a_machine_lacks_is_said(shared):
         assert part in text, part
     (shared.out / ".probe").write_text("0" * len(asked["token"]))
     assert "another folder" in differences(asked, here, look(asked))[0]
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_late_is_asked_before_its_first_job(shared, tmp_path, monkeypatch):
+    """The task itself, in this process, on a node that was not there when the comparison began."""
+    context = SimpleNamespace(get_node_id=lambda: "late0000")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_runtime_context=lambda: context))
+    backend = object.__new__(RayBackend)
+    backend._asked, backend._probed = question(shared), []
+    backend._seen = look(backend._asked)
+    job = Job("train", "train x", {}, {"recipe": str(tmp_path / "missing.yml"), "device": "cpu"}, tmp_path,
+              tmp_path / "done.json")
+    job.write_spec()
+    answer = _make_task()(backend._order(job, Needs()))
+    assert answer["status"] == 2 and "missing.yml" in job.log_path.read_text()
+    assert job.place()["node"] == "late0000"
+    job.place_path.unlink()
+    backend._seen = {**backend._seen, "versions": {**backend._seen["versions"], "torch": "0.1"}}
+    answer = _make_task()(backend._order(job, Needs()))
+    assert any("expected torch 0.1" in one for one in backend._lacking(answer)) and job.place() is None
+    (shared.out / ".probe").unlink()
+    answer = _make_task()({**backend._order(job, Needs()), "folder": str(tmp_path / "elsewhere")})
+    assert "expected the working folder" in backend._lacking(answer)[0]

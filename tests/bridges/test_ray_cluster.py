@@ -148,6 +148,31 @@ def test_a_node_dies_and_back_ends_change_and_the_table_is_the_local_one(cluster
     assert len(rows(out / "results.csv")) == (2 * 2 + 2) * 6
 
 
+def processes_of(folder):
+    """Commands of all processes that name a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        found += [command] if str(folder) in command else []
+    return found
+
+
+def test_a_killed_command_leaves_no_worker_behind(cluster, plan, tmp_path):
+    out = tmp_path / "out"
+    process = start(plan(out, "--cluster", cluster.address))
+    until(lambda: list(out.glob("runs/*/run/states/*.state")), process)
+    os.kill(process.pid, signal.SIGKILL)
+    finish(process)
+    last = time.monotonic() + 120
+    while left := processes_of(out):
+        assert time.monotonic() < last, left
+        time.sleep(0.2)
+    assert not list(out.glob("runs/*/run/**/.*.part")), "no file is half written"
+
+
 def test_what_a_node_does_not_see_is_one_error_before_anything_runs(cluster, plan, tmp_path):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
