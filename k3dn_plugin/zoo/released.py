@@ -98,7 +98,12 @@ def _card(path: Path) -> dict[str, Any]:
         return {}
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: the card of released weights cannot be read ({error}); install the package "
-                              "again, or write it anew with `k3dn release`") from None
-    return card if is_json_object(card) else {}
+        if not is_json_object(card):
+            raise ValueError("expected an object")
+        (card.get("parameters") or 0) / 1e6  # a number, where it is there
+        for score in card.get("scores", ()):
+            gain_in_words(score)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+        raise CheckpointError(f"{path}: the card of released weights cannot be read ({type(error).__name__}: {error}); "
+                              "install the package again, or write it anew with `k3dn release`") from None
+    return card
