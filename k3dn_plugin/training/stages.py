@@ -223,12 +223,13 @@ def share(global_batch: int, devices: int, limit: int, where: str) -> tuple[int,
     return batch, own // batch
 
 
-def _pair(size: Any) -> tuple[int, int] | None:
+def _pair(size: Any, where: str = "crop_size of a phase") -> tuple[int, int] | None:
     if size is None:
         return None
-    if not isinstance(size, int) and len(size) != 2:
-        raise OptionError(f"crop_size of a phase: expected one number or [rows, columns], found {size}")
-    return (size, size) if isinstance(size, int) else tuple(size)
+    pair = (size, size) if isinstance(size, int) else size
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(side, int) for side in pair):
+        raise OptionError(f"{where}: expected one number or [rows, columns], found {size!r}")
+    return pair[0], pair[1]
 
 
 COLUMNS = ("stage", "iterations", "crop", "per device", "accumulate", "global batch", "samples seen",
@@ -248,11 +249,10 @@ def plan_rows(options: Options, devices: int) -> list[dict]:
         for phase in share_stage(stage, devices):
             end = start + phase.iterations
             seen += phase.iterations * phase.global_batch
-            crop = phase.crop_size or stage.dataset.arguments().get("crop_size")
+            crop = phase.crop_size or _pair(stage.dataset.arguments().get("crop_size"), "datasets.train.crop_size")
             rows.append({
                 "stage": stage.name, "iterations": f"{stage.start + start + 1:,} - {stage.start + end:,}",
-                "crop": "whole" if crop is None else str(crop) if isinstance(crop, int) else
-                        "{} x {}".format(*crop),
+                "crop": "whole" if crop is None else "{} x {}".format(*crop),
                 "per device": phase.batch_size, "accumulate": phase.accumulate,
                 "global batch": phase.global_batch, "samples seen": f"{seen:,}",
                 "learning rate": f"{rate(start):.3g} -> {rate(end - 1):.3g}"})

@@ -5,7 +5,7 @@ from training_questions import STAGES
 
 from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.options import load_options
-from k3dn_plugin.training.stages import plan_stages
+from k3dn_plugin.training.stages import plan_rows, plan_stages
 from k3dn_plugin.training.state import load_state, state_files
 from k3dn_plugin.zoo.weights import read_weights
 
@@ -98,3 +98,11 @@ def test_a_reblur_module_that_no_loss_reads_is_reported(trained):
     result = trained({"train": {"total_iter": 1, "reblur": {"type": "CoCReblur"}}})
     log = (result.folder / "train.log").read_text(encoding="utf-8")
     assert "CoCReblur is computed, but no loss of stage 'train' reads" in log
+
+
+@pytest.mark.parametrize("crop", [{"type": "K3DN"}, [96], "whole", [96, "96"]])
+def test_a_crop_that_is_none_is_told_by_the_plan(crop, recipe):
+    options = load_options(recipe({}))
+    options.datasets.train.model_extra["crop_size"] = crop
+    with pytest.raises(OptionError, match=r"datasets.train.crop_size: expected one number or \[rows, columns\], found"):
+        plan_rows(options)
