@@ -101,8 +101,8 @@ def test_a_reblur_module_that_no_loss_reads_is_reported(trained):
 
 
 @pytest.mark.parametrize("crop", [{"type": "K3DN"}, [96], "whole", [96, "96"]])
-def test_a_crop_that_is_none_is_told_by_the_plan(crop, recipe):
-    options = load_options(recipe({}))
+def test_a_crop_that_is_none_is_told_by_the_plan(crop):
+    options = load_options("k3dn_s_real")
     options.datasets.train.model_extra["crop_size"] = crop
     with pytest.raises(OptionError, match=r"datasets.train.crop_size: expected one number or \[rows, columns\], found"):
-        plan_rows(options)
+        plan_rows(options, 1)
