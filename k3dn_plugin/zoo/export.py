@@ -4,6 +4,7 @@ Both hold the whole restorer: views of any range in [0, 1] in, the image out, pa
 
 >>> export_restorer(load_restorer("best.safetensors"), "net.onnx", size=(1120, 1680))      # doctest: +SKIP
 """
+import importlib
 import json
 import os
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Exportable(nn.Module):
         return self.restorer(lq, **dict(zip(self.inputs[1:], others)))
 
 
-def export_restorer(loaded: LoadedRestorer, path: str | os.PathLike, *,
+def export_restorer(loaded: LoadedRestorer, path: str | os.PathLike[str], *,
                     size: Size | Literal["dynamic"] = "dynamic") -> Exported:
     """Write a restorer as a file that runs without this package, and check it against PyTorch.
 
@@ -104,10 +105,8 @@ def export_restorer(loaded: LoadedRestorer, path: str | os.PathLike, *,
 def check_onnx() -> None:
     """Raise `DependencyError` unless the packages of the extra [export] are there."""
     try:
-        # Imported here, because they are optional.
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        for name in ("onnx", "onnxruntime", "onnxscript"):
+            importlib.import_module(name)
     except ImportError as error:
         raise DependencyError(f"ONNX files need the package {error.name}: "
                               "pip install \"k3dn_plugin[export]\"") from error
@@ -140,10 +139,10 @@ def trace(network: Exportable, examples: tuple[torch.Tensor, ...], *,
     Raises:
         OptionError: it cannot be traced so.
     """
-    shapes = None
+    shapes: Any = None
     if dynamic:
         rule = network.restorer.size_rule
-        axes = {}
+        axes: dict[int, Any] = {}
         for axis, (name, step) in enumerate(zip(("rows", "columns"), rule.multiple), 2):
             cells = torch.export.Dim(name, min=examples[0].shape[axis] // step, max=LARGEST // step)
             axes[axis] = cells if step == 1 else step * cells
@@ -166,10 +165,10 @@ def difference_to(network: Exportable, path: Path, examples: tuple[torch.Tensor,
         if path.suffix == ".pt2":
             found = torch.export.load(path).module()(*examples)
         else:
-            import onnxruntime  # optional, see `check_onnx`
+            onnxruntime: Any = importlib.import_module("onnxruntime")  # optional, see `check_onnx`
             session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
             given: dict[str, np.ndarray] = {name: one.numpy() for name, one in zip(network.inputs, examples)}
-            found = torch.from_numpy(session.run(None, given)[0])
+            found = torch.as_tensor(session.run(None, given)[0])
     return (found - wanted).abs().max().item() if found.shape == wanted.shape else float("inf")
 
 
@@ -180,8 +179,9 @@ def _write(program: torch.export.ExportedProgram, network: Exportable, path: Pat
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files={"k3dn.json": json.dumps(facts, default=str)})
         return
-    import onnx  # optional, see `check_onnx`
-    made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=list(network.inputs),
+    onnx: Any = importlib.import_module("onnx")  # optional, see `check_onnx`
+    exported: Any = torch.onnx
+    made = exported.export(program, dynamo=True, verbose=False, input_names=list(network.inputs),
                              output_names=["restored"])
     assert made is not None
     model = made.model_proto

@@ -100,7 +100,7 @@ def _card(path: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
         if not is_json_object(card):
             raise ValueError("expected an object")
-        (card.get("parameters") or 0) / 1e6  # a number, where it is there
+        float(card.get("parameters") or 0)  # a number, where it is there
         for score in card.get("scores", ()):
             gain_in_words(score)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
