@@ -28,10 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     # Imported here, because torch and gradio take seconds and --help should not.
     from k3dn_plugin.bridges.gradio_page import served_page
+    from k3dn_plugin.zoo.baseline import DO_NOTHING
     from k3dn_plugin.zoo.sources import find_weights
 
     for source in arguments.weights:
-        find_weights(source)
+        if source != DO_NOTHING:
+            find_weights(source)
     with served_page(weights=arguments.weights, load=lambda source: load_as_asked(source, arguments),
                      port=arguments.port, open_browser=arguments.browser) as address:
         print(f"{address}\nserved to this machine alone; Ctrl-C ends it", flush=True)

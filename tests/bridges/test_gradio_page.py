@@ -134,7 +134,8 @@ def test_only_this_machine_is_answered_and_nothing_is_kept(served, views):
 def test_what_is_missing_is_said(monkeypatch, capsys, weights, tmp_path):
     import sys
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert main(["app", "--weights", str(weights)]) == 2
-    assert "pip install 'k3dn_plugin[app]'" in capsys.readouterr().err
+    for source in (str(weights), "center"):
+        assert main(["app", "--weights", source]) == 2
+        assert "pip install 'k3dn_plugin[app]'" in capsys.readouterr().err
     assert main(["app", "--weights", str(tmp_path / "nowhere.safetensors")]) == 2
     assert "no weights file at" in capsys.readouterr().err
