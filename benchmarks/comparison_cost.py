@@ -18,6 +18,7 @@ from k3dn_plugin.commands import run_tool
 
 FRAME, TRAIN_FRAMES, TEST_FRAMES = (1120, 1680), 350, 76   # DPDD (docs/networks/dpdd_dataset.md)
 VIEWS, BYTES = 4, 3 * 2                                     # left, right, center, sharp; RGB of 16 bits
+WHOLE = 256, 256     # crop of a recipe that names none
 BACKWARD = 3          # forward and backward pass, in forward passes
 PAGE = 4096           # bytes that the system reads at least
 
@@ -57,14 +58,14 @@ def cost(name, arguments):
     from k3dn_plugin.evaluation.cost import count_macs
     from k3dn_plugin.options import load_options
     from k3dn_plugin.registry import ARCHS
-    from k3dn_plugin.training.stages import plan_stages, share_stage
+    from k3dn_plugin.training.stages import crop_of, plan_stages, share_stage
     options = load_options(name)
     stages = plan_stages(options)
     seconds = seconds_of_steps(stages, arguments.device, amp=options.training.amp) if arguments.device else None
     samples = work = traffic = touched = measured = 0
     for number, stage in enumerate(stages):
         for part, phase in enumerate(share_stage(stage, 1)):
-            crop = crop_of(stage, phase)
+            crop = crop_of(stage, phase) or WHOLE
             with torch.device("meta"):
                 macs = count_macs(ARCHS.build(stage.network_g), crop)
             seen = phase.iterations * phase.global_batch
@@ -85,11 +86,6 @@ def cost(name, arguments):
             "samples_per_second": f"{samples / duration:.1f}", "crops_MB_per_second": f"{traffic / duration / 1e6:.1f}",
             "pages_MB_per_second": f"{touched / duration / 1e6:.1f}", "seeds": arguments.seeds,
             "hours_from": f"measured on {arguments.device}" if seconds else f"{arguments.tflops:g} TFLOP/s"}
-
-
-def crop_of(stage, phase):
-    crop = phase.crop_size or stage.dataset.arguments().get("crop_size") or (256, 256)
-    return (crop, crop) if isinstance(crop, int) else tuple(crop)
 
 
 if __name__ == "__main__":

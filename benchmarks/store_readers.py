@@ -48,9 +48,13 @@ def main(argv=None):
 
 def frame_of(scene, view, size):
     """The numbers of a frame, of which any part can be computed again."""
-    rows, columns = np.mgrid[:size[0], :size[1]]
-    base = (rows * 7919 + columns * 104729 + scene * 15485863 + VIEWS.index(view) * 32452843) % 65536
+    base = value_at(*np.mgrid[:size[0], :size[1]], scene, view)
     return np.stack([base, (base + 1) % 65536, (base * 3) % 65536], -1).astype(np.uint16)
+
+
+def value_at(row, column, scene, view):
+    """The first channel's number at one place, or at many."""
+    return (row * 7919 + column * 104729 + scene * 15485863 + VIEWS.index(view) * 32452843) % 65536
 
 
 def make_store(path, scenes, size):
@@ -124,8 +128,7 @@ def read(store, number, begin, answers, arguments):
         for view, crop in zip(VIEWS, crops, strict=True):
             for row, column in ((0, 0), (-1, -1)):
                 y, x = top + row % arguments.crop, left + column % arguments.crop
-                value = (y * 7919 + x * 104729 + scene * 15485863 + VIEWS.index(view) * 32452843) % 65536
-                wrong += int(crop[row, column, 0]) != value
+                wrong += int(crop[row, column, 0]) != value_at(y, x, scene, view)
     after = resource.getrusage(resource.RUSAGE_SELF)
     answers.put({"samples": len(waits), "waits": waits, "wrong": wrong, "disk": disk_bytes() - disk,
                  "minor": after.ru_minflt - before.ru_minflt, "major": after.ru_majflt - before.ru_majflt, **spent})

@@ -1,4 +1,6 @@
-"""Output that never stops the work: a terminal that closes, a full disk behind `>`, a console with ASCII alone."""
+"""A command's surroundings: output that never stops the work (a terminal that closes, a full disk behind `>`, a console
+with ASCII alone), and environment variables.
+"""
 import contextlib
 import io
 import os
@@ -110,3 +112,17 @@ def lasting_output() -> Iterator[None]:
             with contextlib.suppress(AttributeError):
                 stream.flush()
         sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def environment_variable(name: str, value: str) -> Iterator[None]:
+    """Context in which an environment variable has a value, for this process and those that it starts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

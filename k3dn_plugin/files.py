@@ -257,6 +257,12 @@ def read_file(path: str | os.PathLike[str], *, most: int = MOST_BYTES, error: ty
         raise error(f"{path}: cannot be read: there is not enough memory for the file") from None
 
 
+def files_below(place: str | os.PathLike[str]) -> list[Path]:
+    """Return all files below a folder, sorted; a file is the only one below itself."""
+    path = Path(place)
+    return sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+
+
 def file_hash(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's content, or of a picture inside a file that knows its own (`ParquetImage`)."""
     own_hash = getattr(path, "sha256", None)

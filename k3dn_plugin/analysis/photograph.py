@@ -14,7 +14,7 @@ from k3dn_plugin.data.listing import stem, view_ending
 from k3dn_plugin.data.raw import is_camera_file
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.evaluation.maps import predicted_map
-from k3dn_plugin.inference.before_after import PAGE, reduced, upright, write_page
+from k3dn_plugin.inference.before_after import PAGE, reduced, turned, upright, write_page
 from k3dn_plugin.inference.camera_files import find_shots, read_shot
 from k3dn_plugin.inference.files import (
     Pair,
@@ -26,6 +26,7 @@ from k3dn_plugin.inference.files import (
     write_restored,
 )
 from k3dn_plugin.inference.frames import Progress
+from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.zoo.load import LoadedRestorer
 
 CAPTURES = (".pgm",)           # files of pairs that camera apps write; their reader knows which is which
@@ -110,8 +111,7 @@ def restore_photograph(files: Sequence[Path], loaded: LoadedRestorer, folder: Pa
                profile=pair.metadata.profile)
     found, title = disparity_picture(loaded, pair, axis) if settings.with_map else (None, "")
     if found is not None:
-        tensor = torch.from_numpy(found / np.float32(255)).permute(2, 0, 1)[None]
-        found = upright(tensor, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns)
+        found = turned(found, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns)
     return RestoredPhotograph(before, after, out, folder / f"{name}.html", found, title, "; ".join(facts.values()),
                               notes)
 
@@ -165,7 +165,7 @@ def disparity_picture(loaded: LoadedRestorer, pair: Pair, axis: str) -> tuple[np
     small = torch.nn.functional.avg_pool2d(pair.lq, factor) if factor > 1 else pair.lq
     turns = int(axis == "y")   # networks know views that are shifted along the columns
     lq = small.rot90(turns, (-2, -1))
-    prepared = {"lq": lq[0], "center": ((lq[:, :3] + lq[:, 3:]) / 2)[0], "name": pair.name}
+    prepared = {"lq": lq[0], "center": mean_of_views(lq[0]), "name": pair.name}
     try:
         kind, found = predicted_map(loaded.restorer, prepared, device=loaded.device)
         return _colored(found[0].rot90(-turns).numpy()), (

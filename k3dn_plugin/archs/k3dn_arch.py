@@ -18,6 +18,7 @@ from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.layers.residual import SLOPE, ResidualBlocks
+from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.layers.windows import FEATURE_STRIDE, grid_of_image, pad_to
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.registry import ARCHS, MODULES
@@ -133,7 +134,7 @@ class K3DN(Restorer):
 
     def restore(self, views: torch.Tensor) -> torch.Tensor:
         """(B, 6, H, W) in [-0.5, 0.5] at a legal size -> (B, 3, H, W)."""
-        base = (views[:, :3] + views[:, 3:]) / 2 if self.residual else None
+        base = mean_of_views(views) if self.residual else None
         return self.core(views, self.estimate_disparity(views), base=base)
 
     def reblur(self, sharp: torch.Tensor, disparity: DisparityFeature) -> torch.Tensor:
@@ -194,6 +195,6 @@ class K3DN(Restorer):
         base = None
         if self.residual:
             center = batch.get("center")
-            base = ((views[:, :3] + views[:, 3:]) / 2 if center is None else pad_to(center - 0.5, views.shape[-2:]))
+            base = mean_of_views(views) if center is None else pad_to(center - 0.5, views.shape[-2:])
         image = self.core(views, disparity, base=base)
         return crop(self.network_output(image)), disparity

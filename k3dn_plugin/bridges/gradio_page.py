@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from k3dn_plugin.analysis.photograph import PhotographSettings, restore_photograph, without_folder
+from k3dn_plugin.console import environment_variable
 from k3dn_plugin.errors import DependencyError, K3DNError, OptionError
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
-from k3dn_plugin.zoo.released import default_weights, released_weights
+from k3dn_plugin.zoo.released import default_weights
+from k3dn_plugin.zoo.sources import released_names
 
 Load = Callable[[str], LoadedRestorer]
 HOST = "127.0.0.1"
@@ -61,7 +63,9 @@ def served_page(*, weights: Sequence[str] = (), load: Load = load_restorer, port
         DependencyError: gradio is not installed.
         OptionError: the port is taken.
     """
-    with tempfile.TemporaryDirectory(prefix="k3dn_app_") as folder, _temporary_files(Path(folder) / "gradio"):
+    # Gradio keeps there what is dropped.
+    with (tempfile.TemporaryDirectory(prefix="k3dn_app_") as folder,
+          environment_variable("GRADIO_TEMP_DIR", str(Path(folder) / "gradio"))):
         gradio = import_gradio()
         from starlette.middleware import Middleware  # come with gradio
         from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -84,9 +88,10 @@ def served_page(*, weights: Sequence[str] = (), load: Load = load_restorer, port
 
 def build_page(gradio: Any, folder: Path, *, weights: Sequence[str], load: Load) -> Any:
     """Return the page as Gradio's `Blocks`; results go into `folder`."""
-    choices = list(dict.fromkeys([*weights, *(one.name for one in released_weights())]))
+    names = [*weights]
     with contextlib.suppress(OptionError):
-        choices = list(dict.fromkeys([*weights, default_weights(), *choices]))
+        names.append(default_weights())
+    choices = list(dict.fromkeys([*names, *released_names()]))
     with gradio.Blocks(title="k3dn: sharpen a dual-pixel photograph", analytics_enabled=False,
                        delete_cache=(3600, 3600)) as page:
         gradio.Markdown(INTRODUCTION)
@@ -157,19 +162,6 @@ def _beside_each_other(file: Path, folder: Path) -> Path:
 def _plain(text: str) -> str:
     """Return text that Markdown shows as it is."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!<>|~$&" else c for c in text)
-
-
-@contextlib.contextmanager
-def _temporary_files(folder: Path) -> Iterator[None]:
-    """Let Gradio keep what is dropped in a folder of ours."""
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop("GRADIO_TEMP_DIR")
-        if before is not None:
-            os.environ["GRADIO_TEMP_DIR"] = before
 
 
 class _Policy:

@@ -17,7 +17,7 @@ from typing import Any
 from k3dn_plugin import __version__
 from k3dn_plugin.commands._process import prepare_process
 from k3dn_plugin.errors import run_tool
-from k3dn_plugin.files import user_path
+from k3dn_plugin.files import atomic_write, user_path
 
 PACKAGE = "k3dn_plugin.commands"
 GROUPS = {"photographs": "restore photographs", "restorers": "train and compare restorers", "data": "make data",
@@ -74,8 +74,6 @@ def print_page(page: str, out: Path | None) -> None:
     if out is None:
         print(page)
         return
-    # Imported here, because --help should not read it.
-    from k3dn_plugin.files import atomic_write
     with atomic_write(out) as handle:
         handle.write(page.encode("utf-8"))
 

@@ -1,12 +1,12 @@
 """A command on several devices of this machine: one process each, as torchrun would start them."""
 import argparse
-import contextlib
 import multiprocessing
 import os
 import socket
 import time
 from collections.abc import Callable
 
+from k3dn_plugin.console import environment_variable
 from k3dn_plugin.errors import OptionError, run_tool
 
 POLL_SECONDS = 0.1
@@ -39,7 +39,7 @@ def run_on_devices(command: Callable[[argparse.Namespace], int], arguments: argp
         variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
                      "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": threads}
         processes.append(context.Process(target=_one, args=(command, own, variables), daemon=True))
-    with _variable("OMP_NUM_THREADS", threads):  # read when torch is imported, before `_one` runs
+    with environment_variable("OMP_NUM_THREADS", threads):  # read when torch is imported, before `_one` runs
         for process in processes:
             process.start()
     try:
@@ -60,16 +60,3 @@ def run_on_devices(command: Callable[[argparse.Namespace], int], arguments: argp
 def _one(command: Callable[[argparse.Namespace], int], arguments: dict, variables: dict[str, str]) -> None:
     os.environ.update(variables)
     raise SystemExit(run_tool(lambda _: command(argparse.Namespace(**arguments))))
-
-
-@contextlib.contextmanager
-def _variable(name: str, value: str):  # noqa: ANN202 (a context manager of nothing)
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -19,7 +19,7 @@ from k3dn_plugin.comparison.worker import run
 from k3dn_plugin.data.store.reader import LmdbStore
 from k3dn_plugin.evaluation.provenance import text_hash, versions
 from k3dn_plugin.evaluation.results import plain
-from k3dn_plugin.files import user_path
+from k3dn_plugin.files import files_below, user_path
 
 MOST_JOBS = 64
 SCENES = (8, 200)   # of a job, at least and at most
@@ -85,7 +85,7 @@ class Shards:
 def _files_in(folder: Path) -> list:
     """Name, size and time of each file: shards of an earlier call are of other files where one has changed."""
     return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns]
-            for path in sorted(folder.rglob("*")) if path.is_file()]
+            for path in files_below(folder)]
 
 
 class Scene:

@@ -13,7 +13,7 @@ from k3dn_plugin.options import Options
 from k3dn_plugin.registry import ARCHS, LOSSES, MODULES
 from k3dn_plugin.training.graph import TrainingGraph
 from k3dn_plugin.training.optim import Precision, build_optimizer
-from k3dn_plugin.training.stages import Stage, plan_stages, share_stage
+from k3dn_plugin.training.stages import Stage, crop_of, plan_stages, share_stage
 
 KINDS = {"samples": "training samples seen", "iterations": "iterations", "macs": "multiply-accumulates of "
          "forward passes", "seconds": "seconds in training steps, as measured on a few"}
@@ -172,9 +172,7 @@ def _shares(lengths: Sequence[int], total: int) -> list[int]:
 
 
 def _crop(stage: Stage, phase: Phase) -> tuple[int, int]:
-    crop = phase.crop_size or stage.dataset.arguments().get("crop_size") or (256, 256)
-    rows, columns = (crop, crop) if isinstance(crop, int) else crop
-    return rows, columns
+    return crop_of(stage, phase) or (256, 256)
 
 
 def _macs(stage: Stage, phase: Phase) -> int:

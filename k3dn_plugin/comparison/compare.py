@@ -8,7 +8,7 @@ OUT/report.html, table.*, results.csv, figures
 """
 import json
 import os
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import cast
 
@@ -77,9 +77,9 @@ def compare(contestants: Sequence[Contestant], settings: Settings, *, log: Calla
         entries = [Entry(one, _origin(one), files[one.label], chosen_on=_chosen_on(one)) for one in contestants]
         backend.check(_shared(contestants, settings))
         _train(entries, settings, backend, log)
-        _score(entries, settings, protocol, dataset, backend, log)
+        contents = _score(entries, settings, protocol, dataset, backend, log)
         log("measuring parameters, MACs, latency and memory")
-        _measure(entries, settings, backend, log)
+        _measure(entries, settings, contents, backend, log)
         return write_report(Comparison.of(entries, settings, name, dataset))
 
 
@@ -150,17 +150,16 @@ def _train(entries: Sequence[Entry], settings: Settings, backend: Backend, log: 
         measured = {entry.label: _steps_job(entry, options[entry.label], settings) for entry in trained}
         run_jobs(list(measured.values()), backend, log=log)
         seconds = {label: job.result()["seconds"] for label, job in measured.items()}
-    jobs = {}
+    jobs = []
     for entry in trained:
         own = options[entry.label]
         recipe = own.as_dict() if settings.budget is None else shortened(own, iterations_of(
             own, settings.budget, device=settings.devices[0], seconds=seconds.get(entry.label)))
         for seed in settings.seeds:
-            jobs[entry.label, seed] = _training_job(entry, settings, seed, recipe, own)
-    run_jobs(list(jobs.values()), backend, log=log)
-    for (label, seed), job in jobs.items():
+            jobs.append((entry, seed, _training_job(entry, settings, seed, recipe, own)))
+    run_jobs([job for _, _, job in jobs], backend, log=log)
+    for entry, seed, job in jobs:
         result = job.result()
-        entry = next(one for one in trained if one.label == label)
         entry.runs[seed] = {**result, "weights": str(job.folder / result["weights"])}
 
 
@@ -224,14 +223,15 @@ def _put_aside(folder: Path) -> None:
 
 
 def _score(entries: Sequence[Entry], settings: Settings, protocol: EvaluationProtocol, dataset: Dataset,
-           backend: Backend, log: Callable[[str], object]) -> None:
+           backend: Backend, log: Callable[[str], object]) -> dict[str, dict]:
+    """Score all weights; return what each file of them holds (`_content_of`), for which it has been read."""
     scenes = chosen_scenes(dataset, settings.scenes)
     common = {"data": data_hash(dataset), "described": describe_data(dataset), "protocol": protocol.facts(),
               "metrics": list(settings.metrics), "diagnostics": list(settings.diagnostics), "scenes": scenes,
               "max_memory_gb": settings.max_memory_gb, "on_gpu": bool(_gpus(settings)),
               "code": foreign_code([dataset, protocol, *protocol.scorers.values()]),
               "package": versions()["k3dn_plugin"]}
-    jobs = []
+    jobs, contents = [], {}
     for entry in entries:
         weights = ({None: str(entry.contestant.weights)} if entry.contestant.weights is not None
                    else {seed: run["weights"] for seed, run in entry.runs.items()})
@@ -242,7 +242,9 @@ def _score(entries: Sequence[Entry], settings: Settings, protocol: EvaluationPro
             recipe = settings.out / "runs" / name / "recipe.yml"
             recipe = str(recipe) if recipe.is_file() else str(entry.contestant.recipe or "")
             imports = load_options(recipe).custom_imports if recipe else ()
-            identity = {**common, **_content_of(path), "imports": code_hash(imports)}
+            if path not in contents:
+                contents[path] = _content_of(path)
+            identity = {**common, **contents[path], "imports": code_hash(imports)}
             spec = {"weights": path, "data": str(settings.data), "protocol": protocol.name,
                     "metrics": list(settings.metrics), "diagnostics": list(settings.diagnostics), "scenes": scenes,
                     "folder": str(folder), "recipe": recipe, "device": _device(settings),
@@ -253,6 +255,7 @@ def _score(entries: Sequence[Entry], settings: Settings, protocol: EvaluationPro
     run_jobs([job for _, _, job in jobs], backend, log=log)
     for entry, seed, job in jobs:
         entry.scores[seed], entry.folders[seed] = job.result(), job.folder
+    return contents
 
 
 def _content_of(weights: str) -> dict:
@@ -276,7 +279,8 @@ def _needs(settings: Settings) -> Needs:
     return Needs(cpus=settings.cpus or 1, gpus=gpus, memory_gb=None if gpus else settings.max_memory_gb)
 
 
-def _measure(entries: Sequence[Entry], settings: Settings, backend: Backend, log: Callable[[str], object]) -> None:
+def _measure(entries: Sequence[Entry], settings: Settings, contents: Mapping[str, dict], backend: Backend,
+             log: Callable[[str], object]) -> None:
     """Measure all restorers in turns, in one job: on one machine, which does nothing else for us then."""
     folder = settings.out / "cost"
     folder.mkdir(parents=True, exist_ok=True)
@@ -284,7 +288,7 @@ def _measure(entries: Sequence[Entry], settings: Settings, backend: Backend, log
                for entry in entries}
     recipes = [str(entry.contestant.recipe) for entry in entries if entry.contestant.recipe]
     sizes = {"size": list(settings.size), "latency_size": list(settings.latency_size), "device": _device(settings)}
-    identity = {**sizes, "content": {label: _content_of(path) for label, path in weights.items()},
+    identity = {**sizes, "content": {label: contents[path] for label, path in weights.items()},
                 "package": versions()["k3dn_plugin"]}
     job = Job("measure", "measure cost", identity, {**sizes, "weights": weights, "recipes": recipes}, folder,
               folder / "measured.json", _needs(settings))

@@ -17,7 +17,7 @@ from k3dn_plugin.comparison.jobs import Shared
 from k3dn_plugin.errors import K3DNError
 from k3dn_plugin.evaluation.provenance import data_hash, text_hash, versions
 from k3dn_plugin.evaluation.results import plain
-from k3dn_plugin.files import PACKAGE, atomic_write, file_hash, user_path
+from k3dn_plugin.files import PACKAGE, atomic_write, file_hash, files_below, user_path
 from k3dn_plugin.registry import DATASETS
 
 ANSWER = "k3dn-probe:"   # begins the line with the answer: imported modules may print, too
@@ -53,14 +53,14 @@ def look(asked: Mapping[str, Any]) -> dict:
 
 
 def _listing(path: Path) -> str:
-    return text_hash([[str(one.relative_to(path)), one.stat().st_size] for one in sorted(path.rglob("*"))
-                      if one.is_file()] if path.is_dir() else [path.stat().st_size])
+    return text_hash([[str(one.relative_to(path)), one.stat().st_size] for one in files_below(path)]
+                     if path.is_dir() else [path.stat().st_size])
 
 
 def _content(path: Path) -> str:
     if not path.is_dir():
         return file_hash(path)
-    return text_hash([[str(one.relative_to(path)), file_hash(one)] for one in sorted(path.rglob("*")) if one.is_file()])
+    return text_hash([[str(one.relative_to(path)), file_hash(one)] for one in files_below(path)])
 
 
 def _tried(look_at: Any) -> str:

@@ -26,12 +26,18 @@ def upright(image: torch.Tensor, *, orientation: int = 1, quarter_turns: int = 0
     Args:
         orientation: as EXIF numbers it, of the file. quarter_turns: counter-clockwise.
     """
-    picture = np.rot90(eight_bits(image[0].detach().cpu().permute(1, 2, 0).float().numpy()), quarter_turns)
+    return turned(eight_bits(image[0].detach().cpu().permute(1, 2, 0).float().numpy()), orientation=orientation,
+                  quarter_turns=quarter_turns)
+
+
+def turned(picture: np.ndarray, *, orientation: int = 1, quarter_turns: int = 0) -> np.ndarray:
+    """Return a picture (H, W, 3) standing upright; arguments as for `upright`."""
+    picture = np.rot90(picture, quarter_turns)
     # Odd and even numbers: mirrored or not; in pairs: by 0, 180, 90 and 270 degrees.
-    turned = {1: picture, 2: picture[:, ::-1], 3: picture[::-1, ::-1], 4: picture[::-1],
-              5: picture.transpose(1, 0, 2), 6: np.rot90(picture, -1), 7: picture[::-1, ::-1].transpose(1, 0, 2),
-              8: np.rot90(picture)}
-    return np.ascontiguousarray(turned[orientation])
+    ways = {1: picture, 2: picture[:, ::-1], 3: picture[::-1, ::-1], 4: picture[::-1],
+            5: picture.transpose(1, 0, 2), 6: np.rot90(picture, -1), 7: picture[::-1, ::-1].transpose(1, 0, 2),
+            8: np.rot90(picture)}
+    return np.ascontiguousarray(ways[orientation])
 
 
 def write_preview(path: str | Path, before: np.ndarray, after: np.ndarray, *, profile: bytes | None = None) -> None:

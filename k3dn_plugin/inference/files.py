@@ -16,6 +16,7 @@ from k3dn_plugin.data.listing import list_files, scenes_by_name, stem, view_endi
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import storage_error, user_path
 from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame, mixed
+from k3dn_plugin.layers.views import mean_of_views
 
 CLEAR = 0.3      # pixels; a measured shift is good to about a third of a pixel
 SELDOM = 0.02    # share of a frame's tiles that may seem shifted where nothing is out of focus
@@ -255,7 +256,7 @@ def missing_disparity(pair: Pair) -> str:
 
 def center_of(pair: Pair) -> torch.Tensor:
     """Return what a pair looks like before it is restored, (1, 3, H, W): the captured center view, else the mean."""
-    return (pair.lq[:, :3] + pair.lq[:, 3:]) / 2 if pair.center is None else pair.center
+    return mean_of_views(pair.lq) if pair.center is None else pair.center
 
 
 def write_restored(path: Path, image: torch.Tensor, *, bits: int, colour: bool = True, full_scale: int | None = None,

@@ -21,6 +21,7 @@ from k3dn_plugin.inference.memory import GIB, PeakMemory, is_out_of_memory, memo
 from k3dn_plugin.inference.self_ensemble import self_ensemble
 from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.inference.tiling import TilePlan, even_tile, plan_tiles, restore_tiles
+from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.layers.windows import pad_to
 
 SAFETY = 0.9                   # of the room for tiles is planned for: a fit through two points is not exact
@@ -119,7 +120,7 @@ class FrameRestorer:
         """Return the center view with the maps as further channels: they are padded, cut and mirrored as it is."""
         if not self._maps:
             return center
-        center = (lq[:, :3] + lq[:, 3:]) / 2 if center is None else center
+        center = mean_of_views(lq) if center is None else center
         return torch.cat([center, *(F.interpolate(maps[name].to(center), size=lq.shape[-2:], mode="nearest")
                                     for name in self._maps)], 1)
 

@@ -4,7 +4,6 @@ import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from k3dn_plugin.data.card import DatasetCard
 from k3dn_plugin.data.images import FULL_SCALE
 from k3dn_plugin.data.sample import SampleIndex
 from k3dn_plugin.errors import DataError, DependencyError, OptionError
+from k3dn_plugin.files import files_below
 from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.registry import DATASETS, PSF_FAMILIES
 from k3dn_plugin.simulation.pairs import draw_scene, random_source
@@ -142,7 +142,7 @@ class SimulatedDualPixelDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Return what decides the samples, in one text: all settings and the content of photographs, depth and bank."""
-        bank = "" if self.settings.bank is None else hash_of_files(_files_of(self.settings.bank))
+        bank = "" if self.settings.bank is None else hash_of_files(files_below(self.settings.bank))
         facts = {**asdict(self.settings), "bank": bank, "rgbd": asdict(self._rgbd),
                  "seed": self.seed, "length": self.length, "fixed": self.fixed,
                  "pictures": self._photos.content_hash()}
@@ -210,12 +210,6 @@ def _floats(frame: np.ndarray) -> np.ndarray:
 def _range(values: Sequence) -> tuple:
     """A range from an option file, which is a list there."""
     return tuple(values)
-
-
-def _files_of(source: str) -> list[Path]:
-    """The file, or all files below a folder."""
-    path = Path(source)
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 def _check_device(device: str) -> None:

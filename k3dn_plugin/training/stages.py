@@ -232,6 +232,15 @@ def _pair(size: Any, where: str = "crop_size of a phase") -> tuple[int, int] | N
     return pair[0], pair[1]
 
 
+def crop_of(stage: Stage, phase: Phase) -> tuple[int, int] | None:
+    """Return (rows, columns) of the crops that a phase trains on, its own or the data set's; None for whole frames.
+
+    Raises:
+        OptionError: `crop_size` is neither one number nor two.
+    """
+    return phase.crop_size or _pair(stage.dataset.arguments().get("crop_size"), "datasets.train.crop_size")
+
+
 COLUMNS = ("stage", "iterations", "crop", "per device", "accumulate", "global batch", "samples seen",
            "learning rate")
 
@@ -249,7 +258,7 @@ def plan_rows(options: Options, devices: int) -> list[dict]:
         for phase in share_stage(stage, devices):
             end = start + phase.iterations
             seen += phase.iterations * phase.global_batch
-            crop = phase.crop_size or _pair(stage.dataset.arguments().get("crop_size"), "datasets.train.crop_size")
+            crop = crop_of(stage, phase)
             rows.append({
                 "stage": stage.name, "iterations": f"{stage.start + start + 1:,} - {stage.start + end:,}",
                 "crop": "whole" if crop is None else "{} x {}".format(*crop),

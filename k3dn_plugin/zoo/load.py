@@ -21,6 +21,7 @@ from k3dn_plugin.inference.arrays import pair_from_arrays
 from k3dn_plugin.inference.device import choose_device
 from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame, mixed
 from k3dn_plugin.inference.settings import InferenceSettings
+from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.zoo.content import weights_hash
 from k3dn_plugin.zoo.pretrained import pretrained_folder, write_pretrained
@@ -125,7 +126,7 @@ class LoadedRestorer:
         """
         lq, center_view, form = pair_from_arrays(left, right, center)
         restored = self.restore_tensor(lq, center_view, self.maps_of({"name": name}), progress=progress).image
-        blurred = (lq[:, :3] + lq[:, 3:]) / 2 if center_view is None else center_view
+        blurred = mean_of_views(lq) if center_view is None else center_view
         return form.array(mixed(restored, blurred, strength))
 
     def restore_tensor(self, lq: torch.Tensor, center: torch.Tensor | None = None,

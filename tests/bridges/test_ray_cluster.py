@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from processes import kill_all
 from ray_cluster import RayCluster
 
 from k3dn_plugin.data import open_store
@@ -124,7 +125,7 @@ def test_a_node_dies_and_back_ends_change_and_the_table_is_the_local_one(cluster
     name = second_node(cluster.address)
     second = start(plan(out, "--cluster", cluster.address))
     lost = until(lambda: at_work(out, name), second)
-    cluster.kill(node)
+    kill_all(node)
     until(lambda: list(out.glob("runs/*/trained.json")), second)
     os.kill(second.pid, signal.SIGINT)
     printed = finish(second)
@@ -184,7 +185,7 @@ def test_what_a_node_does_not_see_is_one_error_before_anything_runs(cluster, pla
         process = start(plan(hidden / "out", "--cluster", cluster.address))
         printed = finish(process)
     finally:
-        cluster.kill(node)
+        kill_all(node)
     assert process.returncode == 2, printed
     assert "expected the folder of the comparison at the same path" in printed and "docs/guides/cluster.md" in printed
     assert not list((hidden / "out").glob("runs/*/run"))

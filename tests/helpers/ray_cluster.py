@@ -1,13 +1,13 @@
 """A Ray cluster of several nodes on this machine, each by a `ray start` of its own; nodes can be killed."""
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from processes import free_port, kill_all
 
 RAY = Path(sys.executable).with_name("ray")
 # A dead node is noticed within seconds, not within the usual quarter of a minute.
@@ -16,12 +16,6 @@ QUICK = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_m
          "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 ATTEMPTS = 3          # Ray gives a node half a minute to start, which a busy machine may not keep
 MEMORY = "80000000"   # bytes of a node's object store, about the least that Ray takes
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class RayCluster:
@@ -45,7 +39,7 @@ class RayCluster:
 
     def __exit__(self, *exception):
         for node in reversed(self.nodes):
-            self.kill(node)
+            kill_all(node)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, *arguments, cpus=2, hidden=None):
@@ -65,32 +59,6 @@ class RayCluster:
                 if "Ray runtime started" in log.read_text():
                     return node
                 time.sleep(0.1)
-            self.kill(node)
+            kill_all(node)
             if "timed out during startup" not in log.read_text() or attempt == ATTEMPTS - 1:
                 raise AssertionError(f"the node did not start:\n{log.read_text()}")
-
-    def kill(self, node):
-        """Kill a node with everything that runs on it, as a power cut would."""
-        for process in [*descendants(node.pid), node.pid]:
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        node.wait()
-
-
-def descendants(process):
-    """The processes that a process has started, and theirs; from the table of processes."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError, ValueError):
-                continue
-    found, rest = [], [process]
-    while rest:
-        children = [child for child, parent in parents.items() if parent == rest[0]]
-        found += children
-        rest = rest[1:] + children
-    return found

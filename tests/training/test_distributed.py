@@ -1,18 +1,12 @@
 """Two gloo processes on the CPU train as one process with the doubled batch."""
 import csv
-import socket
 
 import pytest
+from processes import free_port
 from training_questions import PLAIN, assert_equal
 
 from k3dn_plugin.training.state import load_state, state_files
 from k3dn_plugin.zoo.weights import read_weights
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start_two(child, path, *arguments, **variables):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ray_cluster import descendants
+from processes import free_port, kill_all
 from training_questions import PLAIN
 
 from k3dn_plugin.training.state import load_state, state_files
@@ -26,12 +26,6 @@ SHARED = {"train": {"global_batch": 4}, "datasets": {"val": None}}
 # The second variable is what the guide says about nodes that come back.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
                "PYTHONPATH": str(ROOT / "tests" / "helpers")}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def listens(port):
@@ -53,22 +47,13 @@ def agent(folder, port, path, **variables):
     return process
 
 
-def kill(process):
-    for one in [*descendants(process.pid), process.pid]:
-        try:
-            os.kill(one, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
-
-
 def finish(*agents, seconds=600):
     try:
         for one in agents:
             one.wait(seconds)
     finally:
         for one in agents:
-            kill(one)
+            kill_all(one)
     texts = [Path(one.log).read_text() for one in agents]
     assert [one.returncode for one in agents] == [0] * len(agents), "\n".join(texts)
     return texts
@@ -111,7 +96,7 @@ def test_two_nodes_equal_one_process_and_a_lost_node_comes_back(recipe, trained,
     while not [state for state in state_files(folder / "states") if int(state.stem) >= 2]:
         assert first.poll() is None and time.monotonic() < last, Path(first.log).read_text()
         time.sleep(0.05)
-    kill(lost)
+    kill_all(lost)
     reached = int(state_files(folder / "states")[0].stem)
     assert reached < 8
     again = agent(tmp_path, port, path, TINY_READS=str(tmp_path / "again.txt"))

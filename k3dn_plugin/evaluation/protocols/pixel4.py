@@ -1,4 +1,6 @@
 """Scores on linear raw data: the Pixel 4 pairs of Xin et al. (ICCV 2021)."""
+from typing import ClassVar
+
 import torch
 
 from k3dn_plugin.evaluation.protocols.base import VIEW_KEYS, EvaluationProtocol, map_images
@@ -16,9 +18,12 @@ class _Pixel4(EvaluationProtocol):
                "in three channels")
     size = f"central 1008 x 1344 pixels without their outermost {RING} (where the truth is zero)"
 
+    border: ClassVar[int] = RING
+
     def score(self, restored: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
-        """Scores without the ring."""
-        return super().score(without_ring(restored), without_ring(gt))
+        """Scores without the outermost pixels."""
+        inside = (..., slice(self.border, -self.border), slice(self.border, -self.border))
+        return super().score(restored[inside], gt[inside])
 
     def display(self, image: torch.Tensor) -> torch.Tensor:
         """Return the image as it should look on a screen."""
@@ -57,6 +62,7 @@ class Pixel4Encoded(_Pixel4):
     source = "ours, on the data of Xin et al. (ICCV 2021); sRGB-encoded, each scene divided by its views' maximum"
     size = "central 576 x 768 pixels are restored, and scored without the outermost 8"
     output = "clamped to [0, 1], float, not quantised; compared sRGB-encoded, scaled as above"
+    border = BORDER
 
     @property
     def light(self) -> str:
@@ -75,8 +81,12 @@ class Pixel4Encoded(_Pixel4):
 
     def score(self, restored: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
         """Scores of restored and truth, encoded, without the border where a restorer lacks its surroundings."""
-        return EvaluationProtocol.score(self, *(self.fed(image)[..., BORDER:-BORDER, BORDER:-BORDER]
-                                                for image in (restored, gt)))
+        restored, gt = self.fed(restored), self.fed(gt)
+        return super().score(self.placed(restored, gt), gt)
+
+    def placed(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        """Return the encoded image as it is compared with the encoded truth: as it is."""
+        return restored
 
     def display(self, image: torch.Tensor) -> torch.Tensor:
         """Return the image as it should look on a screen."""
@@ -94,11 +104,6 @@ class LinearFloat(EvaluationProtocol):
     def display(self, image: torch.Tensor) -> torch.Tensor:
         """Return the image as it should look on a screen."""
         return linear_to_srgb(image)
-
-
-def without_ring(image: torch.Tensor) -> torch.Tensor:
-    """Return (C, H, W) without the outermost pixels."""
-    return image[..., RING:-RING, RING:-RING]
 
 
 def central(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

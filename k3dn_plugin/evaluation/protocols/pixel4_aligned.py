@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from k3dn_plugin.evaluation.protocols.pixel4 import Pixel4Encoded
 from k3dn_plugin.registry import PROTOCOLS
-from k3dn_plugin.simulation.color import srgb_to_linear
 
 TILE = 96     # pixels; about one surface, so that one shift serves it
 REACH = 4.0   # pixels, more than half of the disparity of any scene
@@ -26,9 +25,9 @@ class Pixel4Aligned(Pixel4Encoded):
     output = (f"clamped to [0, 1], float, not quantised; each {TILE} x {TILE} tile moved along the columns by the "
               f"multiple of {STEP} px, up to {REACH:g} px, that fits the truth best")
 
-    def score(self, restored: torch.Tensor, gt: torch.Tensor) -> dict[str, float]:
-        """Scores of the moved image."""
-        return super().score(srgb_to_linear(moved_to(self.fed(restored), self.fed(gt))), gt)
+    def placed(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        """Return the encoded image with its tiles moved to where they fit the encoded truth best."""
+        return moved_to(restored, gt)
 
 
 def moved_to(image: torch.Tensor, reference: torch.Tensor, *, tile: int = TILE, reach: float = REACH,
