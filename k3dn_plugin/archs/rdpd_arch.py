@@ -5,7 +5,6 @@ image is a sequence of one frame. A seventh channel tells each pixel's distance 
 frame. The published evaluation feeds 8-bit BGR frames, padded on both sides by reflection (edge pixel
 repeated) to a multiple of 16, and its clip to [0, 1] is part of the network, in training too.
 """
-import functools
 import math
 from typing import ClassVar, Literal, NamedTuple
 
@@ -16,6 +15,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer, check_pair
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError, SizeError
+from k3dn_plugin.layers.constants import made_once
 from k3dn_plugin.layers.keras import RepeatUp, double_conv, initialize_as_keras
 from k3dn_plugin.registry import ARCHS
 
@@ -231,7 +231,7 @@ def radial_distance(height: int, width: int, device: torch.device | None = None)
     return torch.round(255 * distance) / 255
 
 
-@functools.lru_cache(maxsize=8)
+@made_once(8)
 def _radial_map(height: int, width: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The radial distance of a whole frame, made once on the CPU: crops are cut from few sizes of frames."""
     return radial_distance(height, width).to(dtype).to(device)

@@ -4,10 +4,11 @@ BaMBNet (Liang et al., 2022), section III: the left view blurred with the right 
 view blurred with the left view's. That needs no label, so it trains the radius; blurring the sharp image
 with the two kernels gives the two views.
 """
-import functools
 
 import torch
 import torch.nn.functional as F
+
+from k3dn_plugin.layers.constants import made_once
 
 MAX_RADIUS = 24
 
@@ -24,7 +25,7 @@ def ramp_disc(radius: int) -> torch.Tensor:
     return kernel / kernel.sum()
 
 
-@functools.lru_cache(maxsize=256)
+@made_once(256)
 def _ramp_disc_on(radius: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The kernel of a radius, made once on the CPU for each device."""
     return ramp_disc(radius).to(device, dtype)
@@ -92,7 +93,7 @@ def gaussian_smooth(images: torch.Tensor, *, size: int = 3, sigma: float = 1.5) 
     return F.conv2d(padded, kernel.repeat(channels, 1, 1, 1), groups=channels)
 
 
-@functools.lru_cache(maxsize=64)
+@made_once(64)
 def _gaussian_on(size: int, sigma: float, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The taps of a Gaussian filter, of sum 1, made once on the CPU for each device."""
     line = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)

@@ -3,13 +3,13 @@
 Quan, Yao, Ji: Single Image Defocus Deblurring via Implicit Neural Inverse Kernels (ICCV 2023);
 docs/networks/iniknet.md, section 4.4.
 """
-import functools
 import math
 
 import torch
 from torch import nn
 
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.constants import made_once
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 
 COORDINATES = 3
@@ -74,7 +74,7 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
-@functools.lru_cache(maxsize=8)
+@made_once(8)
 def _points(sizes: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The coordinates of kernels of all sizes, made once on the CPU."""
     return torch.cat([polar_coordinates(size) for size in sizes]).to(dtype).to(device)

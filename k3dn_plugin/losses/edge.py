@@ -1,10 +1,10 @@
 """Distances between image gradients: Sobel filters at one size, or at several (RDPD)."""
-import functools
 
 import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.constants import made_once
 from k3dn_plugin.losses.base import PairLoss
 from k3dn_plugin.registry import LOSSES
 
@@ -16,7 +16,7 @@ FILTERS = {
 }
 
 
-@functools.lru_cache(maxsize=64)
+@made_once(64)
 def _sobel_on(size: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The filter of a size over its largest coefficient, made once on the CPU for each device."""
     smoothing, derivative, largest = FILTERS[size]
