@@ -96,6 +96,7 @@ def serve(checkout, label):
         case = line.strip()
         if case not in ready:
             ready = {case: CASES[case](label == "now", checkout)}
+            check_origin(checkout)
         step, size = ready[case]
         wall, cpu = time.perf_counter(), time.process_time()
         step()
@@ -103,7 +104,19 @@ def serve(checkout, label):
                           "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
 
 
+def check_origin(checkout):
+    """Stop where a module of the package comes from another checkout than the one that is timed."""
+    strange = [f"{name} ({module.__file__})" for name, module in list(sys.modules.items())
+               if name.partition(".")[0] == "k3dn_plugin" and getattr(module, "__file__", None)
+               and not Path(module.__file__).resolve().is_relative_to(checkout.resolve())]
+    if strange:
+        raise SystemExit(f"error: timing {checkout}, but these modules lie elsewhere: {', '.join(strange)}")
+
+
 if __name__ == "__main__":
-    # The folder of this file would otherwise come first, and the package of this checkout with it.
+    # The folder of this file would otherwise come first, and the package of this checkout with it; an editable
+    # installation would answer for every module that an older checkout lacks.
     sys.path[:] = [sys.argv[1], *(entry for entry in sys.path[1:])]
+    sys.meta_path[:] = [finder for finder in sys.meta_path
+                        if not getattr(finder, "__module__", "").startswith("__editable__")]
     serve(Path(sys.argv[1]), sys.argv[2])
