@@ -1,12 +1,14 @@
 """A command's surroundings: output that never stops the work (a terminal that closes, a full disk behind `>`, a console
 with ASCII alone), and environment variables.
 """
+import atexit
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 STANDARD = (0, 1, 2)  # file descriptors of input, output and errors
 
@@ -126,3 +128,17 @@ def environment_variable(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process with an exit status, and without Python's own last steps.
+
+    Threads of libraries (gloo's, of a process group) may still wait for the interpreter's lock; where they get it after
+    the interpreter has begun to go, C++ aborts the process, and work that is done and saved looks failed.
+    """
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(status)

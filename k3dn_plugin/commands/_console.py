@@ -16,6 +16,7 @@ from typing import Any
 
 from k3dn_plugin import __version__
 from k3dn_plugin.commands._process import prepare_process
+from k3dn_plugin.console import end_process
 from k3dn_plugin.errors import run_tool
 from k3dn_plugin.files import atomic_write, user_path
 
@@ -59,14 +60,24 @@ def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> in
     """
     prepare_process()
     given = list(sys.argv[1:] if argv is None else argv)
-    return run_tool(lambda _: _run(given, program), given)
+    status = run_tool(lambda _: _run(given, program), given)
+    return _ended(status) if argv is None else status
 
 
 def tool(name: str) -> Callable[[Sequence[str] | None], int]:
     """Return the `main(argv)` of one subcommand, with its own arguments alone: what the files of tools/ call."""
     def run_subcommand(argv: Sequence[str] | None = None) -> int:
-        return main([name, *(sys.argv[1:] if argv is None else argv)], program=sys.argv[0])
+        status = main([name, *(sys.argv[1:] if argv is None else argv)], program=sys.argv[0])
+        return _ended(status) if argv is None else status
     return run_subcommand
+
+
+def _ended(status: int) -> int:
+    """Return the exit status of this process's own command; end it at once where it was one of several."""
+    distributed = sys.modules.get("k3dn_plugin.training.distributed")
+    if distributed is not None and distributed.has_ended():
+        end_process(status)
+    return status
 
 
 def print_page(page: str, out: Path | None) -> None:

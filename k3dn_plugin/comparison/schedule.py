@@ -12,6 +12,7 @@ from k3dn_plugin.comparison.jobs import Backend, Job
 from k3dn_plugin.errors import TrainingError
 
 POLL_SECONDS = 0.1
+REMOTE_POLL_SECONDS = 0.5   # each look reads a small file a job in the shared folder
 LOG_LINES = 6
 TABLE_SECONDS = 60     # between two tables of jobs that run elsewhere
 SETTLE_SECONDS = 30    # until a file that another machine has written is seen in a shared folder
@@ -57,7 +58,7 @@ def run_jobs(jobs: Sequence[Job], backend: Backend, *, log: Log = print, table_s
                 progress.follow(running.values())
                 progress.show_now_and_then()
             if running:
-                time.sleep(POLL_SECONDS)
+                time.sleep(REMOTE_POLL_SECONDS if backend.remote else POLL_SECONDS)
     finally:
         backend.cancel(list(running))
     if failed:

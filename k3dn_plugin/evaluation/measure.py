@@ -102,9 +102,10 @@ def measure_restorers(restorers: Mapping[str, Restorer], *, size: tuple[int, int
             with torch.inference_mode():
                 restorer(pair, **blank_maps(restorer, pair))
         return call
+    macs = {label: count_macs(restorer, size) for label, restorer in restorers.items()}
     found = measured_in_turns({label: lambda one=one: ready(one) for label, one in restorers.items()}, device=device,
                               rounds=rounds, progress=progress)
-    return {label: {"parameters": count_parameters(restorer), "macs": count_macs(restorer, size),
+    return {label: {"parameters": count_parameters(restorer), "macs": macs[label],
                     "size": restorer.size_rule.padded(*latency_size), "cpu_seconds": found[label].median_cpu,
                     "latency_seconds": found[label].median_seconds, "memory_bytes": found[label].most_bytes,
                     "latencies": list(found[label].seconds), "memories": list(found[label].bytes)}

@@ -161,6 +161,11 @@ def launched(launcher: str, device: str = "auto", backend: str = "nccl", *,
         dist.destroy_process_group()
 
 
+def has_ended() -> bool:
+    """Return whether this process was one of several, and is no longer."""
+    return bool(_ended)
+
+
 def _slurm_environment() -> None:
     """Translate SLURM's variables into those that torch reads."""
     try:

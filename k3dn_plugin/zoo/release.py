@@ -148,8 +148,10 @@ def _score(path: str | os.PathLike[str], hashes: list[str]) -> dict[str, Any]:
         found = {"data": origin["data"]["name"], "data_hash": origin["data_hash"], "images": summary["images"],
                  "protocol": summary["protocol"]["name"], "means": summary["means"],
                  "weights_hash": origin["weights_hash"]}
+        if not all(value is None or isinstance(value, int | float) for value in found["means"].values()):
+            raise ValueError("means: expected numbers")
         gain_in_words(found)
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise DataError(f"{path}: expected a summary.json of `k3dn test` ({type(error).__name__}: {error})") from None
     if found["weights_hash"] not in hashes:
         raise DataError(f"{path} scores other weights (hash {found['weights_hash']}) than these ({hashes[0]} rounded, "
@@ -209,9 +211,9 @@ def released_card(card: Mapping[str, Any]) -> str:
         lines += ["| data | images | protocol | metric | blurred input | restored |", "|---|---|---|---|---|---|"]
     for score in card["scores"]:
         for metric in (name for name in score["means"] if not name.startswith("input_")):
-            before = score["means"].get(f"input_{metric}")
+            before, after = (score["means"].get(name) for name in (f"input_{metric}", metric))
             lines.append(f"| {score['data']} | {score['images']} | {score['protocol']} | {metric} | "
-                         f"{'-' if before is None else f'{before:.4f}'} | {score['means'][metric]:.4f} |")
+                         + " | ".join("-" if value is None else f"{value:.4f}" for value in (before, after)) + " |")
     lines += ["", "Scores are of " + " and of ".join(sorted({score["of"] for score in card["scores"]})) + "."] \
         if card["scores"] else ["Not scored yet."]
     lines += ["", "## Where it fails", "", card["limits"] or "Not described yet.", "", "## Use", "", "```python",

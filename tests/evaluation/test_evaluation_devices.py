@@ -91,15 +91,29 @@ def test_devices_share_what_a_killed_process_has_left(command, alone, tmp_path):
     same(tmp_path, alone)
 
 
+def started(process):
+    """The two processes that a command has started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    last, found = time.monotonic() + 600, []
+    while len(found) < 2 and time.monotonic() < last:
+        found = [pid for pid in map(int, children.read_text().split())
+                 if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        time.sleep(0.02)
+    return found
+
+
+def alive(pid):
+    """Whether a process is there; one that has ended and that nobody has asked about is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_killed_process_ends_the_others_and_a_single_one_goes_on(command, alone, tmp_path):
     process = subprocess.Popen([sys.executable, *command(tmp_path, "--devices", "cpu", "cpu")], env=ENVIRONMENT,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    last, victims = time.monotonic() + 600, []
-    while len(victims) < 2 and time.monotonic() < last:
-        victims = [pid for pid in map(int, children.read_text().split())
-                   if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        time.sleep(0.02)
+    victims = started(process)
     os.kill(victims[1], signal.SIGKILL)
     process.communicate(timeout=600)
     assert process.returncode == 9
@@ -107,6 +121,18 @@ def test_a_killed_process_ends_the_others_and_a_single_one_goes_on(command, alon
     done = subprocess.run([sys.executable, *command(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     same(tmp_path, alone)
+
+
+def test_a_killed_command_leaves_no_process_behind(command, tmp_path):
+    process = subprocess.Popen([sys.executable, *command(tmp_path, "--devices", "cpu", "cpu")], env=ENVIRONMENT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    victims = started(process)
+    process.kill()
+    process.wait()
+    last = time.monotonic() + 60
+    while any(alive(pid) for pid in victims) and time.monotonic() < last:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in victims)
 
 
 def test_an_error_is_said_once_and_ends_both(command, tmp_path):

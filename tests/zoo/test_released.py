@@ -103,6 +103,18 @@ def test_scores_must_be_of_these_weights(trained, tmp_path):
     assert released_weights() == []
 
 
+def test_a_summary_with_a_metric_without_a_value_and_one_of_wrong_types(trained, folder, tmp_path):
+    path = scored(trained, tmp_path / "scores")
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"means": summary["means"] | {"lpips": None}}))
+    made = release(trained, "mine", scores=[path])
+    assert "| lpips | - | - |" in made.path.with_suffix(".md").read_text()
+    for means in ([1.0], {"psnr": "high"}, {"psnr": None}, {}, None):
+        path.write_text(json.dumps(summary | {"means": means}))
+        with pytest.raises(DataError, match="expected a summary.json"):
+            release(trained, "mine", scores=[path])
+
+
 def test_what_is_not_released(trained, folder, monkeypatch):
     for name in ("K3DN", "../x", "", "a b"):
         with pytest.raises(OptionError, match="--name"):
