@@ -56,7 +56,8 @@ class DependencyError(K3DNError):
 def run_tool(function: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Run `function(argv)` and return the process's exit status.
 
-    A `K3DNError` is printed as one `error:` message (the traceback too, when `K3DN_TRACEBACK=1`);
+    A `K3DNError` is printed as one `error:` message (the traceback too, when `K3DN_TRACEBACK=1`), and so is an
+    `OSError` that names a file: it is about a path that the user gave, too long or in a folder that may not be entered.
     Ctrl-C ends with status 130. A closed pipe (`| head`), a closed or full stdout and a console with few characters
     stop nothing: the work goes on, its output is lost.
     """
@@ -72,6 +73,12 @@ def _run_tool(function: Callable[[Sequence[str] | None], int | None], argv: Sequ
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.filename is None or os.environ.get("K3DN_TRACEBACK") == "1":
+            raise
+        print(f"error: {error.filename}: cannot be used ({error.strerror or error}). Check this path, or give another",
+              file=sys.stderr)
+        return StorageError.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

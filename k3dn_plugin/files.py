@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 try:
     import fcntl
@@ -221,6 +221,22 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return Path(text if os.path.lexists(text) else os.path.expandvars(os.path.expanduser(text)))
 
 
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open an ordinary file for reading.
+
+    Raises:
+        OSError: as `open`; and for a pipe or a device, which would be waited for without end, or have no end.
+    """
+    # A pipe would block already when it is opened.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise OSError(errno.EINVAL, f"it is {kind}; expected a file", os.fspath(path))
+    return open(handle, "rb")
+
+
 def read_file(path: str | os.PathLike[str], *, most: int = MOST_BYTES, error: type[K3DNError] = DataError) -> bytes:
     """Read a whole file into memory.
 
@@ -233,21 +249,14 @@ def read_file(path: str | os.PathLike[str], *, most: int = MOST_BYTES, error: ty
         K3DNError: there is no such file, it may not be read, is no ordinary file, or is larger than `most`.
     """
     try:
-        # A pipe would block already when it is opened.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-                raise error(f"{path}: cannot be read: it is {kind}; expected a file")
-            if status.st_size > most:
-                raise error(f"{path}: cannot be read: the file has {status.st_size:,} bytes, more than the "
-                            f"{most:,} that such a file may have")
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise error(f"{path}: cannot be read: the file has {size:,} bytes, more than the {most:,} that such a "
+                            "file may have")
             return file.read()
     except FileNotFoundError:
         raise error(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise error(f"{path}: cannot be read: it is a folder; expected a file") from None
     except (OSError, ValueError) as failed:
         reason = getattr(failed, "strerror", None) or str(failed)
         advice = ". Change its permissions, or give a file that you may read" * (
@@ -269,7 +278,7 @@ def file_hash(path: str | os.PathLike[str]) -> str:
     if own_hash is not None:
         return own_hash()
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()

@@ -243,7 +243,7 @@ def _step(place: Any, key: str, dotted: str, override: str) -> Any:
 
 
 def _index(place: list[Any], key: str, dotted: str, override: str) -> int:
-    if not key.isdigit() or int(key) >= len(place):
+    if not key.isdecimal() or int(key) >= len(place):
         raise OptionError(f"--set {override}: {dotted}: expected an index from 0 to {len(place) - 1}")
     return int(key)
 

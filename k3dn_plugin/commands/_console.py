@@ -17,7 +17,7 @@ from typing import Any
 from k3dn_plugin import __version__
 from k3dn_plugin.commands._process import prepare_process
 from k3dn_plugin.console import end_process
-from k3dn_plugin.errors import run_tool
+from k3dn_plugin.errors import OptionError, run_tool
 from k3dn_plugin.files import atomic_write, user_path
 
 PACKAGE = "k3dn_plugin.commands"
@@ -97,6 +97,7 @@ def _run(argv: Sequence[str], program: str | None) -> int:
         parser = argparse.ArgumentParser(prog=program or f"k3dn {argv[0]}", description=module.__doc__,
                                          formatter_class=argparse.RawDescriptionHelpFormatter)
         module.add_arguments(parser)
+        _check_given(argv[1:])
         arguments = parser.parse_args(argv[1:])
         for key, value in vars(arguments).items():
             setattr(arguments, key, _expanded(value))
@@ -113,6 +114,19 @@ def _run(argv: Sequence[str], program: str | None) -> int:
         return 0
     parser.parse_args(argv)
     return 0
+
+
+def _check_given(argv: Sequence[str]) -> None:
+    """Refuse an empty argument: as a path it would be the current folder, and mostly a shell variable is not set.
+
+    Raises:
+        OptionError: there is one.
+    """
+    for number, text in enumerate(argv):
+        if not text or (text.startswith("--") and text.endswith("=")):
+            before = text or (argv[number - 1] if number else "the command")
+            raise OptionError(f"the argument after {before} is empty; expected a value. Is a variable of the shell not "
+                              "set? Leave the argument out to get its default")
 
 
 def _expanded(value: Any) -> Any:

@@ -44,8 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         pairs, unpaired = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
         faults.extend(unpaired)
     total = len(pairs) + len(faults)
-    for files in pairs:
-        restore.check_writable(files.out)
+    results = [path for files in pairs for path in results_of(files.out, arguments)]
+    restore.check_not_inputs(results, (path for files in pairs for path in files.inputs))
+    for path in results:
+        restore.check_writable(path)
     restorer = load_as_asked(arguments.weights or default_weights(), arguments)
     with ProgressBar(len(pairs), unit="file", shown=arguments.progress) as bar:
         for files in pairs:
@@ -90,6 +92,12 @@ def _restore_one(files: "PairFiles | CameraShot", restorer: "LoadedRestorer", ar
             bar.say(f"look at {path}")
 
 
+def results_of(out: Path, arguments: argparse.Namespace) -> list[Path]:
+    """Return all files that are written for one result: itself, --preview's and --html's."""
+    return [out, *([out.with_name(f"{out.stem}_preview.jpg")] if arguments.preview else []),
+            *([out.with_suffix(".html")] if arguments.html else [])]
+
+
 def _show(files: "PairFiles | CameraShot", pair: "Pair", frame: "RestoredFrame", restorer: "LoadedRestorer",
           arguments: argparse.Namespace) -> list[Path]:
     """Write what --preview and --html ask for beside the result, and return the files."""
@@ -97,12 +105,10 @@ def _show(files: "PairFiles | CameraShot", pair: "Pair", frame: "RestoredFrame",
     from k3dn_plugin.inference.files import center_of
     both = [before_after.upright(image, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns)
             for image in (center_of(pair), frame.image)]
-    written, profile = [], pair.metadata.profile
+    written, profile = results_of(files.out, arguments)[1:], pair.metadata.profile
     if arguments.preview:
-        written.append(files.out.with_name(f"{files.out.stem}_preview.jpg"))
-        before_after.write_preview(written[-1], *both, profile=profile)
+        before_after.write_preview(written[0], *both, profile=profile)
     if arguments.html:
-        written.append(files.out.with_suffix(".html"))
         facts = {"result": files.out.name, "size": f"{both[0].shape[1]} x {both[0].shape[0]} pixels",
                  "weights": f"{restorer.name} ({type(restorer.restorer).__name__}), hash {restorer.weights_hash}"}
         if arguments.strength != 1:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from k3dn_plugin.errors import DataError
 from k3dn_plugin.evaluation.provenance import text_hash
 from k3dn_plugin.evaluation.results import plain, write_json
-from k3dn_plugin.files import file_hash
+from k3dn_plugin.files import file_hash, read_file
 
 WORKER = "k3dn_plugin.comparison.worker"
 
@@ -213,7 +214,7 @@ def _same_file(path: Path, value: str) -> bool:
 def read_json(path: Path) -> dict | None:
     """Return the mapping in a JSON file; None where there is none, or the file is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_file(path))
+    except (DataError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -58,7 +58,7 @@ def _scenes(comparison: Comparison) -> list[dict]:
     """The chosen scenes with a detail for every contestant, as data URLs; of several trainings the first is shown."""
     shown = [(entry, *next(iter(entry.folders.items()))) for entry in comparison.entries]
     first = shown[0][2] / "scenes"
-    indices = sorted(int(p.name) for p in first.iterdir() if p.name.isdigit()) if first.is_dir() else []
+    indices = sorted(int(p.name) for p in first.iterdir() if p.name.isdecimal()) if first.is_dir() else []
     names = list(dict.fromkeys(row["name"] for row in comparison.rows))
     scenes = []
     for index in indices[:comparison.settings.scenes]:

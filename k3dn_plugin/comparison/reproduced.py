@@ -13,7 +13,7 @@ from typing import Any
 
 from k3dn_plugin.comparison.published import published_figures
 from k3dn_plugin.errors import DataError, OptionError
-from k3dn_plugin.files import atomic_write
+from k3dn_plugin.files import atomic_write, read_file
 from k3dn_plugin.registry import ARCHS, PROTOCOLS
 
 TABLE = Path(__file__).with_name("reproduced.csv")
@@ -153,7 +153,7 @@ def score_of_summary(summary: Mapping, *, by: str, method: str | None = None) ->
 def add_score(summary: Path, *, by: str, method: str | None = None, path: Path = TABLE) -> ReproducedScore:
     """Add the row of a `summary.json` to the table and return it; see `score_of_summary`."""
     try:
-        content = json.loads(Path(summary).read_text(encoding="utf-8"))
+        content = json.loads(read_file(summary))
     except (OSError, ValueError) as error:
         raise OptionError(f"{summary}: expected the summary.json of a `test` run ({error})") from None
     score = score_of_summary(content, by=by, method=method)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from k3dn_plugin.errors import OptionError
+from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.evaluation.provenance import identity, text_hash
-from k3dn_plugin.files import atomic_write, storage_error
+from k3dn_plugin.files import atomic_write, read_file, storage_error
 
 INPUT = "input_"
 CHECK = "check"      # last column of a row: a hash of all others and of what the row belongs to
@@ -203,8 +203,8 @@ class RowFile:
         if self.identity is None or self.stored_identity() != self.identity:
             return []
         try:
-            text = self.path.read_bytes().decode("utf-8", "surrogateescape")
-        except OSError:
+            text = read_file(self.path).decode("utf-8", "surrogateescape")
+        except DataError:
             return []
         rows = {}
         # A name may hold a line break, so lines are the reader's matter.
@@ -226,8 +226,8 @@ class RowFile:
     def stored_identity(self) -> dict | None:
         """Return what the rows in the file belong to, or None where there is no file or it cannot be read."""
         try:
-            found = json.loads(self.sidecar.read_text(encoding="utf-8")) if self.path.exists() else None
-        except (OSError, ValueError):
+            found = json.loads(read_file(self.sidecar)) if self.path.exists() else None
+        except (DataError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 

@@ -11,7 +11,7 @@ from k3dn_plugin.data.raw import ViewSettings, find_sources
 from k3dn_plugin.data.raw.base import ViewReader
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.files import read_file
-from k3dn_plugin.inference.files import Pair, as_tensor
+from k3dn_plugin.inference.files import Pair, as_tensor, check_not_inputs
 
 # LibRaw's codes of the camera's orientation -> quarter turns counter-clockwise that put the picture upright.
 QUARTER_TURNS = {0: 0, 3: 2, 5: 1, 6: 3}
@@ -24,6 +24,11 @@ class CameraShot:
     reader: ViewReader
     source: Path
     out: Path
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that hold it."""
+        return self.reader.files(self.source)
 
 
 def find_shots(paths: Iterable[str | Path], out: str | Path) -> list[CameraShot]:
@@ -48,9 +53,8 @@ def find_shots(paths: Iterable[str | Path], out: str | Path) -> list[CameraShot]
         if target in found:
             raise OptionError(f"{found[target].source} and {source} would both be written to {target}; restore them "
                               "one at a time, with folders of their own for -o")
-        if target.resolve() == source.resolve():
-            raise OptionError(f"-o {target} is one of the inputs; choose another name")
         found[target] = CameraShot(reader, source, target)
+    check_not_inputs(found, (path for shot in found.values() for path in shot.inputs))
     return list(found.values())
 
 

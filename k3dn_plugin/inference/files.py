@@ -1,7 +1,7 @@
 """Restoring one's own pairs from image files: what `k3dn restore` does."""
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,11 @@ class PairFiles:
     right: Path
     center: Path | None
     out: Path
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files of the views."""
+        return [path for path in (self.left, self.right, self.center) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,7 @@ def find_pairs(left: str | Path, right: str | Path, out: str | Path, center: str
         if out.suffix and not out.is_dir():
             raise OptionError(f"-o {out}: --left and --right are folders, so give a folder for the results")
         found = _folder_pairs(given, out)
-    inputs = {path.resolve() for pair in found.pairs for path in (pair.left, pair.right, pair.center) if path}
-    for pair in found.pairs:
-        if pair.out.resolve() in inputs:
-            raise OptionError(f"-o {pair.out} is one of the inputs; choose another name")
+    check_not_inputs((pair.out for pair in found.pairs), (path for pair in found.pairs for path in pair.inputs))
     return found
 
 
@@ -133,6 +135,14 @@ def _folder_pairs(given: Mapping[str, Path], out: Path) -> FoundPairs:
 def bare_name(path: str | Path) -> str:
     """Return the file's name without suffix and without the ending that says which view it is."""
     return view_ending(stem(path))[0]
+
+
+def check_not_inputs(results: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise `OptionError` where a result would overwrite what it is made of."""
+    taken = set(map(os.path.realpath, inputs))
+    for path in results:
+        if os.path.realpath(path) in taken:
+            raise OptionError(f"-o: {path} would be written, and is one of the inputs; choose another name")
 
 
 def check_writable(path: Path) -> None:

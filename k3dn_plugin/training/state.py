@@ -152,5 +152,5 @@ def newest_state(folder: Path, warn: Callable[..., None]) -> tuple[Path | None, 
 
 def state_files(folder: Path) -> list[Path]:
     """Return the states in `folder`, newest first."""
-    found = [p for p in Path(folder).glob("*.state") if p.stem.isdigit()]
+    found = [p for p in Path(folder).glob("*.state") if p.stem.isdecimal()]
     return sorted(found, key=lambda p: int(p.stem), reverse=True)

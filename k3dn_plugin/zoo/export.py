@@ -5,6 +5,7 @@ Both hold the whole restorer: views of any range in [0, 1] in, the image out, pa
 >>> export_restorer(load_restorer("best.safetensors"), "net.onnx", size=(1120, 1680))      # doctest: +SKIP
 """
 import importlib
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch import nn
 
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.errors import DependencyError, OptionError
-from k3dn_plugin.files import storage_error, user_path
+from k3dn_plugin.files import atomic_write, user_path
+from k3dn_plugin.inference.files import check_writable
 from k3dn_plugin.zoo.load import LoadedRestorer
 
 KINDS = {".onnx": "ONNX", ".pt2": "torch.export"}
@@ -82,8 +84,9 @@ def export_restorer(loaded: LoadedRestorer, path: str | os.PathLike[str], *,
     if path.suffix == ".onnx":
         check_onnx()
     network = Exportable(restorer.cpu().eval())
-    if size != "dynamic" and min(size) < 1:
-        raise OptionError(f"size: expected rows and columns of at least 1, found {size[0]} x {size[1]}")
+    if size != "dynamic" and not 1 <= min(size) <= max(size) <= LARGEST:
+        raise OptionError(f"size: expected rows and columns from 1 to {LARGEST}, found {size[0]} x {size[1]}")
+    check_writable(path)  # now, because tracing takes long
     if size == "dynamic":
         program, smallest = trace_all_sizes(network)
         rows, columns = restorer.size_rule.multiple
@@ -91,10 +94,7 @@ def export_restorer(loaded: LoadedRestorer, path: str | os.PathLike[str], *,
     else:
         smallest, examples = size, _examples(network, size)
         program = trace(network, examples)
-    try:
-        _write(program, network, path, loaded)
-    except OSError as error:
-        raise storage_error(path, error) from error
+    _write(program, network, path, loaded)
     difference = difference_to(network, path, examples)
     if not difference <= TOLERANCE:
         raise OptionError(f"{path}: its output differs from PyTorch's by {difference:.2g}, more than {TOLERANCE:g}; "
@@ -175,9 +175,12 @@ def difference_to(network: Exportable, path: Path, examples: tuple[torch.Tensor,
 def _write(program: torch.export.ExportedProgram, network: Exportable, path: Path, loaded: LoadedRestorer) -> None:
     facts: dict[str, Any] = {"restorer": type(loaded.restorer).__name__, "weights_hash": loaded.weights_hash,
                              "provenance": dict(loaded.provenance), "inputs": list(network.inputs)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".pt2":
-        torch.export.save(program, path, extra_files={"k3dn.json": json.dumps(facts, default=str)})
+        # Into memory first: torch has errors of its own for paths that cannot be written.
+        archive = io.BytesIO()
+        torch.export.save(program, archive, extra_files={"k3dn.json": json.dumps(facts, default=str)})
+        with atomic_write(path) as file:
+            file.write(archive.getbuffer())
         return
     onnx: Any = importlib.import_module("onnx")  # optional, see `check_onnx`
     exported: Any = torch.onnx
@@ -187,7 +190,8 @@ def _write(program: torch.export.ExportedProgram, network: Exportable, path: Pat
     model = made.model_proto
     entry = model.metadata_props.add()
     entry.key, entry.value = "k3dn", json.dumps(facts, default=str)
-    onnx.save_model(model, os.fspath(path))
+    with atomic_write(path) as file:
+        onnx.save_model(model, file)
 
 
 def _examples(network: Exportable, shape: Size) -> tuple[torch.Tensor, ...]:

@@ -1,4 +1,5 @@
 """Makes weights ready to come with the package: rounded to 16 bits, checked against float32, described by a card."""
+import contextlib
 import json
 import math
 import os
@@ -18,8 +19,9 @@ from k3dn_plugin.inference.frames import FrameRestorer
 from k3dn_plugin.inference.settings import HALF, InferenceSettings
 from k3dn_plugin.simulation.dataset import SimulatedDualPixelDataset
 from k3dn_plugin.zoo import sources
+from k3dn_plugin.zoo.baseline import DO_NOTHING
 from k3dn_plugin.zoo.content import is_json_object, state_hash, weights_hash
-from k3dn_plugin.zoo.released import ReleasedWeights, gain_in_words
+from k3dn_plugin.zoo.released import ReleasedWeights, check_score
 from k3dn_plugin.zoo.weights import WeightsFile, read_weights, save_weights
 
 MOST_BYTES = 8_000_000     # of a file in the package
@@ -67,6 +69,9 @@ def release(source: str | os.PathLike[str], name: str, *, scores: Iterable[str |
     """
     if not NAME.fullmatch(name):
         raise OptionError(f"--name {name}: expected small letters, digits and underscores, such as k3dn_s_real")
+    if name == DO_NOTHING:
+        raise OptionError(f"--name {name}: this name stands for the blurred center view as it is; choose another, such "
+                          "as k3dn_s_real")
     if dtype not in HALF:
         raise OptionError(f"--dtype {dtype}: expected {' or '.join(HALF)}")
     folder = Path(sources.RELEASED if folder is None else folder)
@@ -129,7 +134,7 @@ def _rounding_of(file: WeightsFile, original: Restorer, released: Restorer, dtyp
     if is_json_object(stored) and all(torch.equal(value, released.state_dict()[key].to(value.dtype))
                                       for key, value in file.state.items()):
         # Released before: what rounding did is known, and cannot be measured again.
-        return Rounding(**stored)
+        return _stored_rounding(file, stored)
     rounding = Rounding(dtype, weights_hash(original), round(compare_outputs(original, released, CHECKED_ON), 2),
                         CHECKED_ON)
     if rounding.least_db < LEAST_DB:
@@ -137,6 +142,14 @@ def _rounding_of(file: WeightsFile, original: Restorer, released: Restorer, dtyp
         raise OptionError(f"rounded to {dtype}, the weights give outputs {rounding.least_db:.1f} dB from those in "
                           f"float32; at least {LEAST_DB:g} dB are asked for. Try --dtype {other}")
     return rounding
+
+
+def _stored_rounding(file: WeightsFile, stored: Mapping[str, Any]) -> Rounding:
+    types = {"dtype": str, "weights_hash": str, "least_db": (int, float), "pairs": int}
+    if set(stored) != set(types) or not all(isinstance(stored[key], kind) for key, kind in types.items()):
+        raise CheckpointError(f"{file.path}: `rounding` in its header is not what `k3dn release` writes "
+                              f"({', '.join(types)}); take the weights before rounding")
+    return Rounding(**stored)
 
 
 def _score(path: str | os.PathLike[str], hashes: list[str]) -> dict[str, Any]:
@@ -148,10 +161,8 @@ def _score(path: str | os.PathLike[str], hashes: list[str]) -> dict[str, Any]:
         found = {"data": origin["data"]["name"], "data_hash": origin["data_hash"], "images": summary["images"],
                  "protocol": summary["protocol"]["name"], "means": summary["means"],
                  "weights_hash": origin["weights_hash"]}
-        if not all(value is None or isinstance(value, int | float) for value in found["means"].values()):
-            raise ValueError("means: expected numbers")
-        gain_in_words(found)
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        check_score(found)
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError, OverflowError) as error:
         raise DataError(f"{path}: expected a summary.json of `k3dn test` ({type(error).__name__}: {error})") from None
     if found["weights_hash"] not in hashes:
         raise DataError(f"{path} scores other weights (hash {found['weights_hash']}) than these ({hashes[0]} rounded, "
@@ -174,7 +185,8 @@ def _write(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[str, Any
             with atomic_write(path) as file:
                 file.write(trial.read_bytes())
         finally:
-            trial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):   # what stopped the writing is the error to tell
+                trial.unlink()
     with atomic_write(path.with_suffix(".json"), "w", encoding="utf-8") as file:
         json.dump(card, file, indent=2)
         file.write("\n")

@@ -4,6 +4,7 @@ A released file is any `NAME.safetensors` in the folder `released/`, with its ca
 `NAME.md` for people. Adding weights is adding files (`release.py` writes them).
 """
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from k3dn_plugin.errors import CheckpointError, OptionError
+from k3dn_plugin.files import read_file
 from k3dn_plugin.zoo import sources
 from k3dn_plugin.zoo.content import is_json_object
 from k3dn_plugin.zoo.sources import TRAINED, released_names
@@ -97,13 +99,35 @@ def _card(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(read_file(path, error=CheckpointError))
         if not is_json_object(card):
             raise ValueError("expected an object")
-        float(card.get("parameters") or 0)  # a number, where it is there
-        for score in card.get("scores", ()):
-            gain_in_words(score)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+        _check(card)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError,
+            OverflowError) as error:
         raise CheckpointError(f"{path}: the card of released weights cannot be read ({type(error).__name__}: {error}); "
                               "install the package again, or write it anew with `k3dn release`") from None
     return card
+
+
+def _check(card: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a value of a card is not what its readers take it for, by what they read of it."""
+    parameters = card.get("parameters", 0)
+    if not _is_number(parameters) or not all(isinstance(card.get(key, ""), str) for key in ("restorer", "license")):
+        raise ValueError("expected a number as `parameters`, texts as `restorer` and `license`")
+    for score in card.get("scores", ()):
+        check_score(score)
+
+
+def check_score(score: Mapping[str, Any]) -> None:
+    """Raise `ValueError`, `KeyError`, `TypeError`, ... unless a stored score is what its readers take it for."""
+    images, texts = score["images"], (score["data"], score["protocol"])
+    if not isinstance(images, int) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("scores: expected a whole number as `images`, texts as `data` and `protocol`")
+    if not all(value is None or _is_number(value) for value in score["means"].values()):
+        raise ValueError("scores: expected finite numbers as `means`")
+    gain_in_words(score)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -38,3 +38,29 @@ def test_help_reads_no_part_of_the_package_that_takes_time():
             "print('heavy:', sorted({'cv2', 'numpy', 'lmdb', 'torch'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.rstrip().endswith("heavy: []"), done.stdout[-300:] + done.stderr
+
+
+@pytest.mark.parametrize("argv, named", [
+    (["views", "photo.CR2", "-o", ""], "-o"), (["simulate", "--photos", "", "--out", "s.lmdb"], "--photos"),
+    (["views", "photo.CR2", "--out="], "--out="), (["photographs", "--source", ""], "--source")])
+def test_an_empty_argument_is_told(argv, named, capsys):
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and named in err and "empty" in err
+
+
+@pytest.mark.parametrize("argv", [
+    ["views", "LONG.CR2", "-o", "out"], ["restore", "--left", "l.png", "--right", "r.png", "-o", "LONG.png"],
+    ["photographs", "--source", "LONG"], ["test", "-opt", "LONG"], ["compare", "LONG", "center", "--data", "d.lmdb"],
+    ["prepare", "pairs", "--source", "LONG", "--out", "o"], ["simulate", "--photos", "LONG", "--out", "s.lmdb"],
+    ["export", "LONG", "-o", "net.onnx"], ["release", "LONG", "--name", "x"], ["inspect-kernels", "LONG"]])
+def test_a_path_that_no_disk_takes_is_one_line(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("l.png", "r.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    try:
+        status = main([text.replace("LONG", "n" * 300) for text in argv])
+    except SystemExit as stop:
+        status = stop.code
+    err = capsys.readouterr().err
+    assert status == 2 and "error: " in err and "Traceback" not in err

@@ -122,3 +122,31 @@ def test_closed_streams_do_not_stop_restoring(tmp_path, weights):
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True)
     assert done.returncode == 0 and "o.png: 8 bit" in done.stdout
     assert read_image(tmp_path / "o.png").shape == LEFT.shape
+
+
+@pytest.mark.parametrize("flag, view", [("--preview", "o_preview.jpg"), ("--html", "o.html")])
+def test_what_is_written_beside_the_result_overwrites_no_input(tmp_path, weights, capsys, flag, view):
+    Image.fromarray(LEFT).save(tmp_path / view, "PNG")
+    write_image(tmp_path / "r.png", RIGHT)
+    before = (tmp_path / view).read_bytes()
+    assert main(["restore", "--left", str(tmp_path / view), "--right", str(tmp_path / "r.png"), "-o",
+                 str(tmp_path / "o.png"), "--weights", str(weights), flag]) == 2
+    assert "one of the inputs" in capsys.readouterr().err and (tmp_path / view).read_bytes() == before
+
+
+@pytest.mark.parametrize("corner", ["lt", "rb"])
+def test_a_result_overwrites_no_file_of_a_set(tmp_path, weights, capsys, corner):
+    for number, name in enumerate(("lt", "rt", "lb", "rb")):
+        write_image(tmp_path / f"{name}.png", smooth(number))
+    before = (tmp_path / f"{corner}.png").read_bytes()
+    assert main(["restore", str(tmp_path / "lt.png"), "-o", str(tmp_path / f"{corner}.png"), "--weights",
+                 str(weights)]) == 2
+    assert "one of the inputs" in capsys.readouterr().err
+    assert (tmp_path / f"{corner}.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("flag, name", [("--preview", "o_preview.jpg"), ("--html", "o.html")])
+def test_a_place_that_cannot_be_written_is_told_before_restoring(call, tmp_path, flag, name):
+    (tmp_path / name).mkdir()
+    status, _, err = call(LEFT, RIGHT, flag)
+    assert status == 2 and name in err and not (tmp_path / "o.png").exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from k3dn_plugin.commands.export import parse_size
-from k3dn_plugin.errors import DependencyError, OptionError
+from k3dn_plugin.errors import DependencyError, OptionError, StorageError
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.zoo.export import TOLERANCE, Exportable, export_restorer
 from k3dn_plugin.zoo.load import load_restorer
@@ -89,3 +89,26 @@ def test_sizes_on_the_command_line():
     for words in (["96"], ["96", "x"], ["0", "64"], ["dynamic", "64"]):
         with pytest.raises(OptionError, match="--size: expected rows and columns"):
             parse_size(words)
+
+
+@pytest.mark.parametrize("words", [["\u00b2", "4"], ["\u0661", "64"], ["64.0", "64"], ["-4", "4"], ["64"], ["dynamic", "4"]])
+def test_a_size_is_two_plain_numbers(words):
+    with pytest.raises(OptionError, match="--size"):
+        parse_size(words)
+
+
+def test_a_size_beyond_all_frames_and_a_place_that_cannot_be_written_are_told_first(tmp_path, monkeypatch):
+    from k3dn_plugin.zoo import export
+    monkeypatch.setattr(export, "trace", lambda *_, **__: pytest.fail("traced"))
+    monkeypatch.setattr(export, "check_onnx", lambda: None)
+    loaded = tiny("KPAC")
+    with pytest.raises(OptionError, match="16384"):
+        export_restorer(loaded, tmp_path / "net.pt2", size=(64, 10 ** 30))
+    (tmp_path / "file").write_text("x")
+    for suffix in (".pt2", ".onnx"):
+        (tmp_path / f"folder{suffix}").mkdir()
+        with pytest.raises(OptionError, match="a folder of that name"):
+            export_restorer(loaded, tmp_path / f"folder{suffix}", size=(64, 64))
+        for name in (f"file/net{suffix}", "n" * 300 + suffix):
+            with pytest.raises(StorageError):
+                export_restorer(loaded, tmp_path / name, size=(64, 64))

@@ -10,7 +10,7 @@ from tiny_evaluation_parts import EvaluationConv, TinyPairs
 
 import k3dn_plugin as k3dn
 from k3dn_plugin.commands import main
-from k3dn_plugin.errors import CheckpointError, DataError, OptionError
+from k3dn_plugin.errors import CheckpointError, DataError, OptionError, StorageError
 from k3dn_plugin.evaluation.run import evaluate_weights
 from k3dn_plugin.registry import PROTOCOLS
 from k3dn_plugin.zoo import release as release_module
@@ -206,3 +206,24 @@ def test_what_ships_is_whole(monkeypatch):
         assert loaded.weights_hash == one.card["weights_hash"] and one.card["license"] == release_module.LICENSE
         assert one.card["limits"] and one.card["scores"] and one.path.with_suffix(".md").is_file()
         assert math.isfinite(one.card["provenance"]["rounding"]["least_db"])
+
+
+def test_a_name_that_stands_for_something_else_is_refused(trained, folder):
+    with pytest.raises(OptionError, match="center"):
+        release(trained, "center")
+    assert not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_told_as_such(trained, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="file"):
+        release(trained, "k3dn_tiny", folder=tmp_path / "file")
+
+
+@pytest.mark.parametrize("rounding", [{}, {"dtype": "float16"}, {"dtype": "float16", "weights_hash": "x", "least_db": "60",
+                                                              "pairs": 4}])
+def test_a_header_with_another_rounding_is_told(tmp_path, rounding):
+    save_weights(tmp_path / "a.safetensors", EvaluationConv().half().float(), network_g=NETWORK,
+                 provenance={**PROVENANCE, "rounding": rounding})
+    with pytest.raises(CheckpointError, match="rounding"):
+        release(tmp_path / "a.safetensors", "k3dn_tiny")

@@ -40,7 +40,7 @@ class Sdirt(Preparer):
         for root in roots:
             files = {view: _view(root / folder, name) for view, (folder, name) in PLACES.items()}
             scene = root.relative_to(source).as_posix() if root != source else root.name
-            scenes.append(SceneFiles(scene, files, {"distance_mm": int(root.name)} if root.name.isdigit() else {}))
+            scenes.append(SceneFiles(scene, files, {"distance_mm": int(root.name)} if root.name.isdecimal() else {}))
         return [Split("test", scenes, notes=["the truth is the mean of the F/20 views; its exposure is not fitted to "
                                              "that of the F/4 views"])]
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.files import open_file
 from k3dn_plugin.registry import VIEW_READERS
 
 Light = Literal["srgb", "linear"]
@@ -116,6 +117,10 @@ class ViewReader(ABC):
             DependencyError: a package that reads this kind is missing.
         """
 
+    def files(self, source: Path) -> list[Path]:
+        """Return all files of a shot, which nothing may overwrite."""
+        return [source]
+
     def shot_name(self, source: Path) -> str:
         """Return what the shot is called: the beginning of its results' names."""
         return source.stem
@@ -133,7 +138,7 @@ def first_bytes(path: Path, count: int = 16) -> bytes:
         DataError: it is not there or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return file.read(count)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None

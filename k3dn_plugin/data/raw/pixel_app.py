@@ -13,12 +13,14 @@ import numpy as np
 from k3dn_plugin.data.raw.base import Axis, ViewReader, Views, ViewSettings, first_bytes
 from k3dn_plugin.data.raw.light import WHITE, finish_view, shrink_mask, to_16_bits
 from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.files import read_file
 from k3dn_plugin.registry import VIEW_READERS
 
 BLACK = 4096
 HALVED = 2.0  # columns to rows, from which on rows stand for two: 2.67 in the app's files, 1.33 on the sensor
 _NAME = re.compile(r"^(?P<name>.*?)(?P<gap>[_-]?)(?P<view>left|right)$", re.IGNORECASE)
-_HEADER = re.compile(rb"^P5(?:\s+|\s*#[^\n]*\n)+(\d+)(?:\s+|\s*#[^\n]*\n)+(\d+)(?:\s+|\s*#[^\n]*\n)+(\d+)\s")
+_GAP = rb"(?:\s+|\s*#[^\n]*\n)+"
+_HEADER = re.compile(rb"^P5" + 3 * (_GAP + rb"(\d{1,9})") + rb"\s")
 
 
 @VIEW_READERS.register_module()
@@ -34,6 +36,10 @@ class PixelApp(ViewReader):
         if path.is_dir() or path.suffix.lower() not in self.suffixes or first_bytes(path)[:2] not in (b"P5", b""):
             return None
         return pair_files(path)[0]
+
+    def files(self, source: Path) -> list[Path]:
+        """Return the files of both views."""
+        return list(pair_files(source))
 
     def shot_name(self, source: Path) -> str:
         """Return the name before the view's, or the folder's where there is none."""
@@ -94,10 +100,7 @@ def read_pgm(path: Path) -> np.ndarray:
     Raises:
         DataError: not such a file, of 8 bits, cut off, or longer than its size says.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    data = read_file(path)
     header = _HEADER.match(data[:4096])
     if header is None:
         raise DataError(f"{path}: {'the file is empty' if not data else 'not a binary PGM file (P5)'}; expected the "

@@ -42,6 +42,10 @@ class QuadPixel(ViewReader):
             return None
         return set_files(path)["lt"]
 
+    def files(self, source: Path) -> list[Path]:
+        """Return the files of all four corners."""
+        return list(set_files(source).values())
+
     def shot_name(self, source: Path) -> str:
         """Return the name before the view's, or the folder's where there is none."""
         found = _NAME.match(source.stem)

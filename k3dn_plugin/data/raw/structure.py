@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import open_file
 
 MAKE, MODEL = 271, 272
 WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES = 256, 257, 258, 259, 277
@@ -55,7 +56,7 @@ def read_structure(path: Path) -> FileFacts:
         DataError: no such file, neither TIFF nor ISO boxes, cut off, or it claims more than its length can hold.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(16)
             if head and len(head) < 16:

@@ -112,8 +112,10 @@ class FileBlurMap(nn.Module):
         if path.suffix == ".npy":
             try:
                 values = np.load(io.BytesIO(data), allow_pickle=False)
-            except (EOFError, OSError, ValueError) as error:
-                raise DataError(f"{path}: cannot be read as a blur map ({error}); copy it again") from None
+                if not isinstance(values, np.ndarray):
+                    raise ValueError("it is an archive of arrays")
+            except Exception as error:  # whatever NumPy's parser of the header runs into
+                raise DataError(f"{path}: cannot be read as a blur map ({str(error)[:150]}); copy it again") from None
         else:
             import cv2  # heavy, and the other blur maps do without
 

@@ -6,6 +6,7 @@ defocus; other sizes are scaled copies, and the other side of focus is the same 
 (a point's rays cross in the focus plane).
 """
 import functools
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.files import read_file
 
 FILES = ("blur_kernels_left.npy", "blur_kernels_right.npy")
 
@@ -80,13 +82,13 @@ def load_bank(folder: str, grid: tuple[int, int] = (6, 8)) -> KernelBank:
 
 
 def _read(path: Path, grid: tuple[int, int]) -> np.ndarray:
+    if not path.exists():
+        raise DataError(f"there is no {path}; a bank of measured kernels is a folder with {' and '.join(FILES)}")
+    data = read_file(path)
     try:
-        kernels = np.load(path, allow_pickle=False).astype(np.float64)
-    except FileNotFoundError:
-        raise DataError(f"there is no {path}; a bank of measured kernels is a folder with "
-                        f"{' and '.join(FILES)}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not an array of kernels that can be read ({error})") from None
+        kernels = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64)
+    except Exception as error:  # whatever NumPy's parser of the header runs into; an archive has no `astype`
+        raise DataError(f"{path}: not an array of kernels that can be read ({str(error)[:150]})") from None
     count = grid[0] * grid[1]
     if kernels.ndim != 3 or len(kernels) != count or kernels.shape[1] != kernels.shape[2] or \
             kernels.shape[1] % 2 == 0 or not np.isfinite(kernels).all() or (kernels.sum((1, 2)) <= 0).any():
