@@ -155,6 +155,11 @@ def _check_plain(value: Any, where: str, path: tuple[str, ...], count: list[int]
         raise OptionError(f"{where}: holds more than {MOST_VALUES:,} values, aliases counted as often as they are used")
     if id(value) in above or len(above) > 100:
         raise OptionError(f"{here} holds itself, by an alias, or is nested too deeply")
+    if isinstance(value, str):
+        try:
+            os.fsencode(value)
+        except UnicodeEncodeError:  # half of a surrogate pair, which no file, name or log can hold
+            raise OptionError(f"{here}: {ascii(value)[:80]} is no text in Unicode; correct its escapes") from None
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):

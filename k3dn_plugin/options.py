@@ -152,7 +152,7 @@ def check_name(name: str) -> None:
     reason = None
     if not name.strip() or name.strip(".") == "":
         reason = "names no folder of its own"
-    elif any(mark in name for mark in "/\\\0") or any(ord(mark) < 32 for mark in name):
+    elif any(mark in name for mark in "/\\\0") or any(ord(mark) < 32 or 0xd800 <= ord(mark) < 0xe000 for mark in name):
         reason = "has a character that no folder's name may have"
     elif len(os.fsencode(name)) > 200:
         reason = f"is {len(os.fsencode(name))} bytes long; a folder's name has at most 200 here"

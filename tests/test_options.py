@@ -205,7 +205,8 @@ def test_paths_are_expanded(write, monkeypatch, tmp_path):
     ("name: !!binary aGk=\n", "name: expected text.*found bytes"), ("name: !!bool abc\n", "not valid YAML"),
     ("manual_seed: " + "9" * 5000, "not valid YAML"), ("name: 2024-05-01\n", "name is a date in YAML.*in quotes"),
     ("1: 2\n", "expected keys that are text, found 1"), ("train: {total_iter: .nan}\n", "not a number"),
-    ("<<: 5\n", "not valid YAML")])
+    ("<<: 5\n", "not valid YAML"), ('name: "\\ud800"\n', "name: .*no text in Unicode"),
+    ('path: {experiments_root: "a\\udc00"}\n', "path.experiments_root: .*no text in Unicode")])
 def test_odd_yaml_is_one_clear_error(write, text, message):
     with pytest.raises(OptionError, match=message):
         load_options(write("odd.yml", "") if text is None else _raw(write, text))
@@ -229,7 +230,8 @@ def test_files_that_are_no_files(tmp_path):
         load_options(tmp_path / "big.yml")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/abs", "../x", "a\\b", "a\nb", "a\0b", "x" * 300, " "])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/abs", "../x", "a\\b", "a\nb", "a\0b", "x" * 300, " ",
+                                  "a\udcff", "\ud800"])
 def test_a_name_is_that_of_a_folder(recipe, name):
     with pytest.raises(OptionError, match="name: .*experiments_root"):
         load_options(recipe).with_changes({"name": name})

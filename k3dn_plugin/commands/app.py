@@ -28,12 +28,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments and return the exit status."""
     # Imported here, because torch and gradio take seconds and --help should not.
     from k3dn_plugin.bridges.gradio_page import served_page
+    from k3dn_plugin.inference.device import choose_device
     from k3dn_plugin.zoo.baseline import DO_NOTHING
-    from k3dn_plugin.zoo.sources import find_weights
+    from k3dn_plugin.zoo.weights import read_weights
 
+    choose_device(arguments.device)
     for source in arguments.weights:
         if source != DO_NOTHING:
-            find_weights(source)
+            read_weights(source)   # told now, and not on the page to whoever chooses it there
     with served_page(weights=arguments.weights, load=lambda source: load_as_asked(source, arguments),
                      port=arguments.port, open_browser=arguments.browser) as address:
         print(f"{address}\nserved to this machine alone; Ctrl-C ends it", flush=True)

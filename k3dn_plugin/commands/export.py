@@ -47,6 +47,6 @@ def parse_size(words: list[str]) -> "tuple[int, int] | Literal['dynamic']":
     from k3dn_plugin.errors import OptionError  # as in `run`
     if words == ["dynamic"]:
         return "dynamic"
-    if len(words) != 2 or not all(word.isascii() and word.isdecimal() for word in words):
+    if len(words) != 2 or not all(word.isascii() and word.isdecimal() and int(word) for word in words):
         raise OptionError(f"--size: expected rows and columns (--size 1120 1680) or dynamic; found {' '.join(words)}")
     return int(words[0]), int(words[1])

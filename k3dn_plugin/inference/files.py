@@ -151,9 +151,10 @@ def check_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
+        is_folder = path.is_dir()
     except (OSError, ValueError) as error:
         raise storage_error(path, error) from error
-    if path.is_dir():
+    if is_folder:
         raise OptionError(f"-o {path}: a folder of that name lies there; name a file")
 
 

@@ -29,7 +29,7 @@ def write_pretrained(folder: str | os.PathLike[str], restorer: Restorer, *, netw
         DataError: the license is no identifier.
         StorageError: the folder cannot be written.
     """
-    if license is not None and not LICENSE.fullmatch(license):
+    if license is not None and not (isinstance(license, str) and LICENSE.fullmatch(license)):
         raise DataError(f"license {license!r}: expected an identifier such as apache-2.0, or None")
     folder = Path(folder)
     digest = weights_hash(restorer)
@@ -73,10 +73,12 @@ def pretrained_folder(source: str | os.PathLike[str], *, revision: str | None = 
         CheckpointError: neither is there, or the repository cannot be fetched.
         DependencyError: it is a repository, and huggingface_hub is not installed.
     """
-    path, name = user_path(source), str(source)
+    if not isinstance(source, (str, os.PathLike)):   # whatever a caller gives
+        raise CheckpointError(f"from_pretrained: expected a folder or owner/name; found {source!r}")
+    path, name = user_path(source), os.fspath(source)
     # `experiments/k3dn_dmeo` is a misspelled folder, where there is a folder `experiments`.
-    if path.exists() or not HUB_NAME.fullmatch(name) or path.parent.exists():
-        if not path.is_dir():
+    if os.path.exists(path) or not HUB_NAME.fullmatch(name) or os.path.exists(path.parent):
+        if not os.path.isdir(path):
             raise CheckpointError(f"{path}: expected a folder that save_pretrained wrote ({', '.join(PRETRAINED)}), or "
                                   "owner/name of a repository on Hugging Face's hub")
         return path

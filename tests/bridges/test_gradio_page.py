@@ -139,3 +139,6 @@ def test_what_is_missing_is_said(monkeypatch, capsys, weights, tmp_path):
         assert "pip install 'k3dn_plugin[app]'" in capsys.readouterr().err
     assert main(["app", "--weights", str(tmp_path / "nowhere.safetensors")]) == 2
     assert "no weights file at" in capsys.readouterr().err
+    (tmp_path / "damaged.safetensors").write_bytes(weights.read_bytes()[:2000])
+    assert main(["app", "--weights", str(tmp_path / "damaged.safetensors")]) == 2
+    assert "damaged" in capsys.readouterr().err

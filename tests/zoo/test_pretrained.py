@@ -48,6 +48,8 @@ def test_the_card(loaded, tmp_path):
     assert "license" not in front_matter(plain)
     with pytest.raises(DataError, match="expected an identifier"):
         loaded.save_pretrained(tmp_path / "odd", license="a\nb")
+    with pytest.raises(DataError, match="expected an identifier"):
+        loaded.save_pretrained(tmp_path / "odd", license=["mit"])
 
 
 def test_the_hub_reads_the_card(loaded, tmp_path):
@@ -87,8 +89,12 @@ def test_what_is_no_repository_is_not_asked_for(tmp_path, hub, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").mkdir()
     (tmp_path / "file").write_text("")
-    for source in ("experiments/k3dn_dmeo", "k3dn_s_real", str(tmp_path / "nowhere"), "file", "a/b/c"):
+    for source in ("experiments/k3dn_dmeo", "k3dn_s_real", str(tmp_path / "nowhere"), "file", "a/b/c", "x" * 300,
+                   "owner/" + "x" * 96 + "/x"):
         with pytest.raises(CheckpointError, match="expected a folder that save_pretrained wrote"):
+            k3dn.from_pretrained(source)
+    for source in (5, None, b"x", ["a"]):
+        with pytest.raises(CheckpointError, match="expected a folder"):
             k3dn.from_pretrained(source)
     assert hub.asked == []
 

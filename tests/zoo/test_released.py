@@ -220,8 +220,8 @@ def test_a_folder_that_cannot_be_written_is_told_as_such(trained, tmp_path):
         release(trained, "k3dn_tiny", folder=tmp_path / "file")
 
 
-@pytest.mark.parametrize("rounding", [{}, {"dtype": "float16"}, {"dtype": "float16", "weights_hash": "x", "least_db": "60",
-                                                              "pairs": 4}])
+@pytest.mark.parametrize("rounding", [
+    {}, {"dtype": "float16"}, {"dtype": "float16", "weights_hash": "x", "least_db": "60", "pairs": 4}])
 def test_a_header_with_another_rounding_is_told(tmp_path, rounding):
     save_weights(tmp_path / "a.safetensors", EvaluationConv().half().float(), network_g=NETWORK,
                  provenance={**PROVENANCE, "rounding": rounding})
