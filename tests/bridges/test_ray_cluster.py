@@ -61,8 +61,8 @@ def plan(tmp_path_factory, tiny_store):
 
 
 def start(command):
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
-                            start_new_session=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            env={**os.environ, **ENVIRONMENT}, start_new_session=True)
 
 
 def finish(process, seconds=1500):
