@@ -20,11 +20,13 @@ from k3dn_plugin.comparison.backends.local import STOP_SECONDS, python_path
 from k3dn_plugin.comparison.jobs import Backend, Job, Needs, Shared
 from k3dn_plugin.comparison.probe import ANSWER, differences, look, question
 from k3dn_plugin.comparison.schedule import SETTLE_SECONDS
-from k3dn_plugin.errors import DependencyError, OptionError
+from k3dn_plugin.errors import DependencyError, OptionError, TrainingError
 
 RETRIES = 20            # of a job whose nodes die
 CONNECT_SECONDS = 10    # for the head to take a connection
 PROBE_SECONDS = 300     # for a node to answer
+HEAD_SECONDS = 30       # without an answer of the head; Ray itself ends this process after 60
+ASK_SECONDS = 5         # between two looks at the head
 ADVICE = ("The nodes must see the working folder, the folder of the results and the data at the same paths, and "
           "have the same packages: see docs/guides/cluster.md")
 
@@ -66,8 +68,7 @@ class RayBackend(Backend):
         try:
             if address != "auto" and not self._connected:
                 # Asked first, because Ray waits for minutes for a head that is not there.
-                host, _, port = address.rpartition(":")
-                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+                _connect(address, CONNECT_SECONDS)
             if not self._connected:
                 self._ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -81,6 +82,9 @@ class RayBackend(Backend):
         self._probed: list[str] = []
         self._logs: dict[Hashable, Path] = {}
         self._unwritten: dict[Path, str] = {}
+        self._head: str = self._ray.get_runtime_context().gcs_address
+        self._head_asked = self._head_answered = time.monotonic()
+        self._head_lost = False
 
     def __enter__(self) -> "RayBackend":
         return self
@@ -90,7 +94,7 @@ class RayBackend(Backend):
 
     def close(self) -> None:
         """Leave the cluster, which goes on without us; a connection that was there before stays."""
-        if not self._connected:
+        if not self._connected and not self._head_lost:
             self._ray.shutdown()
 
     def check(self, shared: Shared) -> None:
@@ -135,6 +139,7 @@ class RayBackend(Backend):
 
     def poll(self, handle: Any) -> int | None:
         """Return the exit status once the task has ended; what Ray or the node says of it goes to the job's log."""
+        self._ask_head()
         ready, _ = self._ray.wait([handle], timeout=0)
         if not ready:
             return None
@@ -160,12 +165,35 @@ class RayBackend(Backend):
 
     def cancel(self, handles: Collection[Any]) -> None:
         """Cancel the tasks: workers save their states, queued tasks never start."""
+        if self._head_lost:
+            return  # the nodes give up, too, and their workers save
         for handle in handles:
             self._logs.pop(handle, None)
             self._ray.cancel(handle, force=False)
         last = time.monotonic() + STOP_SECONDS + 10
         if handles:
             self._ray.wait(list(handles), num_returns=len(handles), timeout=max(last - time.monotonic(), 0))
+
+    def _ask_head(self) -> None:
+        """See now and then whether the head is still there: without it, Ray ends this process with its own words.
+
+        Raises:
+            TrainingError: it has not answered for some time.
+        """
+        now = time.monotonic()
+        if now - self._head_asked < ASK_SECONDS:
+            return
+        try:
+            _connect(self._head, ASK_SECONDS)
+            self._head_answered = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self._head_answered > HEAD_SECONDS:
+                self._head_lost = True
+                raise TrainingError(f"the head of the cluster, {self._head}, has not answered for {HEAD_SECONDS} s "
+                                    f"({error}). What is done is kept: start the cluster again (ray stop on every "
+                                    "node, then ray start) and run the same command, or run it without --cluster"
+                                    ) from None
+        self._head_asked = time.monotonic()
 
     def _fitting(self, needs: Needs) -> list[dict]:
         return [node for node in self._ray.nodes() if node["Alive"] and _fits(node["Resources"], needs)]
@@ -192,6 +220,12 @@ class RayBackend(Backend):
             return [answer["text"]]
         assert self._asked is not None and self._seen is not None  # `check` comes before any task
         return differences(self._asked, self._seen, json.loads(answer["answer"]))
+
+
+def _connect(address: str, seconds: float) -> None:
+    """See whether somebody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), seconds).close()
 
 
 def _fits(resources: dict, needs: Needs) -> bool:

@@ -3,6 +3,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from k3dn_plugin.bridges.ray import RayBackend, _make_task
 from k3dn_plugin.comparison.jobs import Job, Needs, Shared
 from k3dn_plugin.comparison.probe import differences, look, question
-from k3dn_plugin.errors import DependencyError, OptionError
+from k3dn_plugin.errors import DependencyError, OptionError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,7 +108,8 @@ def backend():
                                 exceptions=SimpleNamespace(RayError=RayError))
     made._task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda order: order["spec"]))
     made._asked, made._seen, made._probed = None, None, ["here"]
-    made._logs, made._unwritten = {}, {}
+    made._connected, made._logs, made._unwritten = False, {}, {}
+    made._head, made._head_lost, made._head_asked, made._head_answered = "127.0.0.1:1", False, time.monotonic(), 0
     return made
 
 
@@ -146,3 +148,18 @@ def test_a_task_waits_for_what_a_shared_folder_shows_later(backend, job, monkeyp
     job.write_spec()
     answer = _make_task()({**order, "log": str(job.folder / "none" / "x.log")})
     assert answer["status"] == 1 and "cannot start the job" in answer["text"]
+
+
+def test_a_head_that_is_gone_is_said(backend, job):
+    handle = backend.submit(job)
+    backend._head_asked = 0
+    with pytest.raises(TrainingError, match=r"head of the cluster, 127\.0\.0\.1:1, .*run it without --cluster"):
+        backend.poll(handle)
+    backend.cancel([handle])
+    backend.close()
+
+
+def test_a_head_that_is_busy_for_a_moment_is_none_that_is_gone(backend, job):
+    backend.ends = {"status": 0, "text": ""}
+    backend._head_asked, backend._head_answered = 0, time.monotonic() - 1
+    assert backend.poll(backend.submit(job)) == 0

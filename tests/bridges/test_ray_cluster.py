@@ -214,3 +214,15 @@ def test_a_store_made_by_a_cluster_is_that_of_one_machine(cluster, tmp_path):
         assert process.returncode == 0, printed
     assert "scenes 9 to 10" in printed
     assert open_store(tmp_path / "one.lmdb").hash == open_store(tmp_path / "many.lmdb").hash
+
+
+def test_the_head_dies_and_the_command_says_what_to_do(plan, tmp_path):
+    out = tmp_path / "out"
+    with RayCluster(**SLOW) as cluster:
+        process = start(plan(out, "--cluster", cluster.address))
+        until(lambda: list(out.glob("runs/*/run/states/*.state")), process)
+        kill_all(cluster.nodes[0])
+        printed = finish(process, 300)
+    assert process.returncode == 2, printed
+    assert "error: the head of the cluster" in printed and "run it without --cluster" in printed
+    assert "Traceback" not in printed
