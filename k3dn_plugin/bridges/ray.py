@@ -170,9 +170,8 @@ class RayBackend(Backend):
         for handle in handles:
             self._logs.pop(handle, None)
             self._ray.cancel(handle, force=False)
-        last = time.monotonic() + STOP_SECONDS + 10
         if handles:
-            self._ray.wait(list(handles), num_returns=len(handles), timeout=max(last - time.monotonic(), 0))
+            self._ray.wait(list(handles), num_returns=len(handles), timeout=STOP_SECONDS + 10)
 
     def _ask_head(self) -> None:
         """See now and then whether the head is still there: without it, Ray ends this process with its own words.

@@ -41,8 +41,8 @@ def run_jobs(jobs: Sequence[Job], backend: Backend, *, log: Log = print, table_s
                 job = waiting.popleft()
                 if not backend.remote:
                     log(f"start   {job.title}")
+                progress.submitted(job, at_work=not backend.remote)  # before it can print anything
                 running[backend.submit(job)] = job
-                progress.submitted(job, at_work=not backend.remote)
             for handle in list(running):
                 status = backend.poll(handle) if handle in running else None
                 if status is None:
@@ -122,7 +122,7 @@ class Progress:
         self._log, self._every, self._shown = log, table_seconds, time.monotonic()
 
     def submitted(self, job: Job, *, at_work: bool) -> None:
-        """Note that a job was started or queued; what its log holds already is of an earlier attempt."""
+        """Note that a job is about to be started or queued; what its log holds already is of an earlier attempt."""
         state = self._states[job.spec_path]
         state.at_work = at_work
         state.log_offset = job.log_path.stat().st_size if job.log_path.exists() else 0
