@@ -18,8 +18,7 @@ STOP_SECONDS = 10
 def run_on_devices(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a command in one process for each of `arguments.devices`; the exit status is the first that is not 0.
 
-    When one process fails, the others are stopped. The status of a process that a signal ended is 128 and the signal's
-    number, as in a shell.
+    When one process fails, the others are stopped.
 
     Args:
         command: called in each process with the same arguments, `device` and `launcher` excepted.
@@ -50,8 +49,7 @@ def run_on_devices(command: Callable[[argparse.Namespace], int], arguments: argp
             if any(process.exitcode for process in processes):
                 break
             time.sleep(POLL_SECONDS)
-        status = next((process.exitcode for process in processes if process.exitcode), 0)
-        return status if status >= 0 else 128 - status
+        return next((abs(process.exitcode) for process in processes if process.exitcode), 0)
     finally:
         for process in processes:
             process.terminate()
