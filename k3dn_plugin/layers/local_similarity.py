@@ -47,7 +47,8 @@ def local_similarity(query: torch.Tensor, key: torch.Tensor, radius: int = 4) ->
         return query.new_empty(query.shape[0], shifts, *query.shape[2:])
     if torch.compiler.is_exporting():
         return _row_by_row(query, key.to(query.dtype), radius)
-    return _LocalSimilarity.apply(query, key.to(query.dtype), radius)
+    similarity = _opaque if torch.compiler.is_compiling() else _LocalSimilarity.apply
+    return similarity(query, key.to(query.dtype), radius)
 
 
 def _row_by_row(query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
@@ -71,40 +72,84 @@ class _LocalSimilarity(torch.autograd.Function):
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
         ctx.save_for_backward(query, key)
         ctx.radius = radius
-        batch, channels, height, width = query.shape
-        queries, keys = _cut(query / channels, key, radius)   # the mean, where it costs least
-        grid, side = queries.shape[1:3], 2 * radius + 1
-        out = query.new_empty(batch, side, side, grid[0], BLOCK[0], grid[1], BLOCK[1])
-        for part in _parts(query, grid, radius):
-            pairs = torch.bmm(_matrix(queries[:, part]), _matrix(keys[:, part]).transpose(1, 2))
-            band = _band(pairs, radius).unflatten(0, (batch, -1, grid[1]))
-            # (B, r, c, rows, columns, shift, shift) -> (B, shift, shift, r, rows, c, columns)
-            out[:, :, :, part] = band.permute(0, 5, 6, 1, 3, 2, 4)
-        return out.reshape(batch, side * side, grid[0] * BLOCK[0], -1)[..., :height, :width]
+        return _similarity(query, key, radius)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        query, key = ctx.saved_tensors
-        radius, side = ctx.radius, 2 * ctx.radius + 1
-        batch, channels, height, width = query.shape
-        queries, keys = _cut(query, key, radius)
-        grid = queries.shape[1:3]
-        grad = _filled(grad / channels).reshape(batch, side, side, grid[0], BLOCK[0], grid[1], BLOCK[1])
-        of_query = query.new_empty(batch, *grid, *BLOCK, channels)
-        of_key = query.new_zeros(batch, grid[0] * BLOCK[0] + 2 * radius, grid[1] * BLOCK[1] + 2 * radius, channels)
-        for part in _parts(query, grid, radius):
-            q, k = _matrix(queries[:, part]), _matrix(keys[:, part])
-            pairs = query.new_zeros(q.shape[0], q.shape[1], k.shape[1])
-            _band(pairs, radius).copy_(grad[:, :, :, part].permute(0, 3, 5, 4, 6, 1, 2).flatten(0, 2))
-            of_query[:, part] = torch.bmm(pairs, k).reshape(of_query[:, part].shape)
-            blocks = torch.bmm(pairs.transpose(1, 2), q).unflatten(1, (BLOCK[0] + 2 * radius, -1))
-            rows = slice(part.start * BLOCK[0], part.stop * BLOCK[0] + 2 * radius)
-            add_halo_blocks(blocks.unflatten(0, (batch, -1, grid[1])), BLOCK, of_key[:, rows])
-        # (B, r, c, rows, columns, C) -> (B, C, H, W)
-        of_query = of_query.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, grid[0] * BLOCK[0], -1)
-        of_key = of_key[:, radius:radius + height, radius:radius + width].permute(0, 3, 1, 2)
-        return of_query[..., :height, :width], of_key, None
+        return *_gradients(grad, *ctx.saved_tensors, ctx.radius), None
+
+
+# For the compiler: it would write out each strip as a kernel of its own, a hundred for K3DN, and take minutes.
+@torch.library.custom_op("k3dn_plugin::local_similarity", mutates_args=())
+def _opaque(query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
+    return _similarity(query, key, radius).contiguous()
+
+
+@_opaque.register_fake
+def _(query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
+    return query.new_empty(query.shape[0], (2 * radius + 1) ** 2, *query.shape[2:])
+
+
+@torch.library.custom_op("k3dn_plugin::local_similarity_gradients", mutates_args=())
+def _opaque_gradients(grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor,
+                      radius: int) -> tuple[torch.Tensor, torch.Tensor]:
+    of_query, of_key = _gradients(grad, query, key, radius)
+    return of_query.contiguous(), of_key.contiguous()
+
+
+@_opaque_gradients.register_fake
+def _(grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, radius: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(query, memory_format=torch.contiguous_format), torch.empty_like(
+        key, memory_format=torch.contiguous_format)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, int], output: torch.Tensor) -> None:
+    query, key, ctx.radius = inputs
+    ctx.save_for_backward(query, key)
+
+
+def _opaque_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    return *_opaque_gradients(grad, *ctx.saved_tensors, ctx.radius), None
+
+
+_opaque.register_autograd(_opaque_backward, setup_context=_keep_inputs)
+
+
+def _similarity(query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
+    batch, channels, height, width = query.shape
+    queries, keys = _cut(query / channels, key, radius)   # the mean, where it costs least
+    grid, side = queries.shape[1:3], 2 * radius + 1
+    out = query.new_empty(batch, side, side, grid[0], BLOCK[0], grid[1], BLOCK[1])
+    for part in _parts(query, grid, radius):
+        pairs = torch.bmm(_matrix(queries[:, part]), _matrix(keys[:, part]).transpose(1, 2))
+        band = _band(pairs, radius).unflatten(0, (batch, -1, grid[1]))
+        # (B, r, c, rows, columns, shift, shift) -> (B, shift, shift, r, rows, c, columns)
+        out[:, :, :, part] = band.permute(0, 5, 6, 1, 3, 2, 4)
+    return out.reshape(batch, side * side, grid[0] * BLOCK[0], -1)[..., :height, :width]
+
+
+def _gradients(grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor,
+               radius: int) -> tuple[torch.Tensor, torch.Tensor]:
+    side = 2 * radius + 1
+    batch, channels, height, width = query.shape
+    queries, keys = _cut(query, key, radius)
+    grid = queries.shape[1:3]
+    grad = _filled(grad / channels).reshape(batch, side, side, grid[0], BLOCK[0], grid[1], BLOCK[1])
+    of_query = query.new_empty(batch, *grid, *BLOCK, channels)
+    of_key = query.new_zeros(batch, grid[0] * BLOCK[0] + 2 * radius, grid[1] * BLOCK[1] + 2 * radius, channels)
+    for part in _parts(query, grid, radius):
+        q, k = _matrix(queries[:, part]), _matrix(keys[:, part])
+        pairs = query.new_zeros(q.shape[0], q.shape[1], k.shape[1])
+        _band(pairs, radius).copy_(grad[:, :, :, part].permute(0, 3, 5, 4, 6, 1, 2).flatten(0, 2))
+        of_query[:, part] = torch.bmm(pairs, k).reshape(of_query[:, part].shape)
+        blocks = torch.bmm(pairs.transpose(1, 2), q).unflatten(1, (BLOCK[0] + 2 * radius, -1))
+        rows = slice(part.start * BLOCK[0], part.stop * BLOCK[0] + 2 * radius)
+        add_halo_blocks(blocks.unflatten(0, (batch, -1, grid[1])), BLOCK, of_key[:, rows])
+    # (B, r, c, rows, columns, C) -> (B, C, H, W)
+    of_query = of_query.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, grid[0] * BLOCK[0], -1)
+    of_key = of_key[:, radius:radius + height, radius:radius + width].permute(0, 3, 1, 2)
+    return of_query[..., :height, :width], of_key
 
 
 def _cut(query: torch.Tensor, key: torch.Tensor, radius: int) -> tuple[torch.Tensor, torch.Tensor]:

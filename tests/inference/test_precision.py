@@ -87,7 +87,7 @@ def test_a_failing_compiler_is_reported(monkeypatch):
     def fails(graph, inputs):
         raise RuntimeError("ld: cannot find -lm")
     original = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, dynamic: original(model, backend=fails))
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic, options=None: original(model, backend=fails))
     torch._dynamo.reset()
     call = compiled.compiled(PlainConv().eval(), torch.device("cpu"))
     with pytest.raises(DependencyError, match=r"PlainConv could not be compiled .*cannot find -lm"):
@@ -103,3 +103,15 @@ def test_compiled_tiles_are_the_same():
     fast = load_restorer(restorer, device="cpu", tile=32, compile=True)
     assert fast.inference.facts()["compile"] is True and "compile" not in plain.inference.facts()
     torch.testing.assert_close(fast.restore_tensor(pair).image, plain.restore_tensor(pair).image)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
+def test_compiled_bfloat16_is_finite_whatever_order_the_weights_were_in():
+    torch.manual_seed(0)
+    restorer = ARCHS.build({"type": "K3DN", "base_channels": 16, "full_channels": 10, "encoder_blocks": 1,
+                            "disparity": None, "deblur": None}).eval()
+    views = torch.rand(1, 6, 288, 336)
+    wanted = load_restorer(restorer, device="cpu", precision="bf16").restore_tensor(views)
+    found = load_restorer(restorer, device="cpu", precision="bf16", compile=True).restore_tensor(views)
+    torch.testing.assert_close(found.image, wanted.image, rtol=0, atol=0.01)

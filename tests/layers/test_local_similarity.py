@@ -52,6 +52,23 @@ def test_half_precision_and_meta():
     assert local_similarity(query.to("meta"), key.to("meta")).shape == ours.shape
 
 
+def test_compiled_it_is_one_operation_and_the_same_gradients():
+    torch._dynamo.reset()
+    query, key = maps(1, 2, 40, 40)
+    calls = []
+
+    def count(graph, _):
+        calls.append([node for node in graph.graph.nodes if node.op == "call_function"])
+        return graph.forward
+    compiled = torch.compile(lambda q, k: local_similarity(q, k, 2), backend=count, fullgraph=True, dynamic=False)
+    ours, wanted = compiled(query, key), local_similarity(query, key, 2)
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
+    assert len(calls) == 1 and len(calls[0]) == 1
+    grad = torch.randn_like(wanted)
+    for a, b in zip(torch.autograd.grad(ours, (query, key), grad), torch.autograd.grad(wanted, (query, key), grad)):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
 def test_exception():
     with pytest.raises(SizeError, match="one shape"):
         local_similarity(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 9))
