@@ -4,9 +4,10 @@ with ASCII alone), and environment variables.
 import atexit
 import contextlib
 import io
-import logging
 import os
 import sys
+import threading
+import traceback
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
@@ -131,14 +132,23 @@ def environment_variable(name: str, value: str) -> Iterator[None]:
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process with an exit status, and without Python's own last steps.
+    """End this process with an exit status, and without the last of Python's own steps.
 
     Threads of libraries (gloo's, of a process group) may still wait for the interpreter's lock; where they get it after
-    the interpreter has begun to go, C++ aborts the process, and work that is done and saved looks failed.
+    the interpreter has begun to go, C++ aborts the process, and work that is done and saved looks failed. What comes
+    before that step is done here, too, in Python's order: threads that are no daemons end, functions of `atexit` are
+    called (those of `logging` and `multiprocessing` among them), and the streams are flushed.
     """
-    atexit._run_exitfuncs()
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()
-    os._exit(status)
+    try:
+        # Python has no public names for these; multiprocessing calls the first one, too, when it ends a process.
+        for last_step in (threading._shutdown, atexit._run_exitfuncs):
+            try:
+                last_step()
+            except BaseException:  # is shown and changes nothing, as in Python itself
+                with contextlib.suppress(Exception):
+                    traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+        os._exit(status)

@@ -30,6 +30,7 @@ from k3dn_plugin.errors import DataError, K3DNError, StorageError
 MOST_BYTES = 2**32    # of a file that is read into memory as a whole
 MOST_NAME = 100       # characters of a label's file name
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)   # of a file system without locks
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -345,7 +346,7 @@ class FolderLock:
                 os.close(handle)
                 raise self._refusal(owner) from None
             except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                if error.errno in NO_LOCKS:
                     self._handle = handle  # a file system without locks
                     return
                 os.close(handle)

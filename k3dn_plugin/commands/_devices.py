@@ -18,7 +18,8 @@ STOP_SECONDS = 10
 def run_on_devices(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a command in one process for each of `arguments.devices`; the exit status is the first that is not 0.
 
-    When one process fails, the others are stopped.
+    When one process fails, the others are stopped. The status of a process that a signal ended is 128 and the signal's
+    number, as in a shell.
 
     Args:
         command: called in each process with the same arguments, `device` and `launcher` excepted.
@@ -49,7 +50,8 @@ def run_on_devices(command: Callable[[argparse.Namespace], int], arguments: argp
             if any(process.exitcode for process in processes):
                 break
             time.sleep(POLL_SECONDS)
-        return next((abs(process.exitcode) for process in processes if process.exitcode), 0)
+        status = next((process.exitcode for process in processes if process.exitcode), 0)
+        return status if status >= 0 else 128 - status
     finally:
         for process in processes:
             process.terminate()

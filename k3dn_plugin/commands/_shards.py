@@ -40,7 +40,7 @@ class Shards:
 
     def __init__(self, command: str, arguments: argparse.Namespace, store: Path, backend: Backend, *,
                  sources: Sequence[str], split: str = ""):
-        self.folder = store.with_name(f"{store.name}.shards")
+        self.folder = shards_folder(store)
         self._command, self._split, self._backend, self._sources = command, split, backend, sources
         self._arguments = plain({name: value for name, value in vars(arguments).items() if name not in ELSEWHERE})
         self._content = text_hash([_files_in(user_path(source)) for source in sources])
@@ -77,9 +77,15 @@ class Shards:
         return Job("shard", f"scenes {start + 1} to {start + len(part)}", identity, spec, folder, folder / "shard.json",
                    Needs(gpus=self._gpus), module="k3dn_plugin.commands._shards")
 
-    def remove(self) -> None:
-        """Remove the shards, once the whole store is there."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def shards_folder(store: Path) -> Path:
+    """Return where the shards of a store lie."""
+    return store.with_name(f"{store.name}.shards")
+
+
+def remove_shards(store: Path) -> None:
+    """Remove the shards of a store that is whole, those that an interrupted command has left among them."""
+    shutil.rmtree(shards_folder(store), ignore_errors=True)
 
 
 def _files_in(folder: Path) -> list:

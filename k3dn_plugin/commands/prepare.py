@@ -59,16 +59,13 @@ def reading(arguments: argparse.Namespace) -> dict:
 
 def prepare_by_jobs(arguments: argparse.Namespace, backend: "Backend") -> "list[PreparedSplit]":
     """Let jobs read, check and cut the scenes, and store them here; raises as `prepare`."""
-    from k3dn_plugin.commands._shards import Shards  # heavy: not before the command runs
+    from k3dn_plugin.commands._shards import Shards, remove_shards  # heavy: not before the command runs
     from k3dn_plugin.data.preparation import prepare  # heavy, as above
     from k3dn_plugin.errors import DataError  # as above
     from k3dn_plugin.files import user_path  # as above
-    every = []
-
     def made(split: Any, left: Any, scenes: Any) -> Iterator[tuple[Any, Any]]:   # `Made` of the package says of what
         shards = Shards("prepare", arguments, user_path(arguments.out) / f"{split.name}.lmdb", backend,
                         sources=[arguments.source], split=split.name)
-        every.append(shards)
         by_name = {scene.name: scene for scene in left}
         for name, scene in shards.made(list(by_name), [scene.name for scene in scenes]):
             if scene.fault is not None:
@@ -79,8 +76,8 @@ def prepare_by_jobs(arguments: argparse.Namespace, backend: "Backend") -> "list[
             yield by_name[name], (scene.frames(), scene.record.crops, hashes)
 
     prepared = prepare(arguments.name, arguments.source, arguments.out, **reading(arguments), made=made)
-    for shards in every:
-        shards.remove()
+    for split in prepared:
+        remove_shards(split.store.path)
     return prepared
 
 

@@ -89,7 +89,7 @@ def make(arguments: argparse.Namespace) -> "tuple[LmdbStore, ...]":
         return build_demo(arguments.out, seed=arguments.seed)
     if arguments.cluster is None:
         return (build(arguments, arguments.out),)
-    from k3dn_plugin.commands._shards import Shards  # heavy: not before the command runs
+    from k3dn_plugin.commands._shards import Shards, remove_shards  # heavy: not before the command runs
     from k3dn_plugin.files import user_path  # as above
     sources = [path for path in (arguments.photos, arguments.rgbd, arguments.depth, arguments.bank) if path]
     with cluster_backend(arguments.cluster) as backend:
@@ -97,7 +97,7 @@ def make(arguments: argparse.Namespace) -> "tuple[LmdbStore, ...]":
         shards = Shards("simulate", arguments, user_path(arguments.out), backend, sources=sources)
         store = build(arguments, arguments.out, made=lambda left, names: (
             (name, scene.frames()) for name, scene in shards.made(left, names)))
-        shards.remove()
+        remove_shards(user_path(arguments.out))
     return (store,)
 
 

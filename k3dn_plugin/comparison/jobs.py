@@ -5,6 +5,7 @@ key as hashes, paths do not. The result names its output files with their hashes
 makes the job undone too.
 """
 import contextlib
+import errno
 import json
 import os
 from abc import ABC, abstractmethod
@@ -16,7 +17,7 @@ from typing import Any
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.evaluation.provenance import text_hash
 from k3dn_plugin.evaluation.results import plain, write_json
-from k3dn_plugin.files import file_hash, read_file
+from k3dn_plugin.files import NO_LOCKS, file_hash, read_file
 
 WORKER = "k3dn_plugin.comparison.worker"
 
@@ -176,19 +177,31 @@ class Backend(ABC):
 def alone(folder: Path) -> Iterator[None]:
     """Wait until no worker is at work in a job's folder: one of a killed comparison may still be saving its state.
 
-    The lock is one of the file system, so it holds among the machines that share a folder as far as that has locks.
+    The lock is one of the file system, so it holds among the machines that share a folder as far as that has locks;
+    where it has none (Lustre, unless mounted for them), nobody waits.
     """
     try:
         import fcntl  # not on Windows
     except ImportError:
         yield
         return
-    handle = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    path = folder / "worker.lock"
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                same = os.path.samestat(os.fstat(handle), os.stat(path))
+            except OSError as error:
+                if error.errno not in (*NO_LOCKS, errno.ENOENT):
+                    raise
+                same = error.errno in NO_LOCKS
+            if same:
+                yield
+                return
+        finally:
+            os.close(handle)
+        # While this process waited, the folder was put aside or removed, and perhaps made again: that lock is another.
 
 
 def write_result(spec: dict, folder: Path, result: dict, outputs: Sequence[Path]) -> None:

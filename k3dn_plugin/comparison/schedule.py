@@ -1,5 +1,6 @@
 """Running all jobs of a comparison on a back end, and saying how far they are."""
 import csv
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -40,8 +41,8 @@ def run_jobs(jobs: Sequence[Job], backend: Backend, *, log: Log = print, table_s
                 job = waiting.popleft()
                 if not backend.remote:
                     log(f"start   {job.title}")
+                progress.submitted(job, at_work=not backend.remote)  # before it can print anything
                 running[backend.submit(job)] = job
-                progress.submitted(job, at_work=not backend.remote)
             for handle in list(running):
                 status = backend.poll(handle) if handle in running else None
                 if status is None:
@@ -50,7 +51,7 @@ def run_jobs(jobs: Sequence[Job], backend: Backend, *, log: Log = print, table_s
                 if backend.remote:
                     progress.follow([job])
                 if status or not _settled(job, backend):
-                    failed.append(job)
+                    failed.append((job, status))
                     _drop_queued(backend, running)
                 else:
                     progress.finished(job)
@@ -62,9 +63,18 @@ def run_jobs(jobs: Sequence[Job], backend: Backend, *, log: Log = print, table_s
     finally:
         backend.cancel(list(running))
     if failed:
-        end = "\n".join(backend.log(failed[0]).splitlines()[-LOG_LINES:])
-        raise TrainingError(f"{failed[0].title} failed; its log {failed[0].log_path} ends with:\n{end}\nWhat is done "
-                            "is kept: fix the cause and run the same command again")
+        job, status = failed[0]
+        end = "\n".join(backend.log(job).splitlines()[-LOG_LINES:])
+        raise TrainingError(f"{job.title} failed{_ended_by(status)}; its log {job.log_path} ends with:\n{end}\nWhat is "
+                            "done is kept: fix the cause and run the same command again")
+
+
+def _ended_by(status: int) -> str:
+    """The signal that ended a process, which cannot say so itself."""
+    if status >= 0:
+        return ""
+    killed = ", as the system does when memory runs out" * (status == -signal.SIGKILL)
+    return f" (it was ended by signal {-status}{killed})"
 
 
 def _settled(job: Job, backend: Backend) -> bool:
@@ -112,7 +122,7 @@ class Progress:
         self._log, self._every, self._shown = log, table_seconds, time.monotonic()
 
     def submitted(self, job: Job, *, at_work: bool) -> None:
-        """Note that a job was started or queued; what its log holds already is of an earlier attempt."""
+        """Note that a job is about to be started or queued; what its log holds already is of an earlier attempt."""
         state = self._states[job.spec_path]
         state.at_work = at_work
         state.log_offset = job.log_path.stat().st_size if job.log_path.exists() else 0

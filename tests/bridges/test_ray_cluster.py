@@ -15,8 +15,10 @@ import yaml
 from processes import kill_all
 from ray_cluster import RayCluster
 
+from k3dn_plugin.comparison.jobs import read_json
 from k3dn_plugin.data import open_store
 from k3dn_plugin.data.images import write_image
+from k3dn_plugin.training.state import load_state
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "compare.py"
@@ -24,14 +26,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow,
               pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0",
                "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")])}
+SLOW = {"TINY_SLOW": "0.4"}   # seconds of a step, so that trainings can be met in the middle
 # What is measured, and so differs from run to run.
 MEASURED = {"latency", "latency range", "memory", "memory range", "training speed", "seconds"}
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    # Slow steps, so that trainings can be met in the middle.
-    with RayCluster(TINY_SLOW="0.4") as started:
+    with RayCluster(**SLOW) as started:
         yield started
 
 
@@ -60,9 +62,9 @@ def plan(tmp_path_factory, tiny_store):
     return command
 
 
-def start(command):
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
-                            start_new_session=True)
+def start(command, **variables):
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            env={**os.environ, **ENVIRONMENT, **variables}, start_new_session=True)
 
 
 def finish(process, seconds=1500):
@@ -116,7 +118,7 @@ def test_a_node_dies_and_back_ends_change_and_the_table_is_the_local_one(cluster
     assert finish(reference) and reference.returncode == 0
 
     # Begun on this machine, and killed.
-    first = start(plan(out))
+    first = start(plan(out), **SLOW)
     until(lambda: list(out.glob("runs/*/run/states/*3.state")), first)
     os.kill(first.pid, signal.SIGKILL)
     finish(first)
@@ -126,15 +128,17 @@ def test_a_node_dies_and_back_ends_change_and_the_table_is_the_local_one(cluster
     second = start(plan(out, "--cluster", cluster.address))
     lost = until(lambda: at_work(out, name), second)
     kill_all(node)
+    until(lambda: (read_json(lost / "train.place.json") or {}).get("node") not in (None, name), second)
     until(lambda: list(out.glob("runs/*/trained.json")), second)
     os.kill(second.pid, signal.SIGINT)
     printed = finish(second)
     assert second.returncode == 130, printed
     assert "start   train narrow, seed 1 on " in printed and "iter:" in printed, printed
+    assert " again, from what is saved" in printed, "the loss of a node is said"
     left = list(out.glob("runs/*/trained.json"))
     assert left and not (out / "report.html").exists()
     # Then here again, killed again; and finished on what is left of the cluster.
-    third = start(plan(out))
+    third = start(plan(out), **SLOW)
     until(lambda: len(list(out.glob("runs/*/trained.json"))) > len(left) or list(out.glob("scores/*/per_image.csv")),
           third)
     os.kill(third.pid, signal.SIGKILL)
@@ -171,7 +175,8 @@ def test_a_killed_command_leaves_no_worker_behind(cluster, plan, tmp_path):
     while left := processes_of(out):
         assert time.monotonic() < last, left
         time.sleep(0.2)
-    assert not list(out.glob("runs/*/run/**/.*.part")), "no file is half written"
+    states = list(out.glob("runs/*/run/states/*.state"))
+    assert states and all(load_state(path) for path in states), "Ray kills workers while they save"
 
 
 def test_what_a_node_does_not_see_is_one_error_before_anything_runs(cluster, plan, tmp_path):
@@ -209,3 +214,15 @@ def test_a_store_made_by_a_cluster_is_that_of_one_machine(cluster, tmp_path):
         assert process.returncode == 0, printed
     assert "scenes 9 to 10" in printed
     assert open_store(tmp_path / "one.lmdb").hash == open_store(tmp_path / "many.lmdb").hash
+
+
+def test_the_head_dies_and_the_command_says_what_to_do(plan, tmp_path):
+    out = tmp_path / "out"
+    with RayCluster(**SLOW) as cluster:
+        process = start(plan(out, "--cluster", cluster.address))
+        until(lambda: list(out.glob("runs/*/run/states/*.state")), process)
+        kill_all(cluster.nodes[0])
+        printed = finish(process, 300)
+    assert process.returncode == 2, printed
+    assert "error: the head of the cluster" in printed and "run it without --cluster" in printed
+    assert "Traceback" not in printed

@@ -97,6 +97,10 @@ def test_prepared_shards_are_the_store_of_one_machine(here, tmp_path, capsys):
         assert one.hash == many.hash
         assert one.manifest.as_json() == many.manifest.as_json(), "the sources' hashes and crops, too"
     assert not list((tmp_path / "many").glob("*.shards"))
+    # As a command that was killed behind its first store leaves them.
+    (tmp_path / "many" / "train.lmdb.shards" / "0000000").mkdir(parents=True)
+    assert main([*command, str(tmp_path / "many"), "--cluster", "auto"]) == 0
+    assert not list((tmp_path / "many").glob("*.shards"))
 
 
 def test_faults_are_those_of_one_machine_and_go_away_when_they_are_corrected(here, tmp_path, capsys):

@@ -53,9 +53,10 @@ class LocalBackend(Backend):
             environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // self.jobs, 1)))
         if device.startswith("cuda:"):
             environment["CUDA_VISIBLE_DEVICES"] = device.partition(":")[2]
+        spec = job.write_spec()  # makes the folder, too, where that has gone since the job was planned
         with open(job.log_path, "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", job.module, str(job.write_spec()), str(os.getpid())],
+                [sys.executable, "-m", job.module, str(spec), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
         self._devices[process] = device
         return process
