@@ -182,7 +182,6 @@ def _write(program: torch.export.ExportedProgram, network: Exportable, path: Pat
         with atomic_write(path) as file:
             file.write(archive.getbuffer())
         return
-    onnx: Any = importlib.import_module("onnx")  # optional, see `check_onnx`
     exported: Any = torch.onnx
     made = exported.export(program, dynamo=True, verbose=False, input_names=list(network.inputs),
                              output_names=["restored"])
@@ -191,7 +190,7 @@ def _write(program: torch.export.ExportedProgram, network: Exportable, path: Pat
     entry = model.metadata_props.add()
     entry.key, entry.value = "k3dn", json.dumps(facts, default=str)
     with atomic_write(path) as file:
-        onnx.save_model(model, file)
+        file.write(model.SerializeToString())
 
 
 def _examples(network: Exportable, shape: Size) -> tuple[torch.Tensor, ...]:
