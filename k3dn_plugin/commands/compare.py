@@ -31,12 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.evaluation.run import names_in
     from k3dn_plugin.options import load_options
 
+    check_meaning(arguments)
     if arguments.matrix:
         if len(arguments.entries) != 1:
             raise OptionError("--matrix takes one option file, the base recipe")
         contestants = matrix_of(arguments.entries[0], parse_choices(arguments.choices), arguments.set)
     else:
         contestants = contestants_of(arguments.entries, train=arguments.train, overrides=arguments.set)
+    if arguments.set and not any(one.recipe for one in contestants):
+        raise OptionError("--set changes option files, and none is compared: leave it out, or name an option file")
     blocks = (load_options(c.recipe, c.overrides).datasets.val for c in contestants if c.recipe)
     data = arguments.data or next((block.arguments().get("store") for block in blocks if block is not None), None)
     if data is None:
@@ -45,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     log = functools.partial(print, flush=True)
     settings = Settings(
         out=arguments.out, data=data, protocol=arguments.protocol,
-        budget=Budget.parse(arguments.budget) if arguments.budget else None, seeds=tuple(arguments.seeds),
+        budget=Budget.parse(arguments.budget) if arguments.budget else None, seeds=tuple(arguments.seeds or [1]),
         jobs=arguments.jobs, devices=tuple(arguments.devices), cpus=arguments.cpus_per_job,
         reference=arguments.reference,
         size=tuple(arguments.size), latency_size=tuple(arguments.latency_size), scenes=arguments.scenes,
@@ -59,6 +62,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def check_meaning(arguments: argparse.Namespace) -> None:
+    """Raise `OptionError` for an argument that nothing would come of: whoever gives it expects something else."""
+    from k3dn_plugin.errors import OptionError  # as in `run`
+    if arguments.choices and not arguments.matrix:
+        raise OptionError("--choices says what --matrix combines: give --matrix too, or leave it out")
+    for name in ("budget", "seeds"):
+        if getattr(arguments, name) and not (arguments.train or arguments.matrix):
+            raise OptionError(f"--{name} is for trainings, and none is asked for: give --train too, or leave it out")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("entries", nargs="+", metavar="[LABEL=]ENTRY", help="an option file, a weights file "
@@ -66,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", action="store_true", help="train the option files, then score")
     parser.add_argument("--budget", metavar="KIND=N", help="equal training for all: samples=, iterations=, macs= or "
                         "seconds=; without it each recipe trains for its own length")
-    parser.add_argument("--seeds", nargs="+", type=whole(), default=[1], metavar="N", help="one training each")
+    parser.add_argument("--seeds", nargs="+", type=whole(), metavar="N", help="one training each (default 1)")
     parser.add_argument("--matrix", action="store_true", help="train every combination of --choices in one recipe")
     parser.add_argument("--choices", nargs="+", default=[], metavar="SLOT=A,B", help="for --matrix: "
                         "disparity, deblur, preservation of K3DN, blur_map of LDP, reblur; `none` leaves a part out, "

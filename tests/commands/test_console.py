@@ -64,3 +64,13 @@ def test_a_path_that_no_disk_takes_is_one_line(argv, tmp_path, monkeypatch, caps
         status = stop.code
     err = capsys.readouterr().err
     assert status == 2 and "error: " in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("argv, named", [
+    (["center", "other=center", "--choices", "deblur=WienerDeblur"], "--choices"),
+    (["center", "other=center", "--seeds", "1", "2"], "--seeds"),
+    (["center", "other=center", "--budget", "samples=8"], "--budget"),
+    (["center", "other=center", "--set", "manual_seed=1"], "--set")])
+def test_compare_refuses_what_nothing_would_come_of(argv, named, capsys, tmp_path):
+    assert main(["compare", *argv, "--data", str(tmp_path / "none.lmdb"), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {named} ") and not (tmp_path / "out").exists()

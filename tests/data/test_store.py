@@ -392,9 +392,11 @@ def test_links_in_the_way_of_a_build_are_not_followed(tmp_path):
     with pytest.raises(DataError, match="found a link"):
         StoreWriter(tmp_path / "a.lmdb", dataset="x")
     (tmp_path / "b.lmdb.partial").mkdir()
-    (tmp_path / "b.lmdb.partial" / "data.mdb").symlink_to(tmp_path / "elsewhere" / "data")
-    with pytest.raises(DataError, match="found a link"):
-        StoreWriter(tmp_path / "b.lmdb", dataset="x")
+    for name in ("data.mdb", "lock.mdb"):
+        (tmp_path / "b.lmdb.partial" / name).symlink_to(tmp_path / "elsewhere" / "data")
+        with pytest.raises(DataError, match="found a link"):
+            StoreWriter(tmp_path / "b.lmdb", dataset="x")
+        (tmp_path / "b.lmdb.partial" / name).unlink()
     assert not list((tmp_path / "elsewhere").iterdir())
 
 

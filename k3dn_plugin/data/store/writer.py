@@ -225,7 +225,7 @@ class StoreWriter:
                                 error=DataError)
         with storage_errors(self.partial):
             data = self.partial / "data.mdb"
-            for place in (self.partial, data):
+            for place in (self.partial, data, self.partial / "lock.mdb"):   # LMDB opens both, and follows links
                 if place.is_symlink():
                     raise DataError(f"{place}: expected to build the store there, found a link. Remove it, or choose "
                                     "another path")
