@@ -18,7 +18,7 @@ SECTIONS = (
     ("restorers", "Restoring small pairs", "python benchmarks/restorers.py"),
     ("restorers_full_frame", "Restoring full frames", "python benchmarks/restorers.py --full-frames"),
     ("against", "This version against commit 769b698",
-     "python benchmarks/against.py 769b698 --only k3dn_l --threads 1 --rounds 3"),
+     "python benchmarks/against.py 769b698"),
     ("precision", "bfloat16 against float32", "python benchmarks/precision.py"),
     ("process", "Threads that wait asleep, freed memory that stays", "python benchmarks/process.py"),
     ("whole_frame", "Whole frames of 24 megapixels within 8 GiB", "python benchmarks/whole_frame.py"),

@@ -150,7 +150,7 @@ def full_frame(name, device, memory_gb):
 
     from k3dn_plugin.inference.memory import GIB
     from k3dn_plugin.zoo.load import load_restorer
-    restorer = build(name, device)
+    restorer = build(name, device).to(memory_format=torch.channels_last)   # as those from a file are
     restore = load_restorer(restorer, device=device, max_memory_gb=memory_gb).restore_tensor
     pair = torch.rand(1, 6, *FULL)
     began, busy_before = time.perf_counter(), time.process_time()

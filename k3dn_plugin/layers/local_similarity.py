@@ -118,11 +118,12 @@ _opaque.register_autograd(_opaque_backward, setup_context=_keep_inputs)
 
 def _similarity(query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
     batch, channels, height, width = query.shape
-    queries, keys = _cut(query / channels, key, radius)   # the mean, where it costs least
+    queries, keys = _cut(query, key, radius)
     grid, side = queries.shape[1:3], 2 * radius + 1
     out = query.new_empty(batch, side, side, grid[0], BLOCK[0], grid[1], BLOCK[1])
     for part in _parts(query, grid, radius):
-        pairs = torch.bmm(_matrix(queries[:, part]), _matrix(keys[:, part]).transpose(1, 2))
+        # The mean, where it costs least: the queries of a strip are few.
+        pairs = torch.bmm(_matrix(queries[:, part]) / channels, _matrix(keys[:, part]).transpose(1, 2))
         band = _band(pairs, radius).unflatten(0, (batch, -1, grid[1]))
         # (B, r, c, rows, columns, shift, shift) -> (B, shift, shift, r, rows, c, columns)
         out[:, :, :, part] = band.permute(0, 5, 6, 1, 3, 2, 4)

@@ -38,7 +38,10 @@ class SharpRegionPreservation(nn.Module):
     def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """(B, C1, H, W) and (B, C2, H, W) -> (B, C1 + C2, H, W)."""
         x = torch.cat([before, after], 1)
-        return x + self.conv_o(x * self.gate(x))
+        gated = x * self.gate(x)
+        for layer in self.conv_o:   # one by one, so that what a layer has read is freed
+            gated = layer(gated)
+        return x + gated
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """Return the gate that the similarities open, of the shape of x."""
