@@ -30,15 +30,19 @@ def similarity(now, level, backward):
     return step, f"{channels} x {rows} x {columns}"
 
 
-def forward(now, checkout, recipe, size, fast=False):
-    """A forward pass of a recipe's network; `fast` takes bfloat16 and channels last, on the newer side alone."""
+def forward(now, checkout, recipe, size, fast=False, as_restored=False):
+    """A forward pass of a recipe's network.
+
+    On the newer side alone, `fast` takes bfloat16 and channels last; `as_restored`, channels last, as weights from a
+    file get it.
+    """
     import torch
 
     restorer = network(checkout, recipe).eval()
     shape = restorer.size_rule.padded(*size)
     pair = torch.rand(1, 6, *shape)
     fast = fast and now
-    if fast:
+    if fast or (as_restored and now):
         restorer.to(memory_format=torch.channels_last)
 
     def step():
@@ -80,6 +84,8 @@ CASES = {
     "k3dn_m": lambda now, checkout: forward(now, checkout, "k3dn_m_dpdd", (288, 336)),
     "drbnet": lambda now, checkout: forward(now, checkout, "drbnet_dual_dpdd", (288, 336)),
     "ifan": lambda now, checkout: forward(now, checkout, "ifan_dual_dpdd", (288, 336)),
+    "drbnet_as_restored": lambda now, checkout: forward(now, checkout, "drbnet_dual_dpdd", (288, 336), as_restored=True),
+    "ifan_as_restored": lambda now, checkout: forward(now, checkout, "ifan_dual_dpdd", (288, 336), as_restored=True),
     "restormer": lambda now, checkout: forward(now, checkout, "restormer_dpdd", (288, 336)),
 }
 

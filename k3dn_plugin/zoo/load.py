@@ -225,7 +225,8 @@ def load_restorer(source: str | os.PathLike[str] | Restorer | LoadedRestorer, *,
         max_memory_gb: bound in GiB, of the process on the CPU, of torch's memory on a GPU; larger frames are restored
             in tiles. None: what is free.
         self_ensemble: take the mean over the four dual-pixel-valid flips (4 x the time).
-        compile: run the network through `torch.compile`; the first tile of a size takes a minute or more.
+        compile: run the network through `torch.compile`; the first tile of a size takes a minute or more. On the CPU
+            weights that change afterwards have no effect.
 
     Raises:
         CheckpointError: nothing lies at `source`, it is damaged, or of no known network.
