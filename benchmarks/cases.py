@@ -30,10 +30,10 @@ def similarity(now, level, backward):
     return step, f"{channels} x {rows} x {columns}"
 
 
-def forward(now, checkout, recipe, size, fast=False, as_restored=False):
+def forward(now, checkout, recipe, size, fast=False, ordered=False):
     """A forward pass of a recipe's network.
 
-    On the newer side alone, `fast` takes bfloat16 and channels last; `as_restored`, channels last, as weights from a
+    On the newer side alone, `fast` takes bfloat16 and channels last; `ordered`, channels last, as weights from a
     file get it.
     """
     import torch
@@ -42,7 +42,7 @@ def forward(now, checkout, recipe, size, fast=False, as_restored=False):
     shape = restorer.size_rule.padded(*size)
     pair = torch.rand(1, 6, *shape)
     fast = fast and now
-    if fast or (as_restored and now):
+    if fast or (ordered and now):
         restorer.to(memory_format=torch.channels_last)
 
     def step():
@@ -84,8 +84,8 @@ CASES = {
     "k3dn_m": lambda now, checkout: forward(now, checkout, "k3dn_m_dpdd", (288, 336)),
     "drbnet": lambda now, checkout: forward(now, checkout, "drbnet_dual_dpdd", (288, 336)),
     "ifan": lambda now, checkout: forward(now, checkout, "ifan_dual_dpdd", (288, 336)),
-    "drbnet_as_restored": lambda now, checkout: forward(now, checkout, "drbnet_dual_dpdd", (288, 336), as_restored=True),
-    "ifan_as_restored": lambda now, checkout: forward(now, checkout, "ifan_dual_dpdd", (288, 336), as_restored=True),
+    "drbnet_as_restored": lambda now, checkout: forward(now, checkout, "drbnet_dual_dpdd", (288, 336), ordered=True),
+    "ifan_as_restored": lambda now, checkout: forward(now, checkout, "ifan_dual_dpdd", (288, 336), ordered=True),
     "restormer": lambda now, checkout: forward(now, checkout, "restormer_dpdd", (288, 336)),
 }
 
