@@ -262,7 +262,8 @@ def read_file(path: str | os.PathLike[str], *, most: int = MOST_BYTES, error: ty
         reason = getattr(failed, "strerror", None) or str(failed)
         advice = ". Change its permissions, or give a file that you may read" * (
             getattr(failed, "errno", 0) in (errno.EACCES, errno.EPERM))
-        raise error(f"{str(path)!r}: cannot be read ({reason}){advice}") from None
+        name = str(path) if str(path).isprintable() else repr(str(path))
+        raise error(f"{name}: cannot be read ({reason}){advice}") from None
     except MemoryError:
         raise error(f"{path}: cannot be read: there is not enough memory for the file") from None
 
