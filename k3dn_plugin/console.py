@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 STANDARD = (0, 1, 2)  # file descriptors of input, output and errors
 
@@ -141,7 +141,7 @@ def end_process(status: int) -> NoReturn:
     """
     try:
         # Python has no public names for these; multiprocessing calls the first one, too, when it ends a process.
-        for last_step in (threading._shutdown, atexit._run_exitfuncs):
+        for last_step in (cast(Any, threading)._shutdown, atexit._run_exitfuncs):
             try:
                 last_step()
             except BaseException:  # is shown and changes nothing, as in Python itself

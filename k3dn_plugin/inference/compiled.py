@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -23,11 +23,12 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
     """
     check_compiler(device)
     # In bfloat16, torch 2.13 compiles convolutions with weights in the default order to NaN on the CPU (seen in K3DN).
-    restorer.to(memory_format=torch.channels_last)
+    cast(Any, restorer).to(memory_format=torch.channels_last)
     # With the weights as constants, convolutions take in what follows them: half the kernels to compile, and a third
     # less time to run K3DN. The weights are in memory twice, in their own order and in the processor's.
-    options = {"freezing": True} if device.type == "cpu" else {}
-    network = torch.compile(restorer, dynamic=False, options=options)   # pyright: ignore[reportUnknownMemberType]
+    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
+    network = cast(Callable[..., torch.Tensor],
+                   torch.compile(restorer, dynamic=False, options=options))   # pyright: ignore[reportUnknownMemberType]
 
     def call(*arguments: Any, **named: Any) -> torch.Tensor:
         # Imported here, because it takes seconds and only who compiles needs it.

@@ -77,7 +77,8 @@ class _LocalSimilarity(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        return *_gradients(grad, *ctx.saved_tensors, ctx.radius), None
+        query, key = ctx.saved_tensors
+        return *_gradients(grad, query, key, ctx.radius), None
 
 
 # For the compiler: it would write out each strip as a kernel of its own, a hundred for K3DN, and take minutes.
@@ -110,7 +111,8 @@ def _keep_inputs(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, int], outpu
 
 
 def _opaque_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-    return *_opaque_gradients(grad, *ctx.saved_tensors, ctx.radius), None
+    query, key = ctx.saved_tensors
+    return *_opaque_gradients(grad, query, key, ctx.radius), None
 
 
 _opaque.register_autograd(_opaque_backward, setup_context=_keep_inputs)

@@ -1,4 +1,6 @@
 """Folders of weights as Hugging Face's hub knows them: `model.safetensors`, `config.json`, and a card, `README.md`."""
+# pyright: reportUnnecessaryIsInstance=false
+# What callers give is checked here at run time, whatever the signatures promise.
 import json
 import os
 import re
