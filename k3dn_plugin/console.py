@@ -1,17 +1,20 @@
 """A command's surroundings: output that never stops the work (a terminal that closes, a full disk behind `>`, a console
-with ASCII alone), and environment variables.
+with ASCII alone), environment variables, and how its process ends.
 """
 import atexit
 import contextlib
 import io
 import os
+import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO, cast
 
 STANDARD = (0, 1, 2)  # file descriptors of input, output and errors
+WATCH_SECONDS = 0.5   # between two looks at the parent
 
 
 class LastingStream(io.TextIOBase):
@@ -129,6 +132,19 @@ def environment_variable(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def stop_with(parent: int) -> None:
+    """Ask this process to stop, as Ctrl-C would, once the process that started it is no more; returns at once.
+
+    Args:
+        parent: that process.
+    """
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def end_process(status: int) -> NoReturn:

@@ -286,6 +286,14 @@ def file_hash(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def is_current(handle: int, path: Path) -> bool:
+    """Return whether an open lock file still lies at its path: its owner, or a moved folder, may have taken it away."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
 class FolderLock:
     """One owner for a folder, or for a file that is being made: while it is held, no other process gets it.
 
@@ -334,7 +342,7 @@ class FolderLock:
             try:
                 # Record locks, unlike those of flock(2), do not pass to forked workers that outlive this process.
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is_current(handle):
+                if is_current(handle, self.path):
                     owner = {"process": os.getpid(), "host": socket.gethostname(), "work": self.work,
                              "since": time.strftime("%Y-%m-%d %H:%M:%S")}
                     os.ftruncate(handle, 0)
@@ -352,14 +360,6 @@ class FolderLock:
                     return
                 os.close(handle)
                 raise storage_error(self.path, error) from error
-
-    def _is_current(self, handle: int) -> bool:
-        try:
-            there = os.stat(self.path, follow_symlinks=False)
-        except OSError:
-            return False
-        mine = os.fstat(handle)
-        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
     def _owner(self, handle: int) -> str:
         try:
@@ -380,7 +380,7 @@ class FolderLock:
                 return
             if self._handle is not None:
                 with contextlib.suppress(OSError):
-                    if self._is_current(self._handle):
+                    if is_current(self._handle, self.path):
                         os.unlink(self.path)
                 os.close(self._handle)
                 self._handle = None

@@ -52,14 +52,15 @@ def build_parser(program: str = "k3dn", *, with_arguments: bool = True) -> argpa
     return parser
 
 
-def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, program: str | None = None, command: str | None = None) -> int:
     """Run `k3dn` with `argv` (default: the process's) and return the exit status.
 
     Args:
         program: how the user called it, where that was not `k3dn` (`tools/train.py`).
+        command: the subcommand, where `argv` does not begin with it.
     """
     prepare_process()
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = [*([] if command is None else [command]), *(sys.argv[1:] if argv is None else argv)]
     status = run_tool(lambda _: _run(given, program), given)
     return _ended(status) if argv is None else status
 
@@ -67,8 +68,7 @@ def main(argv: Sequence[str] | None = None, *, program: str | None = None) -> in
 def tool(name: str) -> Callable[[Sequence[str] | None], int]:
     """Return the `main(argv)` of one subcommand, with its own arguments alone: what the files of tools/ call."""
     def run_subcommand(argv: Sequence[str] | None = None) -> int:
-        status = main([name, *(sys.argv[1:] if argv is None else argv)], program=sys.argv[0])
-        return _ended(status) if argv is None else status
+        return main(argv, program=sys.argv[0], command=name)
     return run_subcommand
 
 

@@ -1,14 +1,12 @@
 """A command on several devices of this machine: one process each, as torchrun would start them."""
 import argparse
 import multiprocessing
-import multiprocessing.connection
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 
-from k3dn_plugin.console import end_process, environment_variable
+from k3dn_plugin.console import end_process, environment_variable, stop_with
 from k3dn_plugin.errors import OptionError, run_tool
 
 POLL_SECONDS = 0.1
@@ -63,13 +61,7 @@ def run_on_devices(command: Callable[[argparse.Namespace], int], arguments: argp
 
 def _one(command: Callable[[argparse.Namespace], int], arguments: dict, variables: dict[str, str]) -> None:
     os.environ.update(variables)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    end_process(run_tool(lambda _: command(argparse.Namespace(**arguments))))
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, however it went: a killed command leaves none behind."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+    if parent is not None and parent.pid is not None:
+        stop_with(parent.pid)
+    end_process(run_tool(lambda _: command(argparse.Namespace(**arguments))))

@@ -5,7 +5,6 @@ key as hashes, paths do not. The result names its output files with their hashes
 makes the job undone too.
 """
 import contextlib
-import errno
 import json
 import os
 from abc import ABC, abstractmethod
@@ -17,7 +16,7 @@ from typing import Any
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.evaluation.provenance import text_hash
 from k3dn_plugin.evaluation.results import plain, write_json
-from k3dn_plugin.files import NO_LOCKS, file_hash, read_file
+from k3dn_plugin.files import NO_LOCKS, file_hash, is_current, read_file
 
 WORKER = "k3dn_plugin.comparison.worker"
 
@@ -191,12 +190,12 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-                same = os.path.samestat(os.fstat(handle), os.stat(path))
+                held = is_current(handle, path)
             except OSError as error:
-                if error.errno not in (*NO_LOCKS, errno.ENOENT):
+                if error.errno not in NO_LOCKS:
                     raise
-                same = error.errno in NO_LOCKS
-            if same:
+                held = True
+            if held:
                 yield
                 return
         finally:

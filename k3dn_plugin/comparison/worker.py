@@ -6,10 +6,8 @@ started again; the file `done` says that it is finished.
 """
 import json
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 from k3dn_plugin.comparison.budget import samples_seen, seconds_of_steps
 from k3dn_plugin.comparison.jobs import alone, write_result
 from k3dn_plugin.comparison.pictures import save_scene_pictures
+from k3dn_plugin.console import stop_with
 from k3dn_plugin.errors import K3DNError
 from k3dn_plugin.evaluation.measure import measure_restorers
 from k3dn_plugin.evaluation.results import write_json
@@ -27,8 +26,6 @@ from k3dn_plugin.training import train
 from k3dn_plugin.training.stages import plan_stages
 from k3dn_plugin.zoo.load import load_restorer
 
-WATCH_SECONDS = 0.5
-
 
 def main(argv: Sequence[str] | None = None, kinds: Mapping[str, Callable[[dict], None]] | None = None) -> None:
     """Do the job of the spec file named by the first argument.
@@ -38,7 +35,7 @@ def main(argv: Sequence[str] | None = None, kinds: Mapping[str, Callable[[dict],
     """
     arguments = argv or sys.argv[1:]
     path, parent = Path(arguments[0]), int(arguments[1]) if len(arguments) > 1 else os.getppid()
-    threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
+    stop_with(parent)
     with alone(path.parent):
         # Read now: while this worker waited, another comparison may have changed what is to be done.
         spec = json.loads(path.read_text(encoding="utf-8"))
@@ -46,13 +43,6 @@ def main(argv: Sequence[str] | None = None, kinds: Mapping[str, Callable[[dict],
             "host": socket.gethostname(), "node": os.environ.get("K3DN_NODE", ""), "process": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S")})
         (kinds or KINDS)[spec["kind"]](spec)
-
-
-def _stop_with(parent: int) -> None:
-    """Ask this process to stop, as Ctrl-C would, when the comparison that started it is no more."""
-    while os.getppid() == parent:
-        time.sleep(WATCH_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train_one(spec: dict) -> None:

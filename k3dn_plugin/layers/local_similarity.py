@@ -69,10 +69,13 @@ class _LocalSimilarity(torch.autograd.Function):
     """Forward and backward by the same blocks, a strip of them at a time."""
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
-        ctx.save_for_backward(query, key)
-        ctx.radius = radius
+    def forward(query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:
         return _similarity(query, key, radius)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, int], output: torch.Tensor) -> None:
+        query, key, ctx.radius = inputs
+        ctx.save_for_backward(query, key)
 
     @staticmethod
     @once_differentiable
@@ -101,13 +104,7 @@ def _opaque_gradients(grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor
 
 @_opaque_gradients.register_fake
 def _(grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, radius: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(query, memory_format=torch.contiguous_format), torch.empty_like(
-        key, memory_format=torch.contiguous_format)
-
-
-def _keep_inputs(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, int], output: torch.Tensor) -> None:
-    query, key, ctx.radius = inputs
-    ctx.save_for_backward(query, key)
+    return query.new_empty(query.shape), key.new_empty(key.shape)
 
 
 def _opaque_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
@@ -115,7 +112,7 @@ def _opaque_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.
     return *_opaque_gradients(grad, query, key, ctx.radius), None
 
 
-_opaque.register_autograd(_opaque_backward, setup_context=_keep_inputs)
+_opaque.register_autograd(_opaque_backward, setup_context=_LocalSimilarity.setup_context)
 
 
 def _similarity(query: torch.Tensor, key: torch.Tensor, radius: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import free_port
+from processes import alive, free_port
 
 from k3dn_plugin.evaluation.results import RowFile
 
@@ -100,14 +100,6 @@ def started(process):
                  if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         time.sleep(0.02)
     return found
-
-
-def alive(pid):
-    """Whether a process is there; one that has ended and that nobody has asked about is not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_killed_process_ends_the_others_and_a_single_one_goes_on(command, alone, tmp_path):

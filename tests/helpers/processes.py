@@ -22,15 +22,29 @@ def kill_all(process):
     process.wait()
 
 
+def state_and_parent(process):
+    """The letter that says what a process does, and its parent; None where there is no such process."""
+    try:
+        state, parent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return state, int(parent)
+
+
+def alive(process):
+    """Whether a process is there; one that has ended and that nobody has asked about is not."""
+    found = state_and_parent(process)
+    return found is not None and found[0] != "Z"
+
+
 def descendants(process):
     """The processes that a process has started, and theirs; from the table of processes."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError, ValueError):
-                continue
+            found = state_and_parent(entry.name)
+            if found is not None:
+                parents[int(entry.name)] = found[1]
     found, rest = [], [process]
     while rest:
         children = [child for child, parent in parents.items() if parent == rest[0]]

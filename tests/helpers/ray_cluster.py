@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from processes import descendants, free_port, kill_all
+from processes import alive, descendants, free_port, kill_all
 
 RAY = Path(sys.executable).with_name("ray")
 MARK = "K3DN_TEST_CLUSTER"   # the variable by which processes are known to belong to a cluster
@@ -86,10 +86,9 @@ def members(folder):
             # Ray's workers change their titles, and with them what is seen of their variables.
             known = mark in (entry / "environ").read_bytes().split(b"\0") or (
                 str(folder).encode() in (entry / "cmdline").read_bytes())
-            alive = (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except OSError:
             continue
-        if known and alive and int(entry.name) != os.getpid():
+        if known and alive(entry.name) and int(entry.name) != os.getpid():
             found += [int(entry.name), *descendants(int(entry.name))]
     return set(found)
 
