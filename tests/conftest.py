@@ -1,6 +1,12 @@
 """Fixtures that all tests share."""
+import signal
+
 import numpy as np
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in jobs that a script starts with `&`; the commands that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROWS, COLUMNS = 96, 112
 

@@ -37,3 +37,26 @@ def gaussian_blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
 def total_variation(images: torch.Tensor) -> torch.Tensor:
     """Compute the sum (not the mean) of the absolute differences of neighbors, along both axes."""
     return images.diff(dim=-1).abs().sum() + images.diff(dim=-2).abs().sum()
+
+
+def filter_channels(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Convolve every channel with its own kernel, zeros around: a depthwise `F.conv2d` of the same size.
+
+    Images that hold no more cells than a kernel are multiplied by one matrix a channel: convolutions are made for
+    large images, and their backward pass takes 5 to 10 times as long on windows of 6 x 6.
+
+    Args:
+        images: (N, C, H, W).
+        kernels: (C, 1, k, k), odd k.
+    """
+    side, (number, channels, height, width) = kernels.shape[-1], images.shape
+    if height * width > side * side:
+        return F.conv2d(images, kernels, padding=side // 2, groups=channels)
+    rows, columns = (torch.arange(n, device=images.device) for n in (height, width))
+    down, right = (line[None, :] - line[:, None] + side // 2 for line in (rows, columns))  # tap of (output, input)
+    reached = ((0 <= down) & (down < side))[:, None, :, None] & ((0 <= right) & (right < side))[None, :, None, :]
+    taps = torch.where(reached, side * down[:, None, :, None] + right[None, :, None, :], side * side)
+    cells = height * width
+    matrices = F.pad(kernels.flatten(1), (0, 1)).index_select(1, taps.flatten()).view(channels, cells, cells)
+    filtered = torch.bmm(images.flatten(2).transpose(0, 1), matrices.transpose(1, 2))
+    return filtered.transpose(0, 1).reshape(number, channels, height, width)

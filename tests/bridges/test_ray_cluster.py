@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import miniatures
 import numpy as np
 import pytest
 import yaml
@@ -202,18 +203,31 @@ def test_needs_that_no_node_has(cluster, plan, tmp_path):
     assert process.returncode == 2 and "no node of the cluster has what a job needs (1 CPUs, 1 GPUs)" in printed
 
 
-def test_a_store_made_by_a_cluster_is_that_of_one_machine(cluster, tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    write_image(photos / "one.png", np.random.default_rng(0).integers(0, 255, (60, 70, 3), np.uint8))
-    command = [sys.executable, str(ROOT / "tools" / "simulate.py"), "--photos", str(photos), "--count", "10", "--size",
-               "32", "40", "--max-radius", "3", "--out"]
-    for name, more in (("one", ()), ("many", ("--cluster", cluster.address))):
-        process = start([*command, str(tmp_path / f"{name}.lmdb"), *more])
-        printed = finish(process)
-        assert process.returncode == 0, printed
-    assert "scenes 9 to 10" in printed
-    assert open_store(tmp_path / "one.lmdb").hash == open_store(tmp_path / "many.lmdb").hash
+@pytest.mark.parametrize("name", ["simulate", "prepare"])
+def test_a_store_made_by_a_cluster_killed_and_run_again_is_that_of_one_machine(cluster, tmp_path, name):
+    source, out = tmp_path / "source", tmp_path / "many.lmdb"
+    if name == "simulate":
+        source.mkdir()
+        write_image(source / "one.png", np.random.default_rng(0).integers(0, 255, (60, 70, 3), np.uint8))
+        command = ["simulate.py", "--photos", str(source), "--count", "20", "--size", "32", "40", "--max-radius", "3"]
+        stores, shards = [""], "many.lmdb.shards"
+    else:
+        miniatures.dpdd(source / "dd_dp_dataset_canon")
+        command = ["prepare_data.py", "dpdd", "--source", str(source)]
+        stores, shards = ["train.lmdb", "val.lmdb", "test.lmdb"], "many.lmdb/*.shards"
+    command = [sys.executable, str(ROOT / "tools" / command[0]), *command[1:], "--out"]
+    assert finish(one := start([*command, str(tmp_path / "one.lmdb")])) and one.returncode == 0
+    command += [str(out), "--cluster", cluster.address]
+    first = start(command)
+    until(lambda: list(tmp_path.glob(f"{shards}/*/shard.place.json")), first)
+    os.kill(first.pid, signal.SIGKILL)
+    finish(first)
+    process = start(command)
+    printed = finish(process)
+    assert process.returncode == 0 and "start   scenes " in printed, printed
+    for store in stores:
+        assert open_store(tmp_path / "one.lmdb" / store).hash == open_store(out / store).hash
+    assert not list(tmp_path.glob(shards))
 
 
 def test_the_head_dies_and_the_command_says_what_to_do(plan, tmp_path):

@@ -3,8 +3,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from k3dn_plugin.layers.filters import gaussian_blur, total_variation, transfer_function
+from k3dn_plugin.layers.filters import filter_channels, gaussian_blur, total_variation, transfer_function
 
 
 def test_a_product_of_spectra_is_a_periodic_convolution():
@@ -38,3 +39,17 @@ def test_no_sigma_changes_nothing_and_tiny_images_are_blurred():
 def test_total_variation_is_a_sum():
     image = torch.tensor([[[[0.0, 1.0, 1.0], [0.0, 0.0, 3.0]]]])
     assert float(total_variation(image)) == 1 + 3 + 1 + 2
+
+
+@pytest.mark.parametrize("size", [(6, 6), (1, 1), (9, 9), (4, 20), (10, 9), (18, 14)])
+def test_channels_are_filtered_as_by_a_depthwise_convolution_with_its_gradients(size):
+    torch.manual_seed(0)
+    images = torch.randn(3, 5, *size, dtype=torch.float64, requires_grad=True)
+    kernels = torch.randn(5, 1, 9, 9, dtype=torch.float64, requires_grad=True)
+    wanted = F.conv2d(images, kernels, padding=4, groups=5)
+    found = filter_channels(images, kernels)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    towards = torch.randn_like(wanted)
+    for one, other in zip(torch.autograd.grad(found, (images, kernels), towards),
+                          torch.autograd.grad(wanted, (images, kernels), towards), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

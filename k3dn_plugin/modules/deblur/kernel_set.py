@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.layers.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.layers.filters import filter_channels
 from k3dn_plugin.layers.residual import SLOPE, at_least_float32, without_autocast
 from k3dn_plugin.layers.symmetric import inverse_spectra, kernels_from_spectra
 from k3dn_plugin.layers.windows import partition, unpartition
@@ -84,7 +85,7 @@ class KernelSetBlock(nn.Module):
     def forward(self, windows: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """Deblur (N, C, h, w) windows, each with its own (N, D) vector."""
         kernels, mixing, weights = self._prepare(vectors, windows.dtype)
-        x = F.leaky_relu(self._filter(windows, kernels), SLOPE)
+        x = F.leaky_relu(filter_channels(windows, kernels), SLOPE)
         x = weights * x
         return windows + F.leaky_relu(F.conv2d(x, mixing), SLOPE)
 
@@ -92,7 +93,7 @@ class KernelSetBlock(nn.Module):
         """Reblur (N, C, h, w) windows: the operations of `forward` in the opposite order."""
         kernels, mixing, weights = self._prepare(vectors, windows.dtype, reverse=True)
         x = F.leaky_relu(weights * F.conv2d(windows, mixing), SLOPE)
-        return windows + F.leaky_relu(self._filter(x, kernels), SLOPE)
+        return windows + F.leaky_relu(filter_channels(x, kernels), SLOPE)
 
     def _prepare(self, vectors: torch.Tensor, dtype: torch.dtype, *,
                  reverse: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -109,9 +110,6 @@ class KernelSetBlock(nn.Module):
                 mixing = self.mixing.matrix()
         return (kernels[:, None].to(dtype), mixing[..., None, None].to(dtype),
                 weights[..., None, None].to(dtype))
-
-    def _filter(self, x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(x, kernels, padding=self.kernel_size // 2, groups=x.shape[1])
 
 
 @MODULES.register_module()
