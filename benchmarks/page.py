@@ -23,6 +23,7 @@ SECTIONS = (
     ("process", "Threads that wait asleep, freed memory that stays", "python benchmarks/process.py"),
     ("whole_frame", "Whole frames of 24 megapixels within 8 GiB", "python benchmarks/whole_frame.py"),
     ("scaling", "Cost against pixels and batch", "python benchmarks/scaling.py"),
+    ("where_time_goes", "Where the time goes", "python benchmarks/where_time_goes.py"),
     ("gpu", "On a GPU", "python benchmarks/gpu.py"),
     ("train_step", "A training step", "python benchmarks/train_step.py"),
     ("simulation", "Simulating pairs", "python benchmarks/simulation.py"),

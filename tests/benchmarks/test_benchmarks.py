@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from k3dn_plugin.errors import DataError
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import page, scaling_page  # noqa: E402
+from benchmarks import page, results_page, scaling_page  # noqa: E402
 
 
 def run(script, *arguments):
@@ -70,6 +72,27 @@ def test_the_page_is_the_generated_one():
 
 def test_the_page_about_scaling_is_the_generated_one():
     assert scaling_page.TARGET.read_text(encoding="utf-8") == scaling_page.page(), "python benchmarks/scaling_page.py"
+
+
+def test_the_page_of_results_is_the_generated_one():
+    assert not results_page.KEPT.is_dir() or results_page.PAGE.read_text(encoding="utf-8") == results_page.page(), \
+        "python benchmarks/results_page.py"
+
+
+def test_what_is_no_comparison_is_not_kept_for_the_page(tmp_path):
+    with pytest.raises(DataError, match=r"no plan.json; expected the folder of a finished comparison"):
+        results_page.keep("name", tmp_path, "title", tmp_path / "kept", tmp_path / "pictures")
+    assert not list(tmp_path.iterdir())
+
+
+def test_time_is_shared_out_by_operators(tmp_path):
+    path = tmp_path / "out.csv"
+    code, _, errors = run("where_time_goes.py", "--recipes", "k3dn_demo", "--size", 48, 48, "--passes", 1, "--csv", path)
+    assert code == 0, errors
+    with open(path, newline="", encoding="utf-8") as file:
+        row, = csv.DictReader(file)
+    shares = [int(row[kind][:-1]) for kind in ("convolutions", "matrix_products", "other")]
+    assert shares[0] > 0 and 98 <= sum(shares) <= 102 and float(row["convolution_gflops"]) > 0
 
 
 def test_the_cost_of_a_recipe_is_counted(tmp_path):

@@ -23,6 +23,9 @@ from k3dn_plugin.registry import ARCHS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "compare.py"
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import results_page  # noqa: E402
 
 
 def recipe(folder, name, network, store):
@@ -83,6 +86,17 @@ def test_numbers_are_those_of_the_pictures_and_the_rows(compared):
     name = sorted({row["name"] for row in rows})[0]
     stored = next(float(r["psnr"]) for r in rows if r["label"] == "blurred input" and r["name"] == name)
     assert psnr == pytest.approx(stored, abs=0.05)
+
+
+def test_a_page_shows_table_facts_figures_and_scenes(compared, tmp_path):
+    out, _, _ = compared
+    kept, pictures = tmp_path / "kept", tmp_path / "pictures"
+    results_page.keep("tiny", out, "Tiny scenes", kept, pictures)
+    text = results_page.page(kept, pictures)
+    assert "## Tiny scenes" in text and "| one |" in text and "against one" in text and "Data: tiny, 6 images" in text
+    assert str(out) not in text, "no folder of this machine"
+    sheet = read_image(pictures / "tiny" / "scenes.jpg")
+    assert sheet.shape[1] > 4 * 96 // 2 and (pictures / "tiny" / "differences.svg").is_file()
 
 
 def test_the_folder_has_everything(compared):

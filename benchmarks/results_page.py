@@ -1,0 +1,126 @@
+"""Write docs/results.md from comparisons that `k3dn compare` has made.
+
+    python benchmarks/results_page.py --add simulated results/compare_simulated --title "Simulated scenes"
+    python benchmarks/results_page.py
+
+The first keeps a comparison's tables, figures and scenes as small files in `benchmarks/results/comparisons`, and both
+write the page from all that are kept there, in the order of their names.
+"""
+import argparse
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.table import RESULTS  # noqa: E402
+from k3dn_plugin.commands import run_tool  # noqa: E402
+from k3dn_plugin.comparison.pictures import details  # noqa: E402
+from k3dn_plugin.data.collage import beside, captioned, stacked  # noqa: E402
+from k3dn_plugin.data.images import write_image  # noqa: E402
+from k3dn_plugin.errors import DataError  # noqa: E402
+from k3dn_plugin.files import atomic_write  # noqa: E402
+
+PAGE = ROOT / "docs" / "results.md"
+KEPT = RESULTS / "comparisons"
+PICTURES = ROOT / "docs" / "assets" / "results"
+FIGURES = ("differences", "learning_curves", "quality_macs")
+# Of the table's columns, those that fit on a page; the others are in the kept table.csv.
+SHOWN = ("restorer", "psnr", "ssim_uniform7", "gain over input", "psnr 95 %", "finding", "parameters", "MACs",
+         "latency", "samples seen")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--add", nargs=2, metavar=("NAME", "FOLDER"), help="keep a comparison under a name")
+    parser.add_argument("--title", help="of its section")
+    args = parser.parse_args(argv)
+    if args.add:
+        keep(args.add[0], Path(args.add[1]), args.title or args.add[0])
+    with atomic_write(PAGE, "w", encoding="utf-8") as file:
+        file.write(page())
+    print(f"written to {PAGE}")
+
+
+def keep(name, folder, title, kept=KEPT, pictures=PICTURES):
+    """Copy what the page shows of a comparison: its table, what is said below it, its figures and scenes."""
+    for wanted in ("plan.json", "table.csv", "table.md", "report.html"):
+        if not (folder / wanted).is_file():
+            raise DataError(f"{folder}: no {wanted}; expected the folder of a finished comparison (k3dn compare --out)")
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    below = (folder / "table.md").read_text(encoding="utf-8").rpartition("|\n")[2].strip().splitlines()
+    facts = [line for line in below if line and not line.startswith("report:")]
+    target, shown = kept / name, pictures / name
+    for one in (target, shown):
+        one.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / "table.csv", target / "table.csv")
+    with atomic_write(target / "about.json", "w", encoding="utf-8") as file:
+        json.dump({"title": title, "command": command(plan), "facts": facts}, file, indent=1, ensure_ascii=False)
+    for figure in FIGURES:
+        if (folder / f"{figure}.svg").is_file():
+            shutil.copyfile(folder / f"{figure}.svg", shown / f"{figure}.svg")
+    sheet = scenes(folder, [row["restorer"] for row in rows_of(target / "table.csv")])
+    if sheet is not None:
+        write_image(shown / "scenes.jpg", sheet)
+
+
+def command(plan):
+    """The command that makes a comparison, without the folders of the machine it was made on."""
+    entries = [f"{one['label']}={Path(one['recipe'] or one['weights']).name}" for one in plan["contestants"]]
+    words = ["k3dn compare", *entries, *(["--train"] if any(one["recipe"] for one in plan["contestants"]) else []),
+             *(["--seeds", *map(str, plan["seeds"])] if plan["seeds"] else []),
+             "--data", "/".join(Path(plan["data"]).parts[-2:]), "--protocol", plan["protocol"]]
+    return " ".join(words)
+
+
+def scenes(folder, labels):
+    """A row a scene: the input, each contestant and the truth, where they differ most; None without scenes."""
+    folders = [_scene_folder(folder / "scores", label) for label in labels]
+    places = [one for one in folders if one is not None]
+    indices = sorted(int(one.name) for one in places[0].iterdir() if one.name.isdecimal()) if places else []
+    rows = []
+    for index in indices:
+        found = details(places, index)
+        names = [label for label, one in zip(labels, folders, strict=True) if one is not None]
+        panels = [("blurred", found.blurred), *zip(names, found.restored, strict=True), ("truth", found.truth)]
+        rows.append(beside([captioned(image, text) for text, image in panels]))
+    return stacked(rows) if rows else None
+
+
+def _scene_folder(scores, label):
+    """Where the scenes of a contestant lie, of its first training; None where there are none."""
+    found = [*scores.glob(f"{label}/scenes"), *sorted(scores.glob(f"{label}_seed*/scenes"))]
+    return found[0] if found else None
+
+
+def page(kept=KEPT, pictures=PICTURES):
+    """The page's text: a section a comparison."""
+    lines = ["# Results", "",
+             "Generated by `python benchmarks/results_page.py` from comparisons that `k3dn compare` has made. All "
+             "restorers of a table saw the same samples and were scored with their last weights; whatever came out is "
+             "printed. How the figures are made: [numbers](how_numbers_are_made.md).", ""]
+    for folder in sorted(kept.iterdir()) if kept.is_dir() else []:
+        about, rows = json.loads((folder / "about.json").read_text(encoding="utf-8")), rows_of(folder / "table.csv")
+        fields = [field for field in rows[0] if field in SHOWN or field.startswith("against ")]
+        lines += [f"## {about['title']}", "", f"`{about['command']}`", "",
+                  "| " + " | ".join(fields) + " |", "|" + "---|" * len(fields),
+                  *("| " + " | ".join(row[field] for field in fields) + " |" for row in rows), ""]
+        for fact in about["facts"]:
+            lines += [fact, ""]
+        for name, text in (("scenes.jpg", "Details of scenes"), ("differences.svg", "Differences with intervals"),
+                           ("learning_curves.svg", "Learning curves"), ("quality_macs.svg", "Quality against cost")):
+            if (pictures / folder.name / name).is_file():
+                lines += [f"![{text}](assets/results/{folder.name}/{name})", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_tool(main))
