@@ -6,6 +6,7 @@ kernels and disparity without further labels. The published evaluation resizes t
 DPDD to 1152 x 1792 (bicubic), restores, and resizes back (protocol `k3dn_resize`); here any size is padded
 by reflection instead.
 """
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.layers.precise import PreciseConv2d
-from k3dn_plugin.layers.residual import SLOPE, ResidualBlocks
+from k3dn_plugin.layers.residual import SLOPE, ResidualBlock, ResidualBlocks
 from k3dn_plugin.layers.views import mean_of_views
 from k3dn_plugin.layers.windows import FEATURE_STRIDE, grid_of_image, pad_to
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
@@ -44,6 +45,18 @@ class Up(nn.ConvTranspose2d):
         return F.leaky_relu(super().forward(x), SLOPE)
 
 
+def keep_variance(module: nn.Module) -> None:
+    """Start a residual block as the identity, a sampling layer so that its output varies as much as its input."""
+    if isinstance(module, ResidualBlock):
+        nn.init.kaiming_normal_(module.conv1.weight, a=SLOPE)
+        nn.init.zeros_(module.conv2.weight)
+    elif isinstance(module, Down):
+        nn.init.kaiming_normal_(module.weight, a=SLOPE)
+    elif isinstance(module, Up):
+        # A cell of the output sees 2 x 2 of the 4 x 4 taps.
+        nn.init.normal_(module.weight, std=math.sqrt(2 / (1 + SLOPE ** 2) / (4 * module.in_channels)))
+
+
 @ARCHS.register_module()
 class K3DN(Restorer):
     """Disparity-aware deblurring with a trainable set of symmetric kernels. The defaults are the released
@@ -60,6 +73,9 @@ class K3DN(Restorer):
         vector_size: length of a window's disparity vector.
         residual: add the center view to the output, and start from exactly that (the last layer starts at
             zero). Ours; the released network has no such path.
+        identity_blocks: start every residual block as the identity, and the other convolutions so that they keep
+            the variance of their input (He et al., ICCV 2015). Ours: with torch's usual start, each level divides it by
+            six, and much of the training goes by before the deblur module matters.
         disparity: the disparity module, a mapping with `type`; null gives every window the same vector.
         deblur: the deblur module; null leaves the features as they are.
         preservation: the preservation module of each skip; null concatenates (the first-stage network).
@@ -88,6 +104,7 @@ class K3DN(Restorer):
 
     def __init__(self, *, base_channels: int = 48, full_channels: int | None = None, encoder_blocks: int = 4,
                  window: tuple[int, int] = (18, 14), vector_size: int = 256, residual: bool = False,
+                 identity_blocks: bool = False,
                  disparity: dict[str, Any] | None = {"type": "CostVolumeDisparity"},  # noqa: B006
                  deblur: dict[str, Any] | None = {"type": "KernelSetDeblur"},  # noqa: B006
                  preservation: dict[str, Any] | None = {"type": "SharpRegionPreservation"}):  # noqa: B006
@@ -116,6 +133,8 @@ class K3DN(Restorer):
         self.out = PreciseConv2d(width, 3, 3, padding=1, bias=False)
         if residual:
             nn.init.zeros_(self.out.weight)
+        if identity_blocks:
+            self.apply(keep_variance)
 
     @property
     def size_rule(self) -> SizeRule:
