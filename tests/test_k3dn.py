@@ -80,3 +80,18 @@ def test_a_host_sets_the_widths_of_its_parts():
 
 def test_window_changes_the_size_rule():
     assert build(window=[10, 6]).size_rule.multiple == (80, 48)
+
+
+def test_identity_blocks_start_as_the_identity_and_keep_the_variance():
+    model = build(identity_blocks=True, base_channels=16, preservation=None, residual=True)
+    x = torch.randn(2, 6, 96, 96)
+    with torch.inference_mode():
+        for down, encoder in zip(model.down, model.encoder, strict=True):
+            sampled = down(x)
+            assert torch.equal(encoder(sampled), sampled)
+            assert 0.5 < sampled.square().mean() / x.square().mean() < 2
+            x = sampled
+        up = model.up[0](x)
+        assert 0.5 < up.square().mean() / x.square().mean() < 2
+        pair = torch.rand(1, 6, 48, 48)
+        assert torch.allclose(model(pair), (pair[:, :3] + pair[:, 3:]) / 2, atol=1e-6)

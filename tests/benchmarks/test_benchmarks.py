@@ -87,7 +87,8 @@ def test_what_is_no_comparison_is_not_kept_for_the_page(tmp_path):
 
 def test_time_is_shared_out_by_operators(tmp_path):
     path = tmp_path / "out.csv"
-    code, _, errors = run("where_time_goes.py", "--recipes", "k3dn_demo", "--size", 48, 48, "--passes", 1, "--csv", path)
+    code, _, errors = run("where_time_goes.py", "--recipes", "k3dn_demo", "--size", 48, 48, "--passes", 1,
+                          "--csv", path)
     assert code == 0, errors
     with open(path, newline="", encoding="utf-8") as file:
         row, = csv.DictReader(file)
