@@ -1,12 +1,11 @@
 """Write docs/benchmarks.md from the CSV files in benchmarks/results: python benchmarks/page.py"""
-import csv
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.table import RESULTS  # noqa: E402
+from benchmarks.table import RESULTS, markdown, rows_of  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 from k3dn_plugin.files import atomic_write  # noqa: E402
 
@@ -48,14 +47,11 @@ def page(results=RESULTS):
         path = results / f"{name}.csv"
         if not path.exists():
             continue
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = rows_of(path)
         place = [key for key in rows[0] if key in PLACE]
         fields = [key for key in rows[0] if key not in PLACE]
         lines += [f"## {title}", "", f"`{command}`", "",
-                  "| " + " | ".join(field.replace("_", " ") for field in fields) + " |",
-                  "|" + "---|" * len(fields),
-                  *("| " + " | ".join(row[field] for field in fields) + " |" for row in rows), "",
+                  *markdown(fields, rows), "",
                   *(["![Cost against pixels and batch](scaling.png)", ""] if name == "scaling" else []),
                   "Measured on: " + ", ".join(
                       rows[0][key] if key == "device" else f"{key} {rows[0][key]}" for key in place) + ".", ""]

@@ -7,7 +7,6 @@ The first keeps a comparison's tables, figures and scenes as small files in `ben
 write the page from all that are kept there, in the order of their names.
 """
 import argparse
-import csv
 import json
 import shutil
 import sys
@@ -16,18 +15,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.table import RESULTS  # noqa: E402
+from benchmarks.table import RESULTS, markdown, rows_of  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 from k3dn_plugin.comparison.pictures import details  # noqa: E402
 from k3dn_plugin.data.collage import beside, captioned, stacked  # noqa: E402
 from k3dn_plugin.data.images import write_image  # noqa: E402
 from k3dn_plugin.errors import DataError  # noqa: E402
-from k3dn_plugin.files import atomic_write  # noqa: E402
+from k3dn_plugin.files import atomic_write, file_names  # noqa: E402
 
 PAGE = ROOT / "docs" / "results.md"
 KEPT = RESULTS / "comparisons"
 PICTURES = ROOT / "docs" / "assets" / "results"
-FIGURES = ("differences", "learning_curves", "quality_macs")
+FIGURES = {"differences.svg": "Differences with intervals", "learning_curves.svg": "Learning curves",
+           "quality_macs.svg": "Quality against cost"}
+SCENES = {"scenes.jpg": "Details of scenes"}
 # Of the table's columns, those that fit on a page; the others are in the kept table.csv.
 SHOWN = ("restorer", "psnr", "ssim_uniform7", "gain over input", "psnr 95 %", "finding", "parameters", "MACs",
          "latency", "samples seen")
@@ -60,11 +61,11 @@ def keep(name, folder, title, kept=KEPT, pictures=PICTURES):
     with atomic_write(target / "about.json", "w", encoding="utf-8") as file:
         json.dump({"title": title, "command": command(plan), "facts": facts}, file, indent=1, ensure_ascii=False)
     for figure in FIGURES:
-        if (folder / f"{figure}.svg").is_file():
-            shutil.copyfile(folder / f"{figure}.svg", shown / f"{figure}.svg")
+        if (folder / figure).is_file():
+            shutil.copyfile(folder / figure, shown / figure)
     sheet = scenes(folder, [row["restorer"] for row in rows_of(target / "table.csv")])
     if sheet is not None:
-        write_image(shown / "scenes.jpg", sheet)
+        write_image(shown / next(iter(SCENES)), sheet)
 
 
 def command(plan):
@@ -78,22 +79,18 @@ def command(plan):
 
 def scenes(folder, labels):
     """A row a scene: the input, each contestant and the truth, where they differ most; None without scenes."""
-    folders = [_scene_folder(folder / "scores", label) for label in labels]
-    places = [one for one in folders if one is not None]
-    indices = sorted(int(one.name) for one in places[0].iterdir() if one.name.isdecimal()) if places else []
+    # Of several trainings the first is shown, as in the report; what is quoted from papers has no pictures.
+    found = {label: next(iter([*(folder / "scores").glob(f"{name}/scenes"),
+                               *sorted((folder / "scores").glob(f"{name}_seed*/scenes"))]), None)
+             for label, name in file_names(labels).items()}
+    places = {label: place for label, place in found.items() if place is not None}
+    first = next(iter(places.values()), None)
     rows = []
-    for index in indices:
-        found = details(places, index)
-        names = [label for label, one in zip(labels, folders, strict=True) if one is not None]
-        panels = [("blurred", found.blurred), *zip(names, found.restored, strict=True), ("truth", found.truth)]
+    for index in sorted(int(one.name) for one in first.iterdir() if one.name.isdecimal()) if first else []:
+        shown = details(list(places.values()), index)
+        panels = [("blurred", shown.blurred), *zip(places, shown.restored, strict=True), ("truth", shown.truth)]
         rows.append(beside([captioned(image, text) for text, image in panels]))
     return stacked(rows) if rows else None
-
-
-def _scene_folder(scores, label):
-    """Where the scenes of a contestant lie, of its first training; None where there are none."""
-    found = [*scores.glob(f"{label}/scenes"), *sorted(scores.glob(f"{label}_seed*/scenes"))]
-    return found[0] if found else None
 
 
 def page(kept=KEPT, pictures=PICTURES):
@@ -106,20 +103,13 @@ def page(kept=KEPT, pictures=PICTURES):
         about, rows = json.loads((folder / "about.json").read_text(encoding="utf-8")), rows_of(folder / "table.csv")
         fields = [field for field in rows[0] if field in SHOWN or field.startswith("against ")]
         lines += [f"## {about['title']}", "", f"`{about['command']}`", "",
-                  "| " + " | ".join(fields) + " |", "|" + "---|" * len(fields),
-                  *("| " + " | ".join(row[field] for field in fields) + " |" for row in rows), ""]
+                  *markdown(fields, rows), ""]
         for fact in about["facts"]:
             lines += [fact, ""]
-        for name, text in (("scenes.jpg", "Details of scenes"), ("differences.svg", "Differences with intervals"),
-                           ("learning_curves.svg", "Learning curves"), ("quality_macs.svg", "Quality against cost")):
+        for name, text in (SCENES | FIGURES).items():
             if (pictures / folder.name / name).is_file():
                 lines += [f"![{text}](assets/results/{folder.name}/{name})", ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def rows_of(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ The text is `scaling.md.j2`; its numbers come from the CSV files in `benchmarks/
 
     python benchmarks/scaling_page.py
 """
-import csv
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.comparison_cost import BYTES, FRAME, PAGE, TEST_FRAMES, TRAIN_FRAMES, VIEWS  # noqa: E402
-from benchmarks.table import RESULTS  # noqa: E402
+from benchmarks.table import RESULTS, rows_of  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 from k3dn_plugin.files import atomic_write  # noqa: E402
 
@@ -37,11 +36,6 @@ def page(results=RESULTS):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     cost, readers = (rows_of(results / f"{name}.csv") for name in ("comparison_cost", "store_readers"))
     return environment.from_string(template).render(**constants(), **costs(cost), **simulated(readers), **derived(cost))
-
-
-def rows_of(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def constants():

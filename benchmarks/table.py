@@ -34,6 +34,18 @@ def save(rows, path, *, device=None, packages=("torch", "numpy")):
     print(f"written to {path}")
 
 
+def rows_of(path):
+    """Return the rows of a CSV file as dictionaries."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def markdown(fields, rows):
+    """Return the lines of a Markdown table of some fields of rows, an underscore in a title as a space."""
+    return ["| " + " | ".join(field.replace("_", " ") for field in fields) + " |", "|" + "---|" * len(fields),
+            *("| " + " | ".join(row[field] for field in fields) + " |" for row in rows)]
+
+
 def cores():
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -20,7 +20,7 @@ from benchmarks.table import RESULTS, busy, cores, save, show  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 
 MATRIX = 2048     # side of the matrices whose product gives the machine's rate
-KINDS = {"convolutions": ("convolution", "conv2d", "conv3d", "conv_transpose"),
+KINDS = {"convolutions": ("conv2d", "conv3d", "conv_transpose"),
          "matrix_products": ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear")}
 
 
@@ -74,7 +74,7 @@ def row_of(name, size, passes, rate):
         spent[kind_of(event.key)] += event.self_cpu_time_total
     total = sum(spent.values())
     operations = sum(count for operator, count in counter.get_flop_counts()["Global"].items()
-                     if kind_of(f"aten::{operator}".replace("aten::aten.", "aten::")) == "convolutions")
+                     if kind_of(str(operator)) == "convolutions")
     share = {kind: spent[kind] / total for kind in (*KINDS, "other")}
     return {"recipe": name, "pair": "{} x {}".format(*pair.shape[-2:]), "seconds": round(seconds, 4),
             **{kind: f"{share[kind]:.0%}" for kind in share},
@@ -84,10 +84,11 @@ def row_of(name, size, passes, rate):
 
 
 def kind_of(operator):
-    """`convolutions`, `matrix_products` or `other`, by an operator's name in the profile."""
-    word = operator.removeprefix("aten::").removeprefix("mkldnn_").lstrip("_").partition(".")[0]
-    return next((kind for kind, words in KINDS.items() if word in words or (
-        kind == "convolutions" and word.startswith("convolution"))), "other")
+    """`convolutions`, `matrix_products` or `other`, by a name of the profile (aten::bmm) or the counter (aten.bmm)."""
+    word = operator.replace("::", ".").removeprefix("aten.").removeprefix("mkldnn_").lstrip("_").partition(".")[0]
+    if word.startswith("convolution"):
+        return "convolutions"
+    return next((kind for kind, words in KINDS.items() if word in words), "other")
 
 
 def timed(action):
