@@ -18,7 +18,6 @@ from k3dn_plugin.commands import run_tool
 
 FRAME, TRAIN_FRAMES, TEST_FRAMES = (1120, 1680), 350, 76   # DPDD (docs/networks/dpdd_dataset.md)
 VIEWS, BYTES = 4, 3 * 2                                     # left, right, center, sharp; RGB of 16 bits
-WHOLE = 256, 256     # crop of a recipe that names none
 BACKWARD = 3          # forward and backward pass, in forward passes
 PAGE = 4096           # bytes that the system reads at least
 
@@ -54,18 +53,18 @@ def recipes():
 def cost(name, arguments):
     import torch
 
-    from k3dn_plugin.comparison.budget import seconds_of_steps
+    from k3dn_plugin.comparison.budget import counted_crop, seconds_of_steps
     from k3dn_plugin.evaluation.cost import count_macs
     from k3dn_plugin.options import load_options
     from k3dn_plugin.registry import ARCHS
-    from k3dn_plugin.training.stages import crop_of, plan_stages, share_stage
+    from k3dn_plugin.training.stages import plan_stages, share_stage
     options = load_options(name)
     stages = plan_stages(options)
     seconds = seconds_of_steps(stages, arguments.device, amp=options.training.amp) if arguments.device else None
     samples = work = traffic = touched = measured = 0
     for number, stage in enumerate(stages):
         for part, phase in enumerate(share_stage(stage, 1)):
-            crop = crop_of(stage, phase) or WHOLE
+            crop = counted_crop(stage, phase)
             with torch.device("meta"):
                 macs = count_macs(ARCHS.build(stage.network_g), crop)
             seen = phase.iterations * phase.global_batch

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "k3dn_plugin"
 
 # From top to bottom; a file imports from its own floor and from those below it.
-FLOORS = ("commands", "demo", "doctor", "bridges", "comparison", "analysis", "training", "evaluation", "zoo",
-          "inference", "simulation", "data", "losses", "archs", "modules", "layers", "options", "option_files",
-          "option_schema", "registry", "files", "errors", "console")
+FLOORS = ("__main__", "commands", "demo", "doctor", "bridges", "comparison", "analysis", "training", "evaluation",
+          "zoo", "inference", "simulation", "data", "losses", "archs", "modules", "layers", "options", "option_files",
+          "option_schema", "registry", "array_files", "files", "errors", "console")
 LONGEST = 400
 # Files that are no component are an idea each: half of them are longer than this.
 MEDIAN = 100

@@ -171,13 +171,14 @@ def _shares(lengths: Sequence[int], total: int) -> list[int]:
     return [end - start for start, end in zip(ends, ends[1:], strict=False)]
 
 
-def _crop(stage: Stage, phase: Phase) -> tuple[int, int]:
+def counted_crop(stage: Stage, phase: Phase) -> tuple[int, int]:
+    """Return (rows, columns) of the crop whose cost counts: 256 x 256 where a recipe trains on whole frames."""
     return crop_of(stage, phase) or (256, 256)
 
 
 def _macs(stage: Stage, phase: Phase) -> int:
     with torch.device("meta"):
-        return count_macs(ARCHS.build(stage.network_g), _crop(stage, phase))
+        return count_macs(ARCHS.build(stage.network_g), counted_crop(stage, phase))
 
 
 def seconds_of_steps(stages: Sequence[Stage], device: str, steps: int = MEASURED_STEPS,
@@ -200,7 +201,7 @@ def _seconds(stage: Stage, phase: Phase, device: torch.device, steps: int, amp: 
         losses={name: LOSSES.build(spec) for name, spec in stage.losses.items()},
         reblur=MODULES.build(stage.reblur) if stage.reblur else None).to(device).train()
     optimizer, precision = build_optimizer(stage.optim_g, graph.trained_parameters()), Precision(amp, device)
-    batch = _random_batch(phase.batch_size, _crop(stage, phase), device)
+    batch = _random_batch(phase.batch_size, counted_crop(stage, phase), device)
 
     def step() -> None:
         for _ in range(phase.accumulate):

@@ -1,11 +1,11 @@
 """Depth and disparity files: 16-bit PNG, PFM, NumPy arrays, SYNTHIA-SF's encoded colors."""
-import io
 import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from k3dn_plugin.array_files import read_array
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import read_file
@@ -89,14 +89,7 @@ def decode_depth(image: np.ndarray) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    data = read_file(path, most=MOST_BYTES)
-    try:
-        depth = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # NumPy raises whatever its parser of the header runs into
-        raise DataError(f"{path}: not an array that can be read ({str(error)[:150]})") from None
-    if not isinstance(depth, np.ndarray):
-        raise DataError(f"{path}: expected one array (.npy), found an archive of arrays")
-    depth = np.squeeze(depth)
-    if depth.ndim != 2 or depth.dtype.kind not in "fiu" or not depth.size:
+    depth = np.squeeze(read_array(path, "a depth map", most=MOST_BYTES))
+    if depth.ndim != 2 or depth.dtype == bool:
         raise DataError(f"{path}: expected an (H, W) array of numbers, found {depth.shape} of {depth.dtype}")
     return depth

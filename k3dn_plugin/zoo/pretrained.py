@@ -48,13 +48,10 @@ def model_card(restorer: Restorer, digest: str, *, network_g: Mapping[str, Any],
                license: str | None = None) -> str:
     """Return the Markdown of a model card: what the restorer is, what it reads, where its weights come from.
 
-    It begins with YAML that the hub reads: library, task, tags and, where it is known, the license.
+    It begins with `front_matter`.
     """
     card = restorer.card
-    front = {**({"license": license.lower()} if license else {}), "library_name": "k3dn_plugin",
-             "pipeline_tag": "image-to-image",
-             "tags": ["image-restoration", "deblurring", "defocus-deblurring", "dual-pixel"]}
-    lines = ["---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", f"# {card.title}", "",
+    lines = [*front_matter(license), "", f"# {card.title}", "",
              f"{card.paper} ({card.venue} {card.year}).", "",
              f"Views: {', '.join(card.views)}. Weights hash: `{digest}`.", "", "```python",
              "import k3dn_plugin as k3dn", 'restorer = k3dn.from_pretrained("THIS_FOLDER_OR_REPOSITORY")',
@@ -62,6 +59,14 @@ def model_card(restorer: Restorer, digest: str, *, network_g: Mapping[str, Any],
              json.dumps(dict(network_g), indent=2), "```", "", "## Where the weights come from", "", "```json",
              json.dumps(dict(provenance), indent=2), "```", ""]
     return "\n".join(lines)
+
+
+def front_matter(license: str | None) -> list[str]:
+    """Return the lines that a card begins with, for the hub: license where it is known, library, task and tags."""
+    front = {**({"license": license.lower()} if license else {}), "library_name": "k3dn_plugin",
+             "pipeline_tag": "image-to-image",
+             "tags": ["image-restoration", "deblurring", "defocus-deblurring", "dual-pixel"]}
+    return ["---", *yaml.safe_dump(front, sort_keys=False).splitlines(), "---"]
 
 
 def pretrained_folder(source: str | os.PathLike[str], *, revision: str | None = None) -> Path:

@@ -21,6 +21,7 @@ from k3dn_plugin.simulation.dataset import SimulatedDualPixelDataset
 from k3dn_plugin.zoo import sources
 from k3dn_plugin.zoo.baseline import DO_NOTHING
 from k3dn_plugin.zoo.content import is_json_object, state_hash, weights_hash
+from k3dn_plugin.zoo.pretrained import front_matter
 from k3dn_plugin.zoo.released import ReleasedWeights, check_score
 from k3dn_plugin.zoo.weights import WeightsFile, read_weights, save_weights
 
@@ -215,8 +216,7 @@ def released_card(card: Mapping[str, Any]) -> str:
         "stored as": f"{rounding['dtype']}; outputs agree with those of float32 to {rounding['least_db']:g} dB or "
                      f"better on {rounding['pairs']} simulated pairs",
         "license": card["license"]}
-    lines = ["---", f"license: {card['license'].lower()}", "library_name: k3dn_plugin",
-             "tags: [image-restoration, deblurring, dual-pixel]", "---", "", f"# {card['name']}", "",
+    lines = [*front_matter(card["license"]), "", f"# {card['name']}", "",
              "Written by `k3dn release`.", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items()), "",
              "## Scores", ""]
     if card["scores"]:

@@ -19,6 +19,12 @@ def test_help_lists_all_commands(capsys):
     assert all(f"  {name} " in page for name in commands())
 
 
+def test_the_package_runs_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "k3dn_plugin", "list", "--help"], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith("usage: k3dn list"), done.stdout[-300:] + done.stderr
+
+
 def test_the_parser_of_completion_knows_every_command():
     page = build_parser().format_help()
     assert all(name in page for name in commands())

@@ -6,6 +6,8 @@ from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.losses.multi_scale import half, laplacian
 from k3dn_plugin.registry import LOSSES
 
+NAMES = [name for name in LOSSES.names() if LOSSES.get(name).__module__.startswith("k3dn_plugin.")]
+
 
 def make_batch(height=16, width=20):
     """A pair in focus with all that any loss reads, and its perfect prediction."""
@@ -32,14 +34,14 @@ def changed(value, change):
     return change(value)
 
 
-@pytest.mark.parametrize("name", LOSSES.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_perfect_prediction_costs_nearly_nothing(name):
     prediction, batch = make_batch()
     # What is added under a root (1e-6) leaves 1e-3 a scale.
     assert float(LOSSES.build({"type": name, "weight": 1.0})(prediction, batch)) == pytest.approx(0, abs=4e-3)
 
 
-@pytest.mark.parametrize("name", LOSSES.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_gradient_pulls_towards_the_target(name):
     prediction, batch = make_batch()
     generator = torch.Generator().manual_seed(1)
@@ -51,7 +53,7 @@ def test_gradient_pulls_towards_the_target(name):
     assert LOSSES.build({"type": name, "weight": 1.0})(stepped, batch).item() < loss.item()
 
 
-@pytest.mark.parametrize("name", LOSSES.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_weight_scales(name):
     prediction, batch = make_batch()
     count = iter(range(1, 100))

@@ -6,12 +6,10 @@ Blurred and sharp image of a scene are two shots with different file numbers, so
 official lists (`datasets/dpdd/*_pairs.txt`); names that no list has (a miniature, Restormer's or one's own
 copy) are paired by equal names, else by sorted order, as the official code does.
 """
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-
+from k3dn_plugin.array_files import read_array
 from k3dn_plugin.data.crop_sets import PUBLISHED, PatchFilter
 from k3dn_plugin.data.preparation import dpdd_shards
 from k3dn_plugin.data.preparation.base import Preparer, SceneFiles, Split
@@ -206,8 +204,8 @@ def _places(split: str, names: list[str], folder: Path, source: Path) -> dict[st
             # One-based positions among the sorted names.
             try:
                 labels = {int(i) - 1: label for label, file in files.items()
-                          for i in np.load(io.BytesIO(read_file(file)), allow_pickle=False).ravel()}
-            except Exception as error:  # NumPy raises whatever its parser of the header runs into
+                          for i in read_array(file, "positions of scenes").ravel()}
+            except (DataError, ValueError, OverflowError) as error:  # the latter two of numbers that are not finite
                 raise DataError(f"{place}: indoor_labels.npy and outdoor_labels.npy should hold the positions of "
                                 f"scenes, and one cannot be read ({str(error)[:150]}). Copy them again, or remove "
                                 "them") from None

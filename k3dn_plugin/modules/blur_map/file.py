@@ -1,6 +1,5 @@
 """A blur map made elsewhere: by CLIP, by hand, or measured with the data."""
 import hashlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from k3dn_plugin.array_files import read_array
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import read_file
 from k3dn_plugin.modules.blur_map.stretch import stretched
@@ -108,17 +108,12 @@ class FileBlurMap(nn.Module):
 
     def _read(self, path: Path) -> torch.Tensor:
         """(1, rows, columns) in [0, 1] from a file."""
-        data = read_file(path, most=LARGEST)
         if path.suffix == ".npy":
-            try:
-                values = np.load(io.BytesIO(data), allow_pickle=False)
-                if not isinstance(values, np.ndarray):
-                    raise ValueError("it is an archive of arrays")
-            except Exception as error:  # whatever NumPy's parser of the header runs into
-                raise DataError(f"{path}: cannot be read as a blur map ({str(error)[:150]}); copy it again") from None
+            values = read_array(path, "a blur map", most=LARGEST)
         else:
             import cv2  # heavy, and the other blur maps do without
 
+            data = read_file(path, most=LARGEST)
             whole = not data.startswith(b"\x89PNG") or data.endswith(PNG_END)
             values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data and whole else None
         if values is None:

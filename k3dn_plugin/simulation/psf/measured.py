@@ -6,7 +6,6 @@ defocus; other sizes are scaled copies, and the other side of focus is the same 
 (a point's rays cross in the focus plane).
 """
 import functools
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from k3dn_plugin.array_files import read_array
 from k3dn_plugin.errors import DataError
-from k3dn_plugin.files import read_file
 
 FILES = ("blur_kernels_left.npy", "blur_kernels_right.npy")
 
@@ -84,11 +83,7 @@ def load_bank(folder: str, grid: tuple[int, int] = (6, 8)) -> KernelBank:
 def _read(path: Path, grid: tuple[int, int]) -> np.ndarray:
     if not path.exists():
         raise DataError(f"there is no {path}; a bank of measured kernels is a folder with {' and '.join(FILES)}")
-    data = read_file(path)
-    try:
-        kernels = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64)
-    except Exception as error:  # whatever NumPy's parser of the header runs into; an archive has no `astype`
-        raise DataError(f"{path}: not an array of kernels that can be read ({str(error)[:150]})") from None
+    kernels = read_array(path, "kernels").astype(np.float64)
     count = grid[0] * grid[1]
     if kernels.ndim != 3 or len(kernels) != count or kernels.shape[1] != kernels.shape[2] or \
             kernels.shape[1] % 2 == 0 or not np.isfinite(kernels).all() or (kernels.sum((1, 2)) <= 0).any():
