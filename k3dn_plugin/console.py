@@ -5,12 +5,15 @@ import atexit
 import contextlib
 import io
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 STANDARD = (0, 1, 2)  # file descriptors of input, output and errors
@@ -132,6 +135,23 @@ def environment_variable(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def command_line(name: str) -> str:
+    """Return how to call a command from the folder that this process is in: `k3dn train`, where a shell finds it.
+
+    Else the script beside this Python (`.venv/bin/k3dn train`), or, where the package isn't installed, the package.
+    """
+    python = Path(sys.executable or "python")
+    script = shutil.which("k3dn", path=str(python.parent))
+    if script is None:
+        return f"{_near(python)} -m k3dn_plugin {name}"
+    return f"k3dn {name}" if shutil.which("k3dn") == script else f"{_near(Path(script))} {name}"
+
+
+def _near(program: Path) -> str:
+    """A program's path as one types it here."""
+    return shlex.quote(str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program))
 
 
 def stop_with(parent: int) -> None:

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from k3dn_plugin.console import command_line
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.evaluation.run import evaluate_weights, scored_dataset
 from k3dn_plugin.options import load_options
@@ -43,10 +44,10 @@ def run_demo(*, option_file: str = "options/k3dn_demo.yml", data: str = "dataset
     print(f"pictures (input, restored, truth): {result.pictures[0].parent}/")
     print(f"curves: tensorboard --logdir {run.folder / 'tb'}")
     print("next, with a photograph of your own (two views, or one raw file; docs/restore.md):\n"
-          f"  python tools/restore.py --left L.png --right R.png -o sharp.png --preview --html "
+          f"  {command_line('restore')} --left L.png --right R.png -o sharp.png --preview --html "
           f"--weights {run.best_weights}\n"
-          f"  python tools/restore.py photo.CR2 -o sharp.png --preview --html --weights {run.best_weights}\n"
+          f"  {command_line('restore')} photo.CR2 -o sharp.png --preview --html --weights {run.best_weights}\n"
           "or K3DN at full size on DPDD:\n"
-          "  python tools/prepare_data.py dpdd --source <dd_dp_dataset_canon> --out datasets/dpdd\n"
-          "  python tools/train.py -opt options/k3dn_dpdd.yml")
+          f"  {command_line('prepare')} dpdd --source <dd_dp_dataset_canon> --out datasets/dpdd\n"
+          f"  {command_line('train')} -opt options/k3dn_dpdd.yml")
     return 0 if gain > 0 else 1

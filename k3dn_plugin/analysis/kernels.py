@@ -1,4 +1,4 @@
-"""What K3DN's kernels look like and which windows ask for them: figures and numbers for `tools/inspect_kernels.py`."""
+"""What K3DN's kernels look like and which windows ask for them: figures and numbers for `k3dn inspect-kernels`."""
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -49,8 +49,8 @@ def commands_page() -> str:
         else:
             os.environ["COLUMNS"] = wide
     lines = ["# Commands", "",
-             "What `k3dn COMMAND --help` prints. In a checkout that is not installed, `python tools/COMMAND.py` takes "
-             "the same arguments.", ""]
+             "What `k3dn COMMAND --help` prints. In a checkout that is not installed, `python -m k3dn_plugin COMMAND` "
+             "takes the same arguments.", ""]
     for group, title in GROUPS.items():
         lines += [f"## {title[0].upper()}{title[1:]}", ""]
         for name, module in commands().items():

@@ -5,6 +5,8 @@ k3dn convert FILE                  # only say what it holds
 """
 import argparse
 
+from k3dn_plugin.console import command_line
+
 GROUP = "weights"
 
 
@@ -23,6 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(weights.describe(weights.build()))
     if arguments.out:
         save_weights(arguments.out, weights.state, network_g=weights.network_g, provenance=weights.provenance)
-        print(f"written to {arguments.out}; next:\n  python tools/restore.py --left L.png --right R.png "
+        print(f"written to {arguments.out}; next:\n  {command_line('restore')} --left L.png --right R.png "
               f"-o restored.png --weights {arguments.out}")
     return 0

@@ -14,7 +14,7 @@ from k3dn_plugin.errors import DataError
 MEASURED = 24       # scenes whose shift is measured, spread over the store
 CLEAR = 0.3         # pixels; smaller shifts have no certain sign
 MOST = 0.75         # share of scenes that must agree before a set is called swapped
-PREPARE_AGAIN = "delete the folder and prepare it again (python tools/prepare_data.py --help)"
+PREPARE_AGAIN = "delete the folder and prepare it again (k3dn prepare --help)"
 
 
 def verify(path: str | Path, progress: bool = False) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""One call scores a weights file: what `tools/test.py` does, for use from Python."""
+"""One call scores a weights file: what `k3dn test` does, for use from Python."""
 import contextlib
 import os
 import socket
@@ -82,8 +82,8 @@ def trained_weights(options: Options) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise CheckpointError(f"{folder} holds no weights (best.safetensors): {options.name} has not been "
-                          "trained here. Train it (python tools/train.py -opt "
-                          f"{options.source() or 'FILE'}), or name a weights file with --weights")
+                          f"trained here. Train it (k3dn train -opt {options.source() or 'FILE'}), or "
+                          "name a weights file with --weights")
 
 
 def scored_dataset(options: Options | None = None, store: str | os.PathLike[str] | None = None) -> Any:

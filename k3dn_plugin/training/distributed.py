@@ -173,7 +173,7 @@ def _slurm_environment() -> None:
         local, nodes = os.environ.get("SLURM_LOCALID", "0"), os.environ["SLURM_NODELIST"]
     except KeyError as error:
         raise OptionError(f"--launcher slurm: {error.args[0]} is not set. Start with: "
-                          "srun python tools/train.py -opt FILE --launcher slurm") from None
+                          "srun k3dn train -opt FILE --launcher slurm") from None
     if "MASTER_ADDR" not in os.environ:
         try:
             names = subprocess.run(["scontrol", "show", "hostname", nodes], capture_output=True, text=True,

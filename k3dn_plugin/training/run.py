@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from k3dn_plugin.console import lasting_output
+from k3dn_plugin.console import command_line, lasting_output
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.files import storage_error, user_path
 from k3dn_plugin.options import Options
@@ -198,11 +198,6 @@ def _result(trainer: Trainer) -> TrainingResult:
         last_weights=weights[1], history=trainer.history)
 
 
-def _program(name: str) -> str:
-    """How the user calls a command: `k3dn train`, or `python tools/train.py` in a checkout."""
-    return f"k3dn {name}" if Path(sys.argv[0]).stem == "k3dn" else f"python tools/{name}.py"
-
-
 def _log_summary(result: TrainingResult, options: Options, launcher: str) -> None:
     """Log what was reached, and the next step."""
     # What `--set` changed is in the stored options, so those are the ones to go on with.
@@ -211,11 +206,11 @@ def _log_summary(result: TrainingResult, options: Options, launcher: str) -> Non
     if not result.finished:
         more = "" if launcher == "none" else f" --launcher {launcher}"
         logger.info("stopped after iteration %s; everything is saved. Go on with:\n"
-                    "  %s -opt %s --resume auto%s", f"{result.iterations:,}", _program("train"), recipe, more)
+                    "  %s -opt %s --resume auto%s", f"{result.iterations:,}", command_line("train"), recipe, more)
         return
     logger.info("finished: %s iterations, %s samples, %.0f s in training steps", f"{result.iterations:,}",
                 f"{result.samples_seen:,}", result.seconds)
     if result.best is not None:
         logger.info("best at iteration %s: %s (%s)", f"{result.best['iteration']:,}",
                     show_scores(result.best["scores"]), result.best_weights)
-    logger.info("next: %s -opt %s", _program("test"), recipe)
+    logger.info("next: %s -opt %s", command_line("test"), recipe)

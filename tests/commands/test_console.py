@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from k3dn_plugin.commands import _console, build_parser, commands, main
+from k3dn_plugin.console import command_line
 
 
 def test_every_command_says_what_it_does_and_where_it_belongs():
@@ -23,6 +24,18 @@ def test_the_package_runs_as_the_command():
     done = subprocess.run([sys.executable, "-m", "k3dn_plugin", "list", "--help"], capture_output=True, text=True,
                           timeout=60)
     assert done.returncode == 0 and done.stdout.startswith("usage: k3dn list"), done.stdout[-300:] + done.stderr
+
+
+def test_a_command_line_is_one_that_a_shell_finds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my env" / "bin"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    assert command_line("train") == "'my env/bin/python' -m k3dn_plugin train"
+    (folder / "k3dn").touch(mode=0o755)
+    assert command_line("train") == "'my env/bin/k3dn' train"
+    monkeypatch.setenv("PATH", str(folder))
+    assert command_line("train") == "k3dn train"
 
 
 def test_the_parser_of_completion_knows_every_command():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from training_questions import STAGES, assert_equal
 
+from k3dn_plugin.console import command_line
 from k3dn_plugin.errors import CheckpointError, OptionError, StorageError
 from k3dn_plugin.files import FolderLock
 from k3dn_plugin.options import load_options
@@ -272,7 +273,7 @@ def test_advice_of_a_stopped_run_is_how_it_goes_on(recipe, child):
     path = recipe()
     code, output = child("-opt", path, TINY_SIGNAL="15:5").wait()
     assert code == 143
-    arguments = advice(output, r"python tools/train.py (.*)")
+    arguments = advice(output, re.escape(command_line("train")) + " (.*)")
     code, output = child(*arguments).wait()
     assert code == 0 and "finished: 8 iterations" in output, output
 

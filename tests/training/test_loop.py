@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_questions import PLAIN, STAGES, assert_equal
 
+from k3dn_plugin.console import command_line
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.options import load_options
 from k3dn_plugin.training.graph import TrainingGraph
@@ -35,7 +36,7 @@ def test_result_and_files(trained):
         f"tiny_00_{i:08d}.png" for i in (3, 6, 8)}
     log = (result.folder / "train.log").read_text()
     assert "[tiny..][train, epoch:  0, iter:       1, lr:(1.000e-02,)] [eta: 0:00:" in log
-    assert "finished: 8 iterations" in log and "next: python tools/test.py" in log
+    assert "finished: 8 iterations" in log and f"next: {command_line('test')} -opt" in log
 
 
 def test_weights_are_those_that_were_validated(trained):

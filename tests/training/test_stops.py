@@ -3,6 +3,7 @@ import pytest
 import torch
 from training_questions import assert_equal
 
+from k3dn_plugin.console import command_line
 from k3dn_plugin.errors import StorageError, TrainingError
 from k3dn_plugin.training.state import load_state, state_files
 
@@ -20,7 +21,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, name, code, workers, recip
     found, output = child("-opt", path, TINY_SIGNAL=f"{number}:5").wait()
     assert found == code, output
     assert f"{name} received" in output and "Traceback" not in output
-    assert f"python tools/train.py -opt {path} --resume auto" in output
+    assert f"{command_line('train')} -opt {path} --resume auto" in output
     assert newest(tmp_path)["iteration"] == 5
     trained(resume="auto")
     resumed = newest(tmp_path)

@@ -134,8 +134,8 @@ class Manifest:
             raise DataError(f"{path}: expected a {FORMAT!r}, its manifest says {found!r}")
         if version != VERSION:
             raise DataError(f"{path}: store format {version}, this k3dn_plugin reads format {VERSION}. "
-                            "Prepare the data again with this version (python tools/prepare_data.py "
-                            "--help), or use the version that wrote it")
+                            "Prepare the data again with this version (k3dn prepare --help), or use the version "
+                            "that wrote it")
         scenes: dict[str, SceneRecord] = {}
         try:
             check_facts(data["facts"])
@@ -163,4 +163,4 @@ class Manifest:
 
 def _damaged(path: object, what: str) -> DataError:
     return DataError(f"{path}: its manifest is damaged: {what}. Copy the folder again, or delete it and prepare it "
-                     "again (python tools/prepare_data.py --help)")
+                     "again (k3dn prepare --help)")

@@ -158,14 +158,14 @@ def partial_path(path: str | os.PathLike[str]) -> Path:
 
 def ways_on(path: Path) -> str:
     """Return the two ways to come to data where the store `path` cannot be used."""
-    return (f"prepare it: python tools/prepare_data.py NAME --source DIR --out {path.parent} (--help lists the NAMEs "
+    return (f"prepare it: k3dn prepare NAME --source DIR --out {path.parent} (--help lists the NAMEs "
             "of layouts); or start without it: make demo")
 
 
 def unfinished(path: Path) -> str:
     """Return the message about a store whose building was interrupted."""
     return (f"{path}: this store was not finished; its building was interrupted. Run the same command "
-            "again (tools/prepare_data.py, tools/simulate.py or make demo): it goes on where it stopped")
+            "again (k3dn prepare, k3dn simulate or make demo): it goes on where it stopped")
 
 
 def check_folder(path: Path) -> None:
