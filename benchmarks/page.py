@@ -24,7 +24,7 @@ SECTIONS = (
     ("scaling", "Cost against pixels and batch", "python benchmarks/scaling.py"),
     ("where_time_goes", "Where the time goes", "python benchmarks/where_time_goes.py"),
     ("gpu", "On a GPU", "python benchmarks/gpu.py"),
-    ("train_step", "A training step", "python benchmarks/train_step.py"),
+    ("train_step", "A training step", "python benchmarks/train_step.py --crop 96 96"),
     ("simulation", "Simulating pairs", "python benchmarks/simulation.py"),
 )
 PLACE = ("device", "cores", "python", "torch", "numpy", "lmdb", "opencv-python", "basicsr")

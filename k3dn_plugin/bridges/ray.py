@@ -41,8 +41,8 @@ def ray_library() -> ModuleType:
         import ray  # optional: the extra [cluster]
     except ImportError as error:
         raise DependencyError(f"--cluster needs the package ray, which cannot be imported ({error}). Install it: "
-                              'pip install "k3dn_plugin[cluster]"; without --cluster, jobs run on this machine'
-                              ) from None
+                              'pip install "ray>=2.40" (the extra [cluster]); without --cluster, jobs run on this '
+                              "machine") from None
     return ray
 
 

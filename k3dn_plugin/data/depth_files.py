@@ -13,14 +13,14 @@ from k3dn_plugin.files import read_file
 SUFFIXES = (".png", ".tif", ".tiff", ".pfm", ".npy")
 MILLIMETRES = 1000.0
 MOST_BYTES = 2**30
-FARTHEST = 250.0  # metres, of SYNTHIA-SF as RDPD reads it
+FARTHEST = 250.0  # meters, of SYNTHIA-SF as RDPD reads it
 
 
 def read_depth(path: str | Path, *, scale: float | None = None, encoding: str = "plain") -> np.ndarray:
     """Return (H, W) float32 of a depth or disparity file; what is unknown (0, negative, not finite) is nan.
 
     Args:
-        path: PFM or .npy, taken as they are; 16-bit gray PNG or TIFF, divided by 1000 (millimetres, as NYU
+        path: PFM or .npy, taken as they are; 16-bit gray PNG or TIFF, divided by 1000 (millimeters, as NYU
             and most depth cameras store them).
         scale: what the numbers are divided by instead.
         encoding: "plain", or "synthia" for the colors of SYNTHIA-SF.
@@ -81,7 +81,7 @@ def read_pfm(path: str | Path) -> np.ndarray:
 
 
 def decode_depth(image: np.ndarray) -> np.ndarray:
-    """Return (H, W) metres, at most 250, of a SYNTHIA-SF depth file: (H, W, 3) uint8 in the order R, G, B."""
+    """Return (H, W) meters, at most 250, of a SYNTHIA-SF depth file: (H, W, 3) uint8 in the order R, G, B."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise DataError(f"SYNTHIA-SF depth is (H, W, 3) uint8, found {image.shape} of {image.dtype}")
     red, green, blue = (image[..., i].astype(np.float64) for i in range(3))

@@ -31,7 +31,7 @@ class SimulationSettings:
         size: (H, W) of the frames.
         max_radius: largest blur radius in pixels, on either side of the focus.
         radius_power: scenes have a largest radius of their own, `max_radius` u^(radius_power - 1) with u uniform in
-            [0, 1]: 1 gives all the same, larger numbers make most of them small.
+            [0, 1]: 1 gives all the same, 2 evenly spread ones, and larger numbers mostly small ones.
         families: PSF families, one drawn a scene; "measured" needs `bank`.
         separation: range of the share of the ideal separation between the views (see `PsfSettings`).
         aligned_with: what the truth is aligned with: "center", the picture of the whole aperture, or "left", the left

@@ -71,7 +71,7 @@ class KernelSetBlock(nn.Module):
         super().__init__()
         self.kernel_size = kernel_size
         self.truncate = truncate
-        # Real and imaginary part in the last axis: optimisers and files handle real tensors best.
+        # Real and imaginary part in the last axis: optimizers and files handle real tensors best.
         self.spectra = nn.Parameter(torch.randn(channels, spectrum_size, spectrum_size // 2 + 1, 2))
         self.mixing = InvertibleChannelMatrix(channels=channels)
         self.query = KernelQuery(channels=channels, vector_size=vector_size, kernel_size=kernel_size)
