@@ -10,7 +10,7 @@ from k3dn_plugin.simulation.dataset import SimulatedDualPixelDataset
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "simulation.md"
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in
-        PAGE.read_text(encoding="utf-8").partition("| stage `camera` |")[2].splitlines() if line.startswith("| `")]
+        PAGE.read_text(encoding="utf-8").partition("| stage `base` |")[2].splitlines() if line.startswith("| `")]
 
 
 def stated(cell, names):
@@ -28,11 +28,11 @@ def test_the_page_states_what_the_recipe_draws(row):
     options = load_options("k3dn_s_real")
     signature = inspect.signature(SimulatedDualPixelDataset).parameters
     defaults = {name: signature[name].default for name in names}
-    base = {**defaults, **{k: v for k, v in options.datasets.train.arguments().items() if k in names}}
-    camera = {**base, **{k: v for k, v in options.train.stages[1].datasets_train.items() if k in names}}
-    for cell, drawn in zip(row[2:], (defaults, base, camera), strict=True):
+    recipe = {**defaults, **{k: v for k, v in options.datasets.train.arguments().items() if k in names}}
+    first = {**recipe, **{k: v for k, v in options.train.stages[0].datasets_train.items() if k in names}}
+    for cell, drawn in zip(row[2:], (defaults, recipe, first), strict=True):
         if cell == "same":
-            assert drawn == base
+            assert drawn == recipe
         elif cell == "none":
             assert drawn[names[-1]] == 0
         else:
