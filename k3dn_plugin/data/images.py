@@ -13,7 +13,7 @@ import numpy as np
 
 from k3dn_plugin.data.image_metadata import ImageMetadata, can_hold_metadata, encode_tiff, with_metadata
 from k3dn_plugin.data.tiff import SIGNATURES as TIFF_SIGNATURES
-from k3dn_plugin.data.tiff import decode_tiff
+from k3dn_plugin.data.tiff import decode_tiff, raw_file
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.files import atomic_write, read_file
 
@@ -80,6 +80,8 @@ def decode_image(data: bytes, name: object) -> np.ndarray:
         raise DataError(f"{name}: the file is empty; {_AGAIN}")
     if data[:4] in TIFF_SIGNATURES:
         return decode_tiff(data, name, most_bytes=MOST_DECODED)
+    if data[4:12] == b"ftypcrx ":   # CR3
+        raise raw_file(name)
     import cv2  # heavy
     check_whole(data, name)
     try:
