@@ -19,6 +19,7 @@ from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame,
 from k3dn_plugin.layers.views import mean_of_views
 
 CLEAR = 0.3      # pixels; a measured shift is good to about a third of a pixel
+STRIP = 64       # rows that are rounded at a time
 SELDOM = 0.02    # share of a frame's tiles that may seem shifted where nothing is out of focus
 
 
@@ -279,7 +280,11 @@ def write_restored(path: Path, image: torch.Tensor, *, bits: int, colour: bool =
         metadata: color profile and orientation of the file.
     """
     scale = full_scale if full_scale and bits == 16 else 2 ** bits - 1
-    array: np.ndarray = (image[0].double().clamp(0, 1) * scale).round().permute(1, 2, 0).numpy()
-    if not colour:
-        array = array.mean(-1).round()
-    write_image(path, array.astype(np.uint16 if bits == 16 else np.uint8), metadata)
+    height, width = image.shape[-2:]
+    array = np.empty((height, width, 3) if colour else (height, width), np.uint16 if bits == 16 else np.uint8)
+    # In strips: a whole frame in float64 takes gigabytes, which no memory bound counts.
+    for top in range(0, height, STRIP):
+        part = image[0, :, top:top + STRIP].to(torch.float64, copy=True).clamp_(0, 1).mul_(scale).round_()
+        numbers: np.ndarray = part.permute(1, 2, 0).numpy()
+        array[top:top + STRIP] = numbers if colour else numbers.mean(-1).round()
+    write_image(path, array, metadata)
