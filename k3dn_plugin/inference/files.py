@@ -15,11 +15,11 @@ from k3dn_plugin.data.images import IMAGE_SUFFIXES, apparent_full_scale, read_im
 from k3dn_plugin.data.listing import list_files, scenes_by_name, stem, view_ending
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import storage_error, user_path
+from k3dn_plugin.inference.arrays import strips
 from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame, mixed
 from k3dn_plugin.layers.views import mean_of_views
 
 CLEAR = 0.3      # pixels; a measured shift is good to about a third of a pixel
-STRIP = 64       # rows that are rounded at a time
 SELDOM = 0.02    # share of a frame's tiles that may seem shifted where nothing is out of focus
 
 
@@ -282,9 +282,7 @@ def write_restored(path: Path, image: torch.Tensor, *, bits: int, colour: bool =
     scale = full_scale if full_scale and bits == 16 else 2 ** bits - 1
     height, width = image.shape[-2:]
     array = np.empty((height, width, 3) if colour else (height, width), np.uint16 if bits == 16 else np.uint8)
-    # In strips: a whole frame in float64 takes gigabytes, which no memory bound counts.
-    for top in range(0, height, STRIP):
-        part = image[0, :, top:top + STRIP].to(torch.float64, copy=True).clamp_(0, 1).mul_(scale).round_()
-        numbers: np.ndarray = part.permute(1, 2, 0).numpy()
-        array[top:top + STRIP] = numbers if colour else numbers.mean(-1).round()
+    for rows, part in strips(image):
+        numbers = np.round(part * scale)
+        array[rows] = numbers if colour else numbers.mean(-1).round()
     write_image(path, array, metadata)

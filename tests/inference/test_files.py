@@ -5,6 +5,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from k3dn_plugin.data.images import read_image
+from k3dn_plugin.inference.arrays import ArrayForm
 from k3dn_plugin.inference.files import write_restored
 
 
@@ -32,3 +33,16 @@ def test_results_are_rounded_as_the_whole_frame_would_be(bits, full_scale, colou
         write_restored(tmp_path / "a.png", image.rot90(2, (-2, -1)), bits=bits, colour=colour, full_scale=full_scale)
     assert 0 < largest.count < image.numel() / 2 and torch.equal(image, kept)
     assert np.array_equal(read_image(tmp_path / "a.png", bits=bits, gray=True), np.rot90(expected, 2))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4", ">f2"])
+@pytest.mark.parametrize("channels", [3, 1, 0])
+def test_arrays_are_too(dtype, channels):
+    image = torch.rand(1, 3, 200, 70, generator=torch.Generator().manual_seed(channels)) * 1.2 - 0.1
+    expected = image[0].double().clamp(0, 1).permute(1, 2, 0).numpy()
+    expected = expected if channels == 3 else expected.mean(-1, keepdims=channels == 1)
+    expected = np.round(expected * np.iinfo(dtype).max) if "u" in dtype else expected
+    with LargestFloat64() as largest:
+        found = ArrayForm(np.dtype(dtype), channels).array(image)
+    assert 0 < largest.count < image.numel() / 2
+    assert found.dtype == dtype and np.array_equal(found, expected.astype(dtype))
