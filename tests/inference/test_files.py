@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from k3dn_plugin.data.image_metadata import ImageMetadata
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.inference.arrays import ArrayForm
-from k3dn_plugin.inference.files import write_restored
+from k3dn_plugin.inference.files import Pair, notes_on, write_restored
 
 
 class LargestFloat64(TorchFunctionMode):
@@ -46,3 +47,12 @@ def test_arrays_are_too(dtype, channels):
         found = ArrayForm(np.dtype(dtype), channels).array(image)
     assert 0 < largest.count < image.numel() / 2
     assert found.dtype == dtype and np.array_equal(found, expected.astype(dtype))
+
+
+@pytest.mark.parametrize("space, colour, said", [(b"GRAY", True, True), (b"CMYK", True, True), (b"RGB ", True, False),
+                                                 (b"GRAY", False, False)])
+def test_a_profile_that_cannot_go_with_the_result_is_said(space, colour, said):
+    lq = torch.rand(1, 6, 8, 9, generator=torch.Generator().manual_seed(0))
+    pair = Pair(lq, None, 8, colour, metadata=ImageMetadata(bytes(16) + space + bytes(200)))
+    found = notes_on(pair, "a.png", None)
+    assert [f"a.png: the color profile is for {space.decode()} pixels" in note for note in found] == [True] * said
