@@ -10,9 +10,10 @@ import torch
 
 from k3dn_plugin.data.collage import color_of_radius
 from k3dn_plugin.data.disparity_check import tile_shifts
-from k3dn_plugin.data.listing import stem, view_ending
+from k3dn_plugin.data.listing import named_view, stem, view_ending
 from k3dn_plugin.data.raw import is_camera_file
-from k3dn_plugin.errors import DataError, OptionError
+from k3dn_plugin.data.raw.base import Axis
+from k3dn_plugin.errors import DataError, K3DNError, OptionError
 from k3dn_plugin.evaluation.maps import predicted_map
 from k3dn_plugin.inference.before_after import PAGE, reduced, turned, upright, write_page
 from k3dn_plugin.inference.camera_files import find_shots, read_shot
@@ -20,7 +21,7 @@ from k3dn_plugin.inference.files import (
     Pair,
     PairFiles,
     center_of,
-    missing_disparity,
+    notes_on,
     read_pair,
     restore_pair,
     write_restored,
@@ -41,13 +42,13 @@ class PhotographSettings:
 
     Attributes:
         swap: exchange left and right.
-        disparity_axis: "x", "y", or None for what the files say.
+        disparity_axis: "x", "y", or None for what the files say; raw files know theirs.
         strength: share of the restored picture in the result, 0 to 1.
         with_map: predict the disparity or defocus map too.
     """
 
     swap: bool = False
-    disparity_axis: str | None = None
+    disparity_axis: Axis | None = None
     strength: float = 1.0
     with_map: bool = True
 
@@ -91,13 +92,12 @@ def restore_photograph(files: Sequence[Path], loaded: LoadedRestorer, folder: Pa
         StorageError: the folder cannot be written.
     """
     settings = settings or PhotographSettings()
-    pair, name, said = read_photograph(files, folder, swap=settings.swap)
-    axis = settings.disparity_axis or pair.disparity_axis or "x"
-    missing = missing_disparity(pair)
-    notes = (*pair.notes, *([missing] if missing else []))
+    pair, name, said = read_photograph(files, folder, swap=settings.swap, axis=settings.disparity_axis)
+    axis = pair.disparity_axis or settings.disparity_axis or "x"
+    notes = notes_on(pair, " and ".join(file.name for file in files), settings.disparity_axis)
     frame = restore_pair(loaded.frames, pair, disparity_axis=axis, strength=settings.strength, progress=progress)
     if not frame.same_as_whole:
-        notes += ("the frame was restored in tiles, which changes this network's result a little",)
+        notes.append("the frame was restored in tiles, which changes this network's result a little")
     out = folder / f"{name}_restored.png"
     write_restored(out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=16, colour=pair.colour,
                    metadata=pair.metadata)
@@ -107,16 +107,21 @@ def restore_photograph(files: Sequence[Path], loaded: LoadedRestorer, folder: Pa
     height, width = pair.lq.shape[-2:]
     facts = {"read": said, "size": f"{width} x {height} pixels, {pair.bits} bit", "restored": frame.tiling,
              "weights": f"{loaded.name} ({type(loaded.restorer).__name__})"}
+    if settings.strength != 1:
+        facts["strength"] = f"{settings.strength:.0%} restored, the rest as it was"
     write_page(folder / f"{name}.html", before, after, title=f"{name}: before and after", facts=facts,
                profile=pair.metadata.profile)
-    found, title = disparity_picture(loaded, pair, axis) if settings.with_map else (None, "")
+    found, title = _map_or_why_not(loaded, pair, axis) if settings.with_map else (None, "")
     if found is not None:
         found = turned(found, orientation=pair.metadata.orientation, quarter_turns=pair.quarter_turns)
+    elif title:
+        notes.append(title)
     return RestoredPhotograph(before, after, out, folder / f"{name}.html", found, title, "; ".join(facts.values()),
-                              notes)
+                              tuple(notes))
 
 
-def read_photograph(files: Sequence[Path], folder: Path, *, swap: bool = False) -> tuple[Pair, str, str]:
+def read_photograph(files: Sequence[Path], folder: Path, *, swap: bool = False,
+                    axis: Axis | None = None) -> tuple[Pair, str, str]:
     """Return the pair in some files, the photograph's name, and in words which file was taken for what.
 
     Raises:
@@ -124,15 +129,20 @@ def read_photograph(files: Sequence[Path], folder: Path, *, swap: bool = False) 
     """
     if not files:
         raise DataError("nothing to restore: drop the left and the right view, or one raw file")
-    names = {stem(file).lower() for file in files}
+    if len(files) > 1 and any(map(is_camera_file, files)):
+        raise DataError(f"found {_names_of(files)}: expected one raw file at a time, without others; it holds both "
+                        "views")
     by_app = all(file.suffix.lower() in CAPTURES for file in files)
-    quad = len(files) == 4 and all(any(part in name for name in names) for part in QUAD_NAMES)
+    endings = {stem(file).lower().replace("-", "_").rpartition("_")[2] for file in files}
+    quad = len(files) == 4 and endings == QUAD_NAMES
     if len(files) == 1 or by_app or quad:
         if len(files) == 1 and not (is_camera_file(files[0]) or by_app):
             raise DataError(f"{files[0].name}: one file, and no raw file that holds both views (.CR2, .CR3, .DNG); "
                             "drop the left and the right view together")
-        shot = find_shots([files[0].parent if quad else files[0]], folder / "out.png")[0]
-        return read_shot(shot, swap=swap), shot.reader.shot_name(shot.source), shot.reader.title
+        shot, *others = find_shots(files, folder)
+        if others:
+            raise DataError(f"found {_names_of(files)}: expected the files of one shot; drop one at a time")
+        return read_shot(shot, swap=swap, axis=axis), shot.reader.shot_name(shot.source), shot.reader.title
     views = _sorted_views(files)
     if swap:
         views["left"], views["right"] = views["right"], views["left"]
@@ -142,18 +152,33 @@ def read_photograph(files: Sequence[Path], folder: Path, *, swap: bool = False) 
 
 
 def _sorted_views(files: Sequence[Path]) -> dict[str, Path]:
-    """Return two or three files by view: by the endings of their names, or in the order of the names without any."""
+    """Return two or three files by view: as their names say, or by the names' order where none says anything."""
     if len(files) not in (2, 3):
         raise DataError(f"expected two views (and, if there is one, the center view), or one raw file; found "
                         f"{len(files)} files")
-    by_name = {view_ending(stem(file))[1]: file for file in files}
+    by_name = {named_view(stem(file)): file for file in files}
     wanted = ("left", "right", "center")[:len(files)]
     if set(by_name) == set(wanted):
         return {view: by_name[view] for view in wanted}
-    if len(files) == 3:
-        raise DataError("three files: expected names that end in _L, _R and _C (or _left, _right, _center); found "
-                        f"{', '.join(file.name for file in files)}")
-    return dict(zip(wanted, sorted(files, key=lambda file: file.name), strict=True))
+    # A letter b may only count: shot_a, shot_b.
+    said = [file for file in files if named_view(stem(file)) and not stem(file).lower().endswith(("_b", "-b"))]
+    if len(files) == 2 and not said:
+        return dict(zip(wanted, sorted(files, key=lambda file: file.name), strict=True))
+    endings = "_L and _R (or _left, _right)" if len(files) == 2 else "_L, _R and _C (or _left, _right, _center)"
+    raise DataError(f"found {_names_of(files)}: expected names that end in {endings}, one each; rename them")
+
+
+def _names_of(files: Sequence[Path]) -> str:
+    return ", ".join(file.name for file in files)
+
+
+def _map_or_why_not(loaded: LoadedRestorer, pair: Pair, axis: str) -> tuple[np.ndarray | None, str]:
+    """Return as `disparity_picture`, also where it fails: the picture is restored all the same."""
+    try:
+        return disparity_picture(loaded, pair, axis)
+    except (K3DNError, MemoryError, RuntimeError, cv2.error) as error:   # torch's and OpenCV's of memory among them
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        return None, f"there is no disparity map, because making it failed ({why})"
 
 
 def disparity_picture(loaded: LoadedRestorer, pair: Pair, axis: str) -> tuple[np.ndarray | None, str]:
@@ -193,9 +218,9 @@ def _colored(values: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
 
 
-def without_folder(error: Exception, *folders: Path) -> str:
-    """Return an error's message in one line, without the folders in which dropped files are kept."""
-    text = str(error)
+def without_folder(said: Exception | str, *folders: Path) -> str:
+    """Return an error's message or a note in one line, without the folders in which dropped files are kept."""
+    text = str(said)
     for folder in folders:
         text = text.replace(f"{folder}/", "")
     return " ".join(text.split())

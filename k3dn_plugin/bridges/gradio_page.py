@@ -15,7 +15,8 @@ from typing import Any
 
 from k3dn_plugin.analysis.photograph import PhotographSettings, restore_photograph, without_folder
 from k3dn_plugin.console import environment_variable
-from k3dn_plugin.errors import DependencyError, K3DNError, OptionError
+from k3dn_plugin.data.raw.base import Axis
+from k3dn_plugin.errors import DataError, DependencyError, K3DNError, OptionError
 from k3dn_plugin.zoo.load import LoadedRestorer, load_restorer
 from k3dn_plugin.zoo.released import default_weights
 from k3dn_plugin.zoo.sources import released_names
@@ -27,10 +28,11 @@ HOSTS = (HOST, "localhost")
 POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
           "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
           "connect-src 'self' blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'")
-AXES = {"as the files say": None, "along the columns (x)": "x", "along the rows (y, a turned camera)": "y"}
+AXES: dict[str, Axis | None] = {
+    "as the files say": None, "along the columns (x)": "x", "along the rows (y, a turned camera)": "y"}
 INTRODUCTION = """# Sharpen a dual-pixel photograph
-Drop the left and the right view (PNG, TIFF or JPEG; names ending in `_L` and `_R`, or in this order), or one raw file
-that holds both (Canon Dual Pixel RAW, DNG). All work is done on this machine."""
+Drop the left and the right view (PNG, TIFF or JPEG; names ending in `_L` and `_R`, or by the order of their names), or
+one raw file that holds both (Canon Dual Pixel RAW, DNG). All work is done on this machine."""
 
 
 def import_gradio() -> Any:
@@ -131,7 +133,7 @@ def _answer(gradio: Any, folder: Path, load: Load) -> Callable[..., tuple[Any, .
         work = Path(tempfile.mkdtemp(dir=folder))
         try:
             progress(0, desc="reading")
-            dropped = [_beside_each_other(Path(file), work / "views") for file in files or ()]
+            dropped = [beside_each_other(Path(file), work / "views") for file in files or ()]
             settings = PhotographSettings(swap=swap, disparity_axis=AXES[axis], strength=strength, with_map=with_map)
             found = restore_photograph(dropped, loaded(source or default_weights()), work, settings,
                                        lambda done, total: progress((done, total), unit="tiles", desc="restoring"))
@@ -140,7 +142,7 @@ def _answer(gradio: Any, folder: Path, load: Load) -> Callable[..., tuple[Any, .
             raise gradio.Error(without_folder(error, work / "views", work), duration=None,
                                print_exception=False) from None
         shutil.rmtree(work / "views", ignore_errors=True)
-        lines = [found.facts, *(f"Note: {note}" for note in found.notes)]
+        lines = [found.facts, *(f"Note: {without_folder(note, work / 'views', work)}" for note in found.notes)]
         return ((found.before, found.after), "\n\n".join(map(_plain, lines)),
                 gradio.update(value=str(found.file), interactive=True),
                 gradio.update(value=str(found.page), interactive=True),
@@ -148,10 +150,17 @@ def _answer(gradio: Any, folder: Path, load: Load) -> Callable[..., tuple[Any, .
     return answer
 
 
-def _beside_each_other(file: Path, folder: Path) -> Path:
-    """Link or copy a dropped file into a folder with the others: a camera file may belong to another one."""
+def beside_each_other(file: Path, folder: Path) -> Path:
+    """Link or copy a dropped file into a folder with the others: a camera file may belong to another one.
+
+    Raises:
+        DataError: one of its name is there.
+    """
     folder.mkdir(exist_ok=True)
     place = folder / file.name
+    if place.exists():
+        raise DataError(f"two files are named {file.name}: expected each view once; rename them NAME_L and "
+                        "NAME_R")
     try:
         os.link(file, place)
     except OSError:

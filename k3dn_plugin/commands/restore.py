@@ -71,13 +71,13 @@ def _restore_one(files: "PairFiles | CameraShot", restorer: "LoadedRestorer", ar
     from k3dn_plugin.inference import files as restore
     is_pair = isinstance(files, restore.PairFiles)
     pair = restore.read_pair(files, full_scale=arguments.full_scale) if is_pair else camera_files.read_shot(
-        files, swap=arguments.swap)
+        files, swap=arguments.swap, axis=arguments.disparity_axis)
     bits = arguments.bits or pair.bits
     restore.check_format(files.out, bits)
     for line in notes(files, pair, arguments):
         bar.say(f"note: {line}", error=True)
     began = time.perf_counter()
-    axis = arguments.disparity_axis or pair.disparity_axis
+    axis = pair.disparity_axis or arguments.disparity_axis
     frame = restore.restore_pair(restorer.frames, pair, disparity_axis=axis, strength=arguments.strength,
                                  progress=bar.tile)
     restore.write_restored(files.out, frame.image.rot90(pair.quarter_turns, (-2, -1)), bits=bits, colour=pair.colour,
@@ -136,17 +136,9 @@ def check_inputs(arguments: argparse.Namespace) -> None:
 def notes(files: "PairFiles | CameraShot", pair: "Pair", arguments: argparse.Namespace) -> list[str]:
     """Return what looks wrong about a pair but may be meant, a line each."""
     from k3dn_plugin.data.image_metadata import can_hold_metadata  # as in `run`
-    from k3dn_plugin.inference.files import PairFiles, missing_disparity
-    found = list(pair.notes)
-    height, width = pair.lq.shape[-2:]
-    is_pair = isinstance(files, PairFiles)
+    from k3dn_plugin.inference.files import PairFiles, notes_on
     named = f"{files.left} and {files.right}" if isinstance(files, PairFiles) else str(files.source)
-    if is_pair and height > width and arguments.disparity_axis is None:
-        found.append(f"{files.left} is higher than wide. If the camera was turned, its views are shifted "
-                     "along the columns: use --disparity-axis y (x says that they are not)")
-    missing = missing_disparity(pair)
-    if missing:
-        found.append(f"{named}: {missing}")
+    found = notes_on(pair, named, arguments.disparity_axis)
     if pair.metadata and not can_hold_metadata(files.out.suffix):
         found.append(f"{files.out.suffix} files hold no color profile, no orientation and no EXIF, as {named} have: "
                      "the result may look other than it")
@@ -178,5 +170,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the number that stands for white in 16-bit files of fewer bits, e.g. 4095; the result "
                              "has it too")
     parser.add_argument("--disparity-axis", choices=("x", "y"),
-                        help="along which the views are shifted: x (default), or y for a turned camera")
+                        help="along which the views are shifted: x (default), or y for a turned camera; raw files "
+                             "know it, of a quad-pixel set this chooses the pair")
     add_inference_arguments(parser)

@@ -75,6 +75,11 @@ def can_hold_metadata(suffix: str) -> bool:
     return suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
+def profile_fits(profile: bytes, channels: int) -> bool:
+    """Return whether an ICC profile is for pixels of so many channels: 1 for gray, 3 for RGB."""
+    return profile[16:20] == {1: b"GRAY", 3: b"RGB "}[channels]
+
+
 def with_metadata(data: bytes, metadata: ImageMetadata) -> bytes:
     """Return the content of a PNG or JPEG file that has none of it, with profile, orientation and EXIF put in.
 

@@ -6,14 +6,21 @@ checked before its pixels are believed.
 import io
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from k3dn_plugin.data.image_metadata import ImageMetadata, can_hold_metadata, encode_tiff, with_metadata
+from k3dn_plugin.data.image_metadata import (
+    ImageMetadata,
+    can_hold_metadata,
+    encode_tiff,
+    profile_fits,
+    with_metadata,
+)
 from k3dn_plugin.data.tiff import SIGNATURES as TIFF_SIGNATURES
-from k3dn_plugin.data.tiff import decode_tiff
+from k3dn_plugin.data.tiff import decode_tiff, raw_file
 from k3dn_plugin.errors import DataError
 from k3dn_plugin.files import atomic_write, read_file
 
@@ -80,6 +87,8 @@ def decode_image(data: bytes, name: object) -> np.ndarray:
         raise DataError(f"{name}: the file is empty; {_AGAIN}")
     if data[:4] in TIFF_SIGNATURES:
         return decode_tiff(data, name, most_bytes=MOST_DECODED)
+    if data[4:12] == b"ftypcrx ":   # CR3
+        raise raw_file(name)
     import cv2  # heavy
     check_whole(data, name)
     try:
@@ -178,24 +187,21 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray, metadata: Image
     """Write (H, W, 3) RGB or (H, W) gray, uint8 or uint16, in the format of the path's suffix.
 
     The file is whole or not there. A uint16 array makes a 16-bit PNG or TIFF. Color profile and orientation go with it
-    where the format can hold them (`can_hold_metadata`).
+    where the format can hold them (`can_hold_metadata`) and the profile is for such pixels.
 
     Raises:
         DataError: another dtype or shape, or a format that cannot hold it.
         StorageError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    data = encode_image(image, path.suffix, path)
-    if metadata and path.suffix.lower() in (".tif", ".tiff"):
-        data = encode_tiff(image, metadata)
-    elif metadata and can_hold_metadata(path.suffix):
-        data = with_metadata(data, metadata)
+    data = encode_image(image, path.suffix, path, metadata=metadata)
     with atomic_write(path) as file:
         file.write(data)
 
 
-def encode_image(image: np.ndarray, suffix: str, name: object = "image", options: tuple[int, ...] = ()) -> bytes:
-    """Return the content of an image file; `options` are OpenCV's write flags."""
+def encode_image(image: np.ndarray, suffix: str, name: object = "image", options: tuple[int, ...] = (),
+                 metadata: ImageMetadata | None = None) -> bytes:
+    """Return the content of an image file; `options` are OpenCV's write flags, the rest is as for `write_image`."""
     import cv2  # heavy
     if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or (
             image.ndim == 3 and image.shape[2] not in (1, 3)):
@@ -206,12 +212,16 @@ def encode_image(image: np.ndarray, suffix: str, name: object = "image", options
                         f"{', '.join(IMAGE_SUFFIXES)}")
     if image.dtype == np.uint16 and suffix.lower() in (".jpg", ".jpeg", ".bmp"):
         raise DataError(f"{name}: {suffix} holds 8 bits only; write a 16-bit image as .png or .tif")
+    if metadata and metadata.profile and not profile_fits(metadata.profile, image.shape[2] if image.ndim == 3 else 1):
+        metadata = replace(metadata, profile=None)
+    if metadata and suffix.lower() in (".tif", ".tiff"):
+        return encode_tiff(image, metadata)
     if image.ndim == 3:
         image = image[..., ::-1]
     done, data = cv2.imencode(suffix, np.ascontiguousarray(image), list(options))
     if not done:
         raise DataError(f"{name}: OpenCV could not encode {image.shape} of {image.dtype} as {suffix}")
-    return data.tobytes()
+    return with_metadata(data.tobytes(), metadata) if metadata and can_hold_metadata(suffix) else data.tobytes()
 
 
 def to_float(image: np.ndarray, *, black_level: float = 0, full_scale: float | None = None,

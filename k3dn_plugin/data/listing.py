@@ -64,6 +64,11 @@ def view_ending(name: str) -> tuple[str, str | None]:
     return name[:found.start()], _VIEW_OF[found[1].lower()]
 
 
+def named_view(name: str) -> str | None:
+    """Return which view a file is by its stem: by the ending, or by all of it where it is a word (`left`)."""
+    return view_ending(name)[1] or (_VIEW_OF.get(name.lower()) if len(name) > 1 else None)
+
+
 def scenes_by_name(paths: Iterable[Path], view: str) -> dict[str, Path]:
     """Return the files of one view's folder by scene: the stem, without the view's ending where most files have it.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
-INTERLEAVED, NOT_COMPRESSED, DEFLATED, ORIENTATION = 1, 1, (8, 32946), 274
+INTERLEAVED, NOT_COMPRESSED, DEFLATED, ORIENTATION, DNG_VERSION = 1, 1, (8, 32946), 274, 50706
 AGAIN = "copy or download it again"
 
 
@@ -35,13 +35,15 @@ def decode_tiff(data: bytes, name: object, *, most_bytes: int) -> np.ndarray:
         (H, W, 3) RGB or (H, W, 1), uint8 or uint16; alpha is dropped.
 
     Raises:
-        DataError: the file is cut off or damaged, or of a kind that is not known to be decoded rightly.
+        DataError: the file is cut off or damaged, a raw file, or of a kind that is not known to be decoded rightly.
     """
     import tifffile  # takes a tenth of a second, and most files are PNG
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log becomes an error here
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page: Any = file.pages[0]   # tifffile: or a frame, which only later ones can be
+            if page.is_reduced or DNG_VERSION in page.tags or data[8:10] == b"CR":
+                raise raw_file(name)
             _check_kind(page, name, most_bytes)
             _check_whole(page, data, name)
             return _decode(page, data, file.byteorder, name)
@@ -52,6 +54,12 @@ def decode_tiff(data: bytes, name: object, *, most_bytes: int) -> np.ndarray:
     except Exception as error:  # tifffile raises whatever its parser runs into
         raise DataError(f"{name}: not a TIFF file that can be read, or a damaged one ({_short(error)}); "
                         f"{AGAIN}") from None
+
+
+def raw_file(name: object) -> DataError:
+    """Return the error for a camera's raw file, or another of a TIFF's structure that begins with a reduced picture."""
+    return DataError(f"{name}: expected a picture, found a raw file, or another whose first picture is a thumbnail. A "
+                     "dual-pixel raw file holds both views: give it alone, without --left and --right")
 
 
 def _check_kind(page: "TiffPage", name: object, most_bytes: int) -> None:

@@ -1,4 +1,5 @@
 """Pictures as NumPy arrays in and out: the caller's type and number of channels, checked on the way in."""
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from k3dn_plugin.errors import DataError, SizeError
 
 INTEGERS = (np.uint8, np.uint16)
 FLOATS = (np.float16, np.float32, np.float64)
+STRIP = 64                # rows that are turned into numbers of another type at a time
 PLAUSIBLE = (-0.5, 1.5)   # floats around [0, 1]: interpolation overshoots, 0 to 255 is another unit
 
 
@@ -28,12 +30,21 @@ class ArrayForm:
 
         A gray picture is the mean of the three channels.
         """
-        array = image[0].detach().cpu().double().clamp(0, 1).permute(1, 2, 0).numpy()
-        if self.channels != 3:
-            array = array.mean(-1, keepdims=self.channels == 1)
-        if self.dtype.kind == "u":
-            array = np.round(array * np.iinfo(self.dtype).max)
-        return np.ascontiguousarray(array.astype(self.dtype))
+        array = np.empty((*image.shape[-2:], *([self.channels] if self.channels else [])), self.dtype)
+        for rows, part in strips(image):
+            numbers = part if self.channels == 3 else part.mean(-1, keepdims=self.channels == 1)
+            array[rows] = np.round(numbers * np.iinfo(self.dtype).max) if self.dtype.kind == "u" else numbers
+        return array
+
+
+def strips(image: torch.Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+    """Iterate over (1, 3, H, W) in strips: its rows, and they as (rows, W, 3) float64, clamped to [0, 1].
+
+    A whole frame in float64 would take a gigabyte and more, beside what memory bounds count.
+    """
+    for top in range(0, image.shape[-2], STRIP):
+        rows = slice(top, top + STRIP)
+        yield rows, image[0, :, rows].detach().cpu().double().clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def pair_from_arrays(left: np.ndarray, right: np.ndarray,

@@ -10,7 +10,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from k3dn_plugin.data.collage import beside, captioned, eight_bits, stacked
-from k3dn_plugin.data.image_metadata import ImageMetadata, with_metadata
+from k3dn_plugin.data.image_metadata import ImageMetadata
 from k3dn_plugin.data.images import encode_image, write_image
 from k3dn_plugin.files import atomic_write
 
@@ -106,5 +106,5 @@ def most_changed(before: np.ndarray, after: np.ndarray, side: int = DETAIL) -> t
 
 
 def _url(image: np.ndarray, profile: bytes | None) -> str:
-    data = with_metadata(encode_image(image, ".jpg", options=QUALITY), ImageMetadata(profile))
+    data = encode_image(image, ".jpg", options=QUALITY, metadata=ImageMetadata(profile))
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")

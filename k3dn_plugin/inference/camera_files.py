@@ -8,7 +8,7 @@ import torch
 from k3dn_plugin.data.exif import Exif, read_exif
 from k3dn_plugin.data.image_metadata import ImageMetadata
 from k3dn_plugin.data.raw import ViewSettings, find_sources
-from k3dn_plugin.data.raw.base import ViewReader
+from k3dn_plugin.data.raw.base import Axis, ViewReader
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.files import read_file
 from k3dn_plugin.inference.files import Pair, as_tensor, check_not_inputs
@@ -58,17 +58,19 @@ def find_shots(paths: Iterable[str | Path], out: str | Path) -> list[CameraShot]
     return list(found.values())
 
 
-def read_shot(shot: CameraShot, *, swap: bool = False) -> Pair:
+def read_shot(shot: CameraShot, *, swap: bool = False, axis: Axis | None = None) -> Pair:
     """Read the views of a shot as a network takes them: sRGB, with the captured sum as the center.
 
     Args:
         swap: exchange left and right; no camera file says which is which.
+        axis: along which the views are to be shifted, or are; for kinds of files that do not tell (quad-pixel sets
+            hold a pair for each). The others have their own, which the pair says.
 
     Raises:
         DataError: the file is damaged, or no dual-pixel shot.
         DependencyError: rawpy is not installed.
     """
-    views = shot.reader.read(shot.source, ViewSettings(swap=swap))
+    views = shot.reader.read(shot.source, ViewSettings(swap=swap, axis=axis or "x"))
     scale = 2 ** views.bits - 1
     left, right, center = (as_tensor(view, scale) for view in (views.left, views.right, views.center))
     return Pair(lq=torch.cat([left, right], 1), center=center, bits=views.bits, colour=views.left.shape[2] == 3,

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from k3dn_plugin.data.disparity_check import LEAST_TILES, tile_shifts
-from k3dn_plugin.data.image_metadata import ImageMetadata, read_metadata
+from k3dn_plugin.data.image_metadata import ImageMetadata, profile_fits, read_metadata
 from k3dn_plugin.data.images import IMAGE_SUFFIXES, apparent_full_scale, read_image, to_float, write_image
 from k3dn_plugin.data.listing import list_files, scenes_by_name, stem, view_ending
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import storage_error, user_path
+from k3dn_plugin.inference.arrays import strips
 from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame, mixed
 from k3dn_plugin.layers.views import mean_of_views
 
@@ -265,6 +266,29 @@ def missing_disparity(pair: Pair) -> str:
             "the columns): all is in focus, or these are no dual-pixel views; little will change")
 
 
+def notes_on(pair: Pair, name: object, disparity_axis: str | None) -> list[str]:
+    """Return what looks wrong about a pair and may be meant, a line each.
+
+    Args:
+        name: of the pair's file or files.
+        disparity_axis: what the user says of it, or None.
+    """
+    found = list(pair.notes)
+    height, width = pair.lq.shape[-2:]
+    if disparity_axis is None and pair.disparity_axis is None and height > width:
+        found.append(f"{name}: higher than wide. If the camera was turned, its views are shifted up and down: say so, "
+                     "on the command line by --disparity-axis y (x says that they are not)")
+    if None not in (disparity_axis, pair.disparity_axis) and disparity_axis != pair.disparity_axis:
+        found.append(f"{name}: its views lie as on the sensor, however the camera was held, and are shifted along "
+                     f"{pair.disparity_axis}: that is taken, in place of the {disparity_axis} that was asked for")
+    profile = pair.metadata.profile
+    if profile and not profile_fits(profile, 3 if pair.colour else 1):
+        found.append(f"{name}: the color profile is for {profile[16:20].decode('latin-1').strip()} pixels, the result "
+                     f"has {'RGB' if pair.colour else 'gray'} ones: it goes without profile, and may look other")
+    missing = missing_disparity(pair)
+    return [*found, f"{name}: {missing}"] if missing else found
+
+
 def center_of(pair: Pair) -> torch.Tensor:
     """Return what a pair looks like before it is restored, (1, 3, H, W): the captured center view, else the mean."""
     return mean_of_views(pair.lq) if pair.center is None else pair.center
@@ -279,7 +303,9 @@ def write_restored(path: Path, image: torch.Tensor, *, bits: int, colour: bool =
         metadata: color profile and orientation of the file.
     """
     scale = full_scale if full_scale and bits == 16 else 2 ** bits - 1
-    array: np.ndarray = (image[0].double().clamp(0, 1) * scale).round().permute(1, 2, 0).numpy()
-    if not colour:
-        array = array.mean(-1).round()
-    write_image(path, array.astype(np.uint16 if bits == 16 else np.uint8), metadata)
+    height, width = image.shape[-2:]
+    array = np.empty((height, width, 3) if colour else (height, width), np.uint16 if bits == 16 else np.uint8)
+    for rows, part in strips(image):
+        numbers = np.round(part * scale)
+        array[rows] = numbers if colour else numbers.mean(-1).round()
+    write_image(path, array, metadata)

@@ -10,6 +10,7 @@ from browser import BROWSER, needs_browser
 from k3dn_plugin.archs.k3dn_arch import K3DN
 from k3dn_plugin.commands import main
 from k3dn_plugin.data.images import read_image, write_image
+from k3dn_plugin.errors import DataError
 from k3dn_plugin.zoo.load import load_restorer
 from k3dn_plugin.zoo.weights import save_weights
 
@@ -129,6 +130,18 @@ def test_only_this_machine_is_answered_and_nothing_is_kept(served, views):
         assert "connect-src 'self'" in answer.headers["content-security-policy"]
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "elsewhere.example"}))
+
+
+def test_files_of_one_name_are_refused_and_left_as_they_are(tmp_path):
+    from k3dn_plugin.bridges.gradio_page import beside_each_other
+    for number, name in enumerate(("1/a.png", "2/a.png", "2/b.png")):
+        write_image(tmp_path / name, np.full((2, 2, 3), number, np.uint8))
+    first = beside_each_other(tmp_path / "1" / "a.png", tmp_path / "views")
+    for again in ("1/a.png", "2/a.png"):
+        with pytest.raises(DataError, match="two files are named a.png: .*rename them NAME_L and NAME_R"):
+            beside_each_other(tmp_path / again, tmp_path / "views")
+    assert read_image(first).max() == read_image(tmp_path / "1" / "a.png").max() == 0
+    assert read_image(beside_each_other(tmp_path / "2" / "b.png", tmp_path / "views")).max() == 2
 
 
 def test_what_is_missing_is_said(monkeypatch, capsys, weights, tmp_path):

@@ -29,6 +29,10 @@ def photo(tmp_path):
     return tmp_path / "photo.jpg"
 
 
+def profile_of(space):
+    return bytes(16) + space + bytes(280)
+
+
 def facts_of(path):
     with Image.open(path) as image:
         exif = image.getexif()
@@ -52,10 +56,20 @@ def test_from_a_photograph_to_every_format_and_back(photo, tmp_path, suffix, dty
 
 
 def test_profile_orientation_and_exif_together(tmp_path):
-    metadata = ImageMetadata(b"\0" * 300, 8, read_exif(taken().tobytes()))
+    metadata = ImageMetadata(profile_of(b"RGB "), 8, read_exif(taken().tobytes()))
     for suffix in (".png", ".tif", ".jpg"):
         write_image(tmp_path / f"a{suffix}", np.zeros((4, 5, 3), np.uint8), metadata)
         assert read_metadata(tmp_path / f"a{suffix}") == metadata
+
+
+@pytest.mark.parametrize("space, channels", [(b"GRAY", 3), (b"CMYK", 3), (b"RGB ", 1), (b"GRAY", 1), (b"RGB ", 3)])
+def test_a_profile_for_other_pixels_than_the_file_has_is_left_out(space, channels, tmp_path):
+    pixels = np.zeros((4, 5, 3) if channels == 3 else (4, 5), np.uint8)
+    fits = (space, channels) in ((b"GRAY", 1), (b"RGB ", 3))
+    for suffix in (".png", ".tif", ".jpg"):
+        write_image(tmp_path / f"a{suffix}", pixels, ImageMetadata(profile_of(space), 8))
+        found = read_metadata(tmp_path / f"a{suffix}")
+        assert (found.profile is not None) == fits and found.orientation == 8
 
 
 def test_both_byte_orders_say_the_same():

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+import raw_files
 
 from k3dn_plugin.data.images import apparent_full_scale, has_8_bit_content, read_image, to_float, write_image
 from k3dn_plugin.errors import DataError, StorageError
@@ -206,6 +207,20 @@ def test_tiff_files_of_other_kinds_are_refused(tmp_path):
                                                         in entries) + bytes(400))
     with pytest.raises(DataError, match="huge.tif: the TIFF file claims 60000 x 60000 pixels"):
         read_image(tmp_path / "huge.tif")
+
+
+def test_of_raw_files_the_thumbnail_is_not_taken(tmp_path):
+    small, raw = picture(np.uint8), np.zeros((32, 48), np.uint16)
+    write_tiff(tmp_path / "a.NEF", small, photometric="rgb", subfiletype=1)
+    write_tiff(tmp_path / "a.DNG", small, photometric="rgb", extratags=[(50706, 1, 4, (1, 4, 0, 0), True)])
+    raw_files.write_cr2(tmp_path / "a.CR2", [raw, raw])
+    raw_files.write_dng(tmp_path / "b.DNG", [raw])
+    (tmp_path / "a.CR3").write_bytes(b"\0\0\0\x18ftypcrx " + bytes(100))
+    for name in ("a.NEF", "a.DNG", "a.CR2", "b.DNG", "a.CR3"):
+        with pytest.raises(DataError, match=f"{name}: expected a picture, found a raw file.* give it alone"):
+            read_image(tmp_path / name)
+    write_tiff(tmp_path / "a.tif", small, photometric="rgb")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), small)
 
 
 def test_what_follows_a_picture_does_not_matter(tmp_path):

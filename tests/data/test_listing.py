@@ -3,7 +3,7 @@ import unicodedata
 
 import pytest
 
-from k3dn_plugin.data.listing import files_with_ending, list_files, scenes_by_name, stem, view_ending
+from k3dn_plugin.data.listing import files_with_ending, list_files, named_view, scenes_by_name, stem, view_ending
 from k3dn_plugin.errors import DataError
 
 
@@ -36,6 +36,11 @@ def test_names_are_the_same_however_they_are_written(tmp_path):
     ("a_gt", ("a", "sharp")), ("a_x", ("a_x", None)), ("aL", ("aL", None)), ("_l", ("_l", None))])
 def test_view_endings(name, expected):
     assert view_ending(name) == expected
+
+
+def test_a_name_may_be_the_views_own():
+    names = ("left", "Right", "centre", "a_L", "l", "b", "x", "leftover")
+    assert [named_view(name) for name in names] == ["left", "right", "center", "left", None, None, None, None]
 
 
 def test_a_letter_at_the_end_of_a_few_names_is_part_of_them(tmp_path):

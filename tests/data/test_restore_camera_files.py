@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import raw_files
 import torch
+from tiny_evaluation_parts import EvaluationConv
 from torch import nn
 
 from k3dn_plugin.archs.base import Restorer
@@ -82,6 +83,26 @@ def test_a_turned_camera_gives_an_upright_picture(orientation, turns, call, tmp_
     assert QUARTER_TURNS[views.metadata["flip"]] == turns
     assert call(path, "-o", tmp_path / "sharp.png", "--weights", weights)[0] == 0
     assert np.array_equal(read_image(tmp_path / "sharp.png"), np.rot90(views.center, turns))
+
+
+def test_a_raw_file_knows_its_axis(call, photo, tmp_path):
+    torch.manual_seed(1)   # of a network that gives another picture of a turned pair
+    save_weights(tmp_path / "conv.safetensors", EvaluationConv(), network_g={"type": "EvaluationConv"}, provenance={})
+    said = {}
+    for axis in "xy":
+        status, _, said[axis] = call(photo, "-o", tmp_path / f"{axis}.png", "--disparity-axis", axis, "--weights",
+                                     tmp_path / "conv.safetensors")
+        assert status == 0
+    assert np.array_equal(read_image(tmp_path / "x.png"), read_image(tmp_path / "y.png"))
+    assert said["x"] == "" and "shifted along x: that is taken, in place of the y that was asked for" in said["y"]
+
+
+def test_of_files_that_do_not_tell_their_axis_the_user_does(tmp_path):
+    for view, frame in raw_files.dual_pixel_frames(8, (40, 32)).items():
+        if view != "sum":
+            raw_files.write_pgm(tmp_path / f"{view}.pgm", frame * 4)
+    shot, = find_shots([tmp_path / "left.pgm"], tmp_path / "out")
+    assert [read_shot(shot, axis=axis).disparity_axis for axis in (None, "x", "y")] == ["x", "x", "y"]
 
 
 def test_folders_of_camera_files(call, photo, tmp_path, weights):

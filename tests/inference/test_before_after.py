@@ -1,4 +1,5 @@
 """Before and after: upright, the same size for both, on a picture and on a page that works without a network."""
+import base64
 import json
 import re
 
@@ -50,6 +51,17 @@ def test_a_page_needs_nothing_else(tmp_path):
     assert "&lt;b&gt;a &amp; b" in page and "60 x 40 &lt;i&gt;" in page and "<b>a" not in page
     assert not re.findall(r"""(?:src|href)=["'](?!data:)|https?://|@import|fetch\(""", page)
     assert page.count("data:image/jpeg;base64,") == 2
+
+
+@pytest.mark.parametrize("space", [b"RGB ", b"GRAY"])
+def test_only_a_profile_of_colors_goes_with_them(space, tmp_path):
+    profile = bytes(16) + space + bytes(280)
+    write_preview(tmp_path / "p.jpg", BLANK, BLANK, profile=profile)
+    write_page(tmp_path / "p.html", BLANK, BLANK, title="t", facts={}, profile=profile)
+    pictures = re.findall("base64,([A-Za-z0-9+/=]+)", (tmp_path / "p.html").read_text(encoding="utf-8"))
+    assert len(pictures) == 2
+    for data in ((tmp_path / "p.jpg").read_bytes(), *map(base64.b64decode, pictures)):
+        assert (b"ICC_PROFILE" in data) == (space == b"RGB ")
 
 
 def test_large_pictures_are_reduced_on_the_page(tmp_path):

@@ -22,7 +22,8 @@ class ViewSettings:
         light: of the views: encoded by the sRGB curve, as restorers expect, or linear.
         swap: exchange left and right.
         scale: shrink by this whole number by averaging areas, in linear light.
-        axis: which pair of a quad-pixel set: "x" shifted along the columns, "y" along the rows.
+        axis: which pair of a quad-pixel set, or what a pair's size does not tell: "x" shifted along the columns, "y"
+            along the rows.
         black_level: in place of the file's own, in its numbers; None takes what the file states.
         whole: keep the sensor's border that the camera's own pictures leave out.
 

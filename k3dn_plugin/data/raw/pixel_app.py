@@ -61,7 +61,7 @@ class PixelApp(ViewReader):
             raise OptionError(f"black_level {black}: expected less than {WHITE}, the app's white")
         lights = {"left": without_black(left, black), "right": without_black(right, black)}
         lights["center"] = (lights["left"] + lights["right"]) / 2
-        axis, repeats = doubling(left.shape)
+        axis, repeats = doubling(left.shape, settings.axis)
         views = {}
         for view, light in lights.items():
             whole = to_16_bits(light).repeat(repeats[0], 0).repeat(repeats[1], 1)[..., None]
@@ -121,11 +121,15 @@ def without_black(numbers: np.ndarray, black: int) -> np.ndarray:
     return np.maximum(numbers.astype(np.float32) - black, 0) / np.float32(WHITE - black)
 
 
-def doubling(shape: tuple[int, ...]) -> tuple[Axis, tuple[int, int]]:
-    """Return the axis along which the views are shifted, and how often rows and columns are repeated."""
+def doubling(shape: tuple[int, ...], unknown: Axis) -> tuple[Axis, tuple[int, int]]:
+    """Return the axis along which the views are shifted, and how often rows and columns are repeated.
+
+    Args:
+        unknown: the axis of files that do not have the app's shape, so that nothing tells.
+    """
     rows, columns = shape
     if columns >= HALVED * rows:
         return "x", (2, 1)
     if rows >= HALVED * columns:
         return "y", (1, 2)
-    return "x", (1, 1)
+    return unknown, (1, 1)
