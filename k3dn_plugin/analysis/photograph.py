@@ -131,7 +131,7 @@ def read_photograph(files: Sequence[Path], folder: Path, *, swap: bool = False) 
         if len(files) == 1 and not (is_camera_file(files[0]) or by_app):
             raise DataError(f"{files[0].name}: one file, and no raw file that holds both views (.CR2, .CR3, .DNG); "
                             "drop the left and the right view together")
-        shot = find_shots([files[0].parent if quad else files[0]], folder / "out.png")[0]
+        shot = find_shots([files[0].parent if quad else files[0]], folder / "out.png").shots[0]
         return read_shot(shot, swap=swap), shot.reader.shot_name(shot.source), shot.reader.title
     views = _sorted_views(files)
     if swap:
