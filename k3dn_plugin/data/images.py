@@ -11,7 +11,14 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from k3dn_plugin.data.image_metadata import ImageMetadata, can_hold_metadata, encode_tiff, with_metadata
+from k3dn_plugin.data.image_metadata import (
+    MOST_TEXT,
+    ImageMetadata,
+    can_hold_metadata,
+    encode_tiff,
+    long_png_texts,
+    with_metadata,
+)
 from k3dn_plugin.data.tiff import SIGNATURES as TIFF_SIGNATURES
 from k3dn_plugin.data.tiff import decode_tiff
 from k3dn_plugin.errors import DataError
@@ -120,8 +127,12 @@ def _check_png(data: bytes, name: object) -> None:
             raise DataError(f"{name}: the PNG file is damaged: it claims {columns} x {rows} pixels and holds "
                             f"{len(data):,} bytes of them; {_AGAIN}")
     try:
-        image = PngImageFile(io.BytesIO(data))
+        with long_png_texts():
+            image = PngImageFile(io.BytesIO(data))
     except Exception as error:  # Pillow raises whatever its parser runs into
+        if "MAX_TEXT" in str(error):
+            raise DataError(f"{name}: the PNG file holds texts or a color profile of more than {MOST_TEXT:,} bytes; "
+                            "take them out, or save it again without them") from None
         raise DataError(f"{name}: not an image that can be read, or a damaged one ({_short(error)}); "
                         f"{_AGAIN}") from None
     try:

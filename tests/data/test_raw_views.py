@@ -412,7 +412,7 @@ def test_what_cannot_be_taken_is_told_and_stops_nothing(quad, app_pair, photo):
     assert found.notes == [] and len(found.faults) == 6
     for name, words in (("alone_right.pgm", "alone_left.pgm is not beside it"), ("text.pgm", "in plain text"),
                         ("empty.DNG", "an empty file"), ("gone.CR2", "there is no file"),
-                        ("one_lt.tif", "of its quad-pixel set one_rb.tif is not beside it"), ("nowhere", "there is no")):
+                        ("one_lt.tif", "of its quad-pixel set one_rb.tif is not"), ("nowhere", "there is no")):
         assert any(name in str(fault) and words in str(fault) for fault in found.faults), name
     with pytest.raises(DataError, match="no shot with two views was found:\n  .*empty.DNG.*\n  .*text.pgm"):
         find_sources([folder / "empty.DNG", folder / "text.pgm"])

@@ -13,7 +13,8 @@ RAW_SUFFIXES = (".cr2", ".cr3", ".dng")
 
 _FOREIGN = ((b"\xff\xd8\xff", "a JPEG picture"), (b"\x89PNG", "a PNG picture"), (b"II*\0", "a TIFF or a raw file"),
             (b"MM\0*", "a TIFF or a raw file"), (b"FUJIFILM", "a Fujifilm raw file"), (b"P5", "a PGM picture"),
-            (b"P2", "a PGM picture in plain text"), (b"IIU\0", "a Panasonic raw file"), (b"%PDF", "a PDF file"), (b"PK\3\4", "a ZIP archive"))
+            (b"P2", "a PGM picture in plain text"), (b"IIU\0", "a Panasonic raw file"), (b"%PDF", "a PDF file"),
+            (b"PK\3\4", "a ZIP archive"))
 
 _OWN_FILES = ". Views in files of their own are restored by `k3dn restore --left L.png --right R.png`"
 
