@@ -214,7 +214,7 @@ def earlier_stage(card: Mapping[str, Any]) -> tuple[str, str] | None:
     stage, stages = (card["provenance"].get(key) for key in ("stage", "stages"))
     if not stage or not isinstance(stages, list) or not stages or stages[-1] == stage:
         return None
-    return str(stage), str(stages[-1])
+    return str(stage), str(cast("list[object]", stages)[-1])
 
 
 def released_card(card: Mapping[str, Any]) -> str:
