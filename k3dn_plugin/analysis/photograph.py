@@ -139,9 +139,11 @@ def read_photograph(files: Sequence[Path], folder: Path, *, swap: bool = False,
         if len(files) == 1 and not (is_camera_file(files[0]) or by_app):
             raise DataError(f"{files[0].name}: one file, and no raw file that holds both views (.CR2, .CR3, .DNG); "
                             "drop the left and the right view together")
-        shot, *others = find_shots(files, folder)
-        if others:
-            raise DataError(f"found {_names_of(files)}: expected the files of one shot; drop one at a time")
+        found = find_shots(files, folder)
+        if found.faults or len(found.shots) != 1:
+            raise DataError("; ".join(map(str, found.faults)) or f"found {_names_of(files)}: expected the files of one "
+                            "shot; drop one at a time")
+        shot = found.shots[0]
         return read_shot(shot, swap=swap, axis=axis), shot.reader.shot_name(shot.source), shot.reader.title
     views = _sorted_views(files)
     if swap:

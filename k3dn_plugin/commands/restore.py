@@ -37,12 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
     from k3dn_plugin.inference.progress import ProgressBar
     from k3dn_plugin.zoo.released import default_weights
 
-    faults: list[K3DNError] = []
+    said: list[str] = []
     if arguments.files:
-        pairs = camera_files.find_shots(arguments.files, arguments.out)
+        pairs, unpaired, said = camera_files.find_shots(arguments.files, arguments.out)
     else:
         pairs, unpaired = restore.find_pairs(arguments.left, arguments.right, arguments.out, arguments.center)
-        faults.extend(unpaired)
+    faults: list[K3DNError] = [*unpaired]
     total = len(pairs) + len(faults)
     results = [path for files in pairs for path in results_of(files.out, arguments)]
     restore.check_not_inputs(results, (path for files in pairs for path in files.inputs))
@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         restore.check_writable(path)
     restorer = load_as_asked(arguments.weights or default_weights(), arguments)
     with ProgressBar(len(pairs), unit="file", shown=arguments.progress) as bar:
+        for line in said:
+            bar.say(f"note: {line}", error=True)
         for files in pairs:
             try:
                 _restore_one(files, restorer, arguments, bar)
@@ -60,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
                 faults.append(error)
             bar.next()
     if faults:
-        raise DataError("\n".join([f"{len(faults)} of {total} pairs could not be restored, the others are:",
+        rest = "; the others are restored. Not restored" if len(faults) < total else ""
+        raise DataError("\n".join([f"{len(faults)} of {total} pairs could not be restored{rest}:",
                                    *(f"  {fault}" for fault in faults)]))
     return 0
 

@@ -26,15 +26,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = ViewSettings(light=arguments.light, swap=arguments.swap, scale=arguments.scale, axis=arguments.axis,
                             black_level=arguments.black_level, whole=arguments.whole)
-    shots = find_sources(arguments.files)
+    shots, faults, said = find_sources(arguments.files)
     names = shot_names(shots)
     status = 0
+    for line in said:
+        print(f"note: {line}", file=sys.stderr, flush=True)
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr, flush=True)
+        status = fault.exit_code
     for (reader, source), name in zip(shots, names, strict=True):
         try:
             views = reader.read(source, settings)
             files = write_views(views, Path(arguments.out), name, suffix=f".{arguments.format}", mask=arguments.mask)
         except K3DNError as error:
-            if len(shots) == 1:
+            if len(shots) + len(faults) == 1:
                 raise
             print(f"error: {error}", file=sys.stderr, flush=True)
             status = error.exit_code

@@ -3,10 +3,13 @@
 Pixels are never changed here: dual-pixel views stay as they lie on the sensor, and a result that is to look like its
 input has to carry the input's profile and orientation.
 """
+import contextlib
 import io
 import os
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +21,11 @@ from k3dn_plugin.files import read_file
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _MOST_PROFILE = 2**24
+MOST_TEXT = 2**26  # bytes of a profile or a text in a PNG file, decompressed; Pillow's own bound is 2**20
 _JPEG_PART = 65519  # bytes of a profile that one segment of a JPEG file holds
+
+_text_lock = threading.Lock()
+_text_bounds: list[int] = []  # Pillow's own, once for each reader that is at work
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,25 @@ class ImageMetadata:
         return self.profile is not None or self.orientation != 1
 
 
+@contextlib.contextmanager
+def long_png_texts() -> Iterator[None]:
+    """Let Pillow read profiles and texts of PNG files up to `MOST_TEXT` bytes while the context lasts.
+
+    Its bound is a global of Pillow's; it is as before when the last of several threads has left.
+    """
+    from PIL import PngImagePlugin  # takes time to import, and stores hold none
+    with _text_lock:
+        _text_bounds.append(_text_bounds[0] if _text_bounds else PngImagePlugin.MAX_TEXT_CHUNK)
+        PngImagePlugin.MAX_TEXT_CHUNK = max(MOST_TEXT, _text_bounds[0])
+    try:
+        yield
+    finally:
+        with _text_lock:
+            before = _text_bounds.pop()
+            if not _text_bounds:
+                PngImagePlugin.MAX_TEXT_CHUNK = before
+
+
 def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
     """Return what a PNG, JPEG or TIFF file says beside its pixels; that of other files is not known.
 
@@ -60,7 +86,7 @@ def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
     if opener is None:
         return ImageMetadata()
     try:
-        with opener(io.BytesIO(data)) as image:
+        with long_png_texts(), opener(io.BytesIO(data)) as image:
             profile, orientation = image.info.get("icc_profile"), image.getexif().get(ORIENTATION, 1)
             exif = read_exif(data if opener is TiffImagePlugin.TiffImageFile else image.info.get("exif", b""))
     except Exception:  # Pillow raises whatever its parser runs into; the pixels were read and are good

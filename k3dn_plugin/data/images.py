@@ -13,9 +13,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from k3dn_plugin.data.image_metadata import (
+    MOST_TEXT,
     ImageMetadata,
     can_hold_metadata,
     encode_tiff,
+    long_png_texts,
     profile_fits,
     with_metadata,
 )
@@ -30,6 +32,8 @@ MOST_DECODED = 2**30  # bytes of a decoded picture: 178 megapixels of 16-bit RGB
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
+_PNG_TEXTS = (b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf")
+_LONG_TEXT = 2**20   # bytes of a chunk; OpenCV refuses a file that has one of eight times as many
 _MOST_DEFLATED = 1040  # bytes that one deflated byte can stand for: 1032 and the first ones
 _AGAIN = "copy or download it again"
 
@@ -92,7 +96,7 @@ def decode_image(data: bytes, name: object) -> np.ndarray:
     import cv2  # heavy
     check_whole(data, name)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = cv2.imdecode(np.frombuffer(_without_long_texts(data), np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError) as error:
         reason = next((line for line in str(error).splitlines() if line), "no reason given")
         raise DataError(f"{name}: OpenCV refuses to decode it ({reason[-120:]}); the file claims too many pixels or is "
@@ -129,8 +133,12 @@ def _check_png(data: bytes, name: object) -> None:
             raise DataError(f"{name}: the PNG file is damaged: it claims {columns} x {rows} pixels and holds "
                             f"{len(data):,} bytes of them; {_AGAIN}")
     try:
-        image = PngImageFile(io.BytesIO(data))
+        with long_png_texts():
+            image = PngImageFile(io.BytesIO(data))
     except Exception as error:  # Pillow raises whatever its parser runs into
+        if "MAX_TEXT" in str(error):
+            raise DataError(f"{name}: the PNG file holds texts or a color profile of more than {MOST_TEXT:,} bytes; "
+                            "take them out, or save it again without them") from None
         raise DataError(f"{name}: not an image that can be read, or a damaged one ({_short(error)}); "
                         f"{_AGAIN}") from None
     try:
@@ -139,6 +147,21 @@ def _check_png(data: bytes, name: object) -> None:
         if "checksum" in str(error):
             raise DataError(f"{name}: the PNG file is damaged (the checksum of a part is wrong); {_AGAIN}") from None
         raise DataError(f"{name}: the PNG file is cut off after {len(data):,} bytes, or damaged; {_AGAIN}") from None
+
+
+def _without_long_texts(data: bytes) -> bytes:
+    """Return a PNG file that `_check_png` has passed without its long texts and profile; other files as they are."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return data
+    kept, begin, place = [], 0, len(_PNG_SIGNATURE)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if kind in _PNG_TEXTS and length > _LONG_TEXT:
+            kept.append(data[begin:place])
+            begin = end
+        place = end
+    return b"".join([*kept, data[begin:]]) if kept else data
 
 
 def _check_jpeg(data: bytes, name: object) -> None:

@@ -63,10 +63,7 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     if not isinstance(protocol, EvaluationProtocol):
         built: EvaluationProtocol = PROTOCOLS.build({"type": protocol})
         protocol = built
-    if len(dataset) == 0:
-        raise DataError(f"{type(dataset).__name__} holds no image to score; check its store or folder")
-    if getattr(dataset, "card", None) is not None:
-        protocol.check(dataset.card)
+    check_data(dataset, protocol)
     check_names(diagnostics)
     check_map_metrics(map_metrics)
     was_training = (restorer.restorer if isinstance(restorer, LoadedRestorer) else restorer).training
@@ -118,6 +115,19 @@ def evaluate(restorer: LoadedRestorer | Restorer, dataset: Any, protocol: Evalua
     finally:
         loaded.restorer.train(was_training)
     return result
+
+
+def check_data(dataset: Any, protocol: EvaluationProtocol) -> None:
+    """Raise an error unless a data set can be scored by a protocol, as far as its card tells.
+
+    Raises:
+        DataError: it is empty.
+        OptionError: the protocol does not fit it.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"{type(dataset).__name__} holds no image to score; check its store or folder")
+    if getattr(dataset, "card", None) is not None:
+        protocol.check(dataset.card)
 
 
 def _device_of(restorer: Restorer) -> str:

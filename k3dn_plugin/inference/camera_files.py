@@ -2,6 +2,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -9,7 +10,7 @@ from k3dn_plugin.data.exif import Exif, read_exif
 from k3dn_plugin.data.image_metadata import ImageMetadata
 from k3dn_plugin.data.raw import ViewSettings, find_sources
 from k3dn_plugin.data.raw.base import Axis, ViewReader
-from k3dn_plugin.errors import OptionError
+from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import read_file
 from k3dn_plugin.inference.files import Pair, as_tensor, check_not_inputs
 
@@ -31,19 +32,27 @@ class CameraShot:
         return self.reader.files(self.source)
 
 
-def find_shots(paths: Iterable[str | Path], out: str | Path) -> list[CameraShot]:
-    """Return the shots that files and folders hold.
+class FoundShots(NamedTuple):
+    """The shots, an error for each file out of which none comes, and what else is to be said."""
+
+    shots: list[CameraShot]
+    faults: list[DataError]
+    notes: list[str]
+
+
+def find_shots(paths: Iterable[str | Path], out: str | Path) -> FoundShots:
+    """Return the shots that files and folders hold, and what is wrong with the others.
 
     Args:
         paths: raw files, files of pairs or quad-pixel sets, or folders of these.
         out: a file, where there is one shot, else a folder.
 
     Raises:
-        DataError: a path is not there or no camera file.
+        DataError: no path gives a shot; the message says why of each.
         OptionError: several shots are to go into one file, or two have one name.
     """
     out = Path(out)
-    shots = find_sources(paths)
+    shots, faults, said = find_sources(paths)
     is_file = bool(out.suffix) and not out.is_dir()
     if is_file and len(shots) > 1:
         raise OptionError(f"-o {out}: there are {len(shots)} shots to restore, so give a folder for the results")
@@ -55,7 +64,7 @@ def find_shots(paths: Iterable[str | Path], out: str | Path) -> list[CameraShot]
                               "one at a time, with folders of their own for -o")
         found[target] = CameraShot(reader, source, target)
     check_not_inputs(found, (path for shot in found.values() for path in shot.inputs))
-    return list(found.values())
+    return FoundShots(list(found.values()), faults, said)
 
 
 def read_shot(shot: CameraShot, *, swap: bool = False, axis: Axis | None = None) -> Pair:
@@ -75,7 +84,7 @@ def read_shot(shot: CameraShot, *, swap: bool = False, axis: Axis | None = None)
     left, right, center = (as_tensor(view, scale) for view in (views.left, views.right, views.center))
     return Pair(lq=torch.cat([left, right], 1), center=center, bits=views.bits, colour=views.left.shape[2] == 3,
                 disparity_axis=views.disparity_axis, quarter_turns=QUARTER_TURNS.get(views.metadata.get("flip", 0), 0),
-                metadata=ImageMetadata(exif=_exif_of(shot.source)))
+                metadata=views.picture or ImageMetadata(exif=_exif_of(shot.source)))
 
 
 def _exif_of(source: Path) -> Exif:

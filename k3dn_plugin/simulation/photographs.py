@@ -29,7 +29,8 @@ def photographs_in(folder: str | Path) -> list[Path]:
     found = list_files(folder, sorted(ENDINGS), below=True) if folder.is_dir() else []
     if not found:
         raise DataError(f"{folder}: expected a folder of photographs ({', '.join(sorted(ENDINGS))}), found "
-                        f"{'none in it' if folder.is_dir() else 'no such folder'}")
+                        f"{'none in it' if folder.is_dir() else 'no such folder'}. Give a folder of your own, or "
+                        "make that of the recipes: k3dn photographs --source DIR (datasets/photographs/README.md)")
     return found
 
 

@@ -49,6 +49,7 @@ def provenance(trainer: Any) -> dict[str, Any]:
     return {
         "origin": "trained here", "run": options.name, "recipe": str(options.source() or ""),
         "options_hash": options.hash(), "seed": options.manual_seed, "stage": stage.name,
+        "stages": [one.name for one in trainer.plan],
         "iteration": trainer.iteration,
         "samples_seen": trainer.samples_seen, "moving_average": stage.ema_decay or None,
         "data": describe_data(dataset), "data_hash": trainer.data.hashes()[stage.index],

@@ -12,8 +12,10 @@ import torch
 
 from k3dn_plugin.console import command_line, lasting_output
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.evaluation.evaluate import check_data
 from k3dn_plugin.files import storage_error, user_path
 from k3dn_plugin.options import Options
+from k3dn_plugin.registry import PROTOCOLS
 from k3dn_plugin.training import randomness
 from k3dn_plugin.training.data_module import DataModule
 from k3dn_plugin.training.distributed import launched
@@ -88,6 +90,8 @@ def train(options: Options, *, resume: str | None = None, device: str = "auto", 
         visible = group.is_main and not quiet
         stack.enter_context(logging_to(ConsoleHandler() if visible else logging.NullHandler()))
         data = DataModule(options, plan, group)  # missing data is reported before anything is built or written
+        if data.validation is not None:   # so is a protocol that does not fit, which else the first validation would
+            check_data(data.validation, PROTOCOLS.build({"type": options.val.protocol}))
         group.from_main(lambda: _check_pretrained(options, experiment, overwrite))
         group.from_main(lambda: _enter(stack, experiment.lock()))
         path = group.from_main(lambda: _prepare(experiment, options, resume, overwrite, plan=plan, data=data,

@@ -22,6 +22,7 @@ from k3dn_plugin.inference.device import choose_device
 from k3dn_plugin.inference.frames import FrameRestorer, Progress, RestoredFrame, mixed
 from k3dn_plugin.inference.settings import InferenceSettings
 from k3dn_plugin.layers.views import mean_of_views
+from k3dn_plugin.zoo import sources
 from k3dn_plugin.zoo.baseline import DO_NOTHING, CenterView
 from k3dn_plugin.zoo.content import weights_hash
 from k3dn_plugin.zoo.pretrained import pretrained_folder, write_pretrained
@@ -82,15 +83,16 @@ class LoadedRestorer:
 
     @property
     def name(self) -> str:
-        """A plain name for folders of results: of the run that trained the weights, else of their file.
+        """A plain name for folders of results: of released weights, of the run that trained them, else of their file.
 
         What a file says is believed only where it is one part of a path, so that no file chooses where results go.
         """
-        run = self.provenance.get("run")
+        path, run = Path(self.source), self.provenance.get("run")
+        if sources.is_released(path):
+            return path.stem
         if isinstance(run, str) and PLAIN_NAME.fullmatch(run) and run == run.strip(" ."):
             return run
-        stem = Path(self.source).stem
-        return stem if PLAIN_NAME.fullmatch(stem) else type(self.restorer).__name__
+        return path.stem if PLAIN_NAME.fullmatch(path.stem) else type(self.restorer).__name__
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _score(path: str | os.PathLike[str], hashes: list[str]) -> dict[str, Any]:
 
 def _write(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
     """Write the three files; weights that are there already stay as they are, to the last byte."""
-    if not path.is_file() or not _holds(read_weights(path), state, card):
+    if not path.is_file() or not _holds(path, state, card):
         # First under another name, because their size is known only then.
         trial = path.with_name(f".{path.name}.trial")
         try:
@@ -195,9 +195,26 @@ def _write(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[str, Any
         file.write(released_card(card))
 
 
-def _holds(file: WeightsFile, state: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> bool:
+def _holds(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> bool:
+    try:
+        file = read_weights(path)
+    except CheckpointError:   # damaged, so it is written anew
+        return False
     return (file.network_g == card["network_g"] and file.provenance == card["provenance"]
             and state_hash(file.state) == state_hash(state))
+
+
+def missing_in(card: Mapping[str, Any]) -> list[str]:
+    """Return which of the parts that cards in the package must have this one lacks: "scores", "limits"."""
+    return [part for part in ("scores", "limits") if not card[part]]
+
+
+def earlier_stage(card: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the weights' stage and the last one of their recipe, where they are known and are two."""
+    stage, stages = (card["provenance"].get(key) for key in ("stage", "stages"))
+    if not stage or not isinstance(stages, list) or not stages or stages[-1] == stage:
+        return None
+    return str(stage), str(cast("list[object]", stages)[-1])
 
 
 def released_card(card: Mapping[str, Any]) -> str:
@@ -209,7 +226,8 @@ def released_card(card: Mapping[str, Any]) -> str:
         "network": f"{card['restorer']}: {card['title']} ({card['paper']}), {card['parameters']:,} parameters",
         "weights hash": f"`{card['weights_hash']}`",
         "recipe": f"`{Path(str(provenance.get('recipe') or provenance.get('run') or 'not recorded')).stem}` "
-                  f"(options {provenance.get('options_hash', 'not recorded')}), iteration "
+                  f"(options {provenance.get('options_hash', 'not recorded')}), stage "
+                  f"{provenance.get('stage', 'not recorded')}, iteration "
                   f"{provenance.get('iteration', 'not recorded')}, {provenance.get('samples_seen', '?')} samples",
         "data": f"{data or 'not recorded'} (hash {provenance.get('data_hash', 'not recorded')})",
         "seeds": card["seeds"],

@@ -18,6 +18,8 @@ from k3dn_plugin.zoo.content import is_json_object
 from k3dn_plugin.zoo.sources import TRAINED, released_names
 
 DEFAULT = "k3dn_s_real"
+TRAINING = ("`k3dn photographs --source DIR` (datasets/photographs/README.md says what DIR holds), then "
+            f"`k3dn train -opt {DEFAULT}`")
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ def default_weights() -> str:
     if names:
         raise OptionError(f"which weights? Give --weights NAME, one of {', '.join(names)}, or a file")
     raise OptionError(f"which weights? None come with this version, so give --weights FILE. `make demo` makes some in "
-                      f"minutes; `k3dn train -opt {DEFAULT}` trains those for real photographs. {TRAINED}")
+                      f"minutes. Those for real photographs: {TRAINING}. {TRAINED}")
 
 
 def released_page(found: list[ReleasedWeights]) -> str:
     """Return what is released as a Markdown table, or a line that says that nothing is."""
     if not found:
-        return (f"No weights come with this version. `k3dn train -opt {DEFAULT}` trains some, and `k3dn release FILE "
-                f"--name {DEFAULT}` puts them into the package.")
+        return (f"No weights come with this version. To train some: {TRAINING}. `k3dn release FILE --name {DEFAULT}` "
+                "puts them into the package.")
     lines = ["| weights | network | parameters (M) | file (MB) | gains over the blurred input | license |",
              "|---|---|---|---|---|---|"]
     for one in found:

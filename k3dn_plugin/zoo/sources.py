@@ -1,5 +1,6 @@
 """Where weights lie that a user names: a file, a folder, or a name of released weights."""
 import os
+import warnings
 from pathlib import Path
 
 from k3dn_plugin.errors import CheckpointError
@@ -17,12 +18,18 @@ def released_names() -> list[str]:
     return sorted(path.stem for path in RELEASED.glob("*.safetensors"))
 
 
+def is_released(path: Path) -> bool:
+    """Return whether a file is one of the weights that come with the package."""
+    return path.stem in released_names() and path.resolve() == (RELEASED / path.name).resolve()
+
+
 def find_weights(source: str | os.PathLike[str]) -> Path:
     """Return the file, or folder of published files, that a source names.
 
     Args:
         source: a weights file; a folder of `save_pretrained`, of a run (`experiments/NAME`) or of published files that
-            belong together; a name of `released_names`. `~` and `$VARIABLES` are expanded.
+            belong together; a name of `released_names`. `~` and `$VARIABLES` are expanded. Where weights of the user's
+            own have a released name, a text means the released ones, with a warning, and a `Path` the user's.
 
     Raises:
         CheckpointError: nothing lies there, or the folder holds no weights.
@@ -33,9 +40,14 @@ def find_weights(source: str | os.PathLike[str]) -> Path:
         text = None
     if not isinstance(text, str) or not text or "\0" in text:
         raise CheckpointError(f"weights: expected a file, a folder or a name; found {source!r}")
-    if text in released_names():
-        return RELEASED / f"{text}.safetensors"
     path = user_path(text)
+    if text in released_names():
+        own = _holds_weights(path)
+        if not own or isinstance(source, str):
+            if own:
+                warnings.warn(f"{text} is taken for the released weights of that name. To take {path} in this folder, "
+                              f"name it {os.path.join(os.curdir, text)}", stacklevel=3)
+            return RELEASED / f"{text}.safetensors"
     try:
         if path.is_dir():
             return _in_folder(path)
@@ -44,6 +56,11 @@ def find_weights(source: str | os.PathLike[str]) -> Path:
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     raise CheckpointError(_missing(path))
+
+
+def _holds_weights(path: Path) -> bool:
+    """Return whether a path is a file, or a folder of `save_pretrained` or of a run."""
+    return path.is_file() or path.is_dir() and _in_folder(path) != path
 
 
 def _in_folder(folder: Path) -> Path:

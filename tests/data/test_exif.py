@@ -4,11 +4,13 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from k3dn_plugin.data import image_metadata
 from k3dn_plugin.data.exif import Entry, Exif, read_exif
-from k3dn_plugin.data.image_metadata import ImageMetadata, read_metadata, with_metadata
+from k3dn_plugin.data.image_metadata import ImageMetadata, long_png_texts, read_metadata, with_metadata
 from k3dn_plugin.data.images import encode_image, read_image, write_image
+from k3dn_plugin.errors import DataError
 
 TAKEN, EXPOSURE, COMMENT, MAKER, WIDTH = 36867, 33434, 37510, 37500, 40962
 
@@ -70,6 +72,39 @@ def test_a_profile_for_other_pixels_than_the_file_has_is_left_out(space, channel
         write_image(tmp_path / f"a{suffix}", pixels, ImageMetadata(profile_of(space), 8))
         found = read_metadata(tmp_path / f"a{suffix}")
         assert (found.profile is not None) == fits and found.orientation == 8
+
+
+@pytest.mark.parametrize("size", [2**20 + 1, 2**24 - 300])
+def test_long_profiles_and_texts_of_png_files(size, tmp_path):
+    before = PngImagePlugin.MAX_TEXT_CHUNK
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    # That does not get shorter when compressed: OpenCV has a bound of its own on what lies in the file.
+    metadata = ImageMetadata(profile_of(b"RGB ") + np.random.default_rng(1).bytes(size), 8)
+    write_image(tmp_path / "a.png", pixels, metadata)
+    assert np.array_equal(read_image(tmp_path / "a.png"), pixels) and read_metadata(tmp_path / "a.png") == metadata
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", "x" * size, zip=True)
+    Image.fromarray(pixels).save(tmp_path / "b.png", pnginfo=texts, exif=taken())
+    assert np.array_equal(read_image(tmp_path / "b.png"), pixels) and read_metadata(tmp_path / "b.png").orientation == 6
+    assert PngImagePlugin.MAX_TEXT_CHUNK == before
+
+
+def test_a_text_without_end_is_refused_for_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_metadata, "MOST_TEXT", 2**21)
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Comment", "x" * 2**22, zip=True)
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "a.png", pnginfo=texts)
+    with pytest.raises(DataError, match="a.png: the PNG file holds texts or a color profile of more than"):
+        read_image(tmp_path / "a.png")
+
+
+def test_several_threads_leave_the_bound_of_pillow_as_it_was():
+    before = PngImagePlugin.MAX_TEXT_CHUNK
+    with long_png_texts():
+        with long_png_texts():
+            assert PngImagePlugin.MAX_TEXT_CHUNK == image_metadata.MOST_TEXT
+        assert PngImagePlugin.MAX_TEXT_CHUNK == image_metadata.MOST_TEXT
+    assert PngImagePlugin.MAX_TEXT_CHUNK == before
 
 
 def test_both_byte_orders_say_the_same():

@@ -386,15 +386,43 @@ def test_faults_of_quad_pixel_sets(fault, message, quad):
 def test_shots_are_found_once(quad, app_pair, photo):
     folder = quad[0]
     found = find_sources([folder, folder / "shot", folder / "scene_right.pgm", folder / "one_lb.tif"])
-    assert [(reader.name, source.name) for reader, source in found] == [
+    assert found.faults == [] and [(reader.name, source.name) for reader, source in found.shots] == [
         ("quad_pixel", "one_lt.tif"), ("canon", "photo.CR2"), ("pixel_app", "scene_left.pgm"), ("quad_pixel", "lt.png")]
-    assert [reader.shot_name(source) for reader, source in found] == ["one", "photo", "scene", "shot"]
+    assert [reader.shot_name(source) for reader, source in found.shots] == ["one", "photo", "scene", "shot"]
     (folder / "none").mkdir()
     with pytest.raises(DataError, match="none: expected camera files in this folder"):
         find_sources([folder / "none"])
     with pytest.raises(DataError, match="there is no file or folder .*nowhere"):
         find_sources([folder / "nowhere"])
     assert is_camera_file("a/B.CR2") and not is_camera_file("b.png")
+
+
+def test_what_cannot_be_taken_is_told_and_stops_nothing(quad, app_pair, photo):
+    folder = quad[0]
+    for corner in ("lt", "rt", "lb", "rb"):
+        (folder / "shot" / f"{corner}.png").rename(folder / f"{corner}.png")   # a set among other shots
+    (folder / "one_rb.tif").unlink()
+    (folder / "alone_right.pgm").write_bytes(app_pair[0].read_bytes())
+    (folder / "text.pgm").write_bytes(b"P2 1 1 65535 7")
+    (folder / "empty.DNG").touch()
+    (folder / "gone.CR2").symlink_to("nowhere")
+    (folder / "preview.png").write_bytes((folder / "lt.png").read_bytes())   # is left alone
+    found = find_sources([folder, folder / "nowhere"])
+    assert [source.name for _, source in found.shots] == ["lt.png", "photo.CR2", "scene_left.pgm"]
+    assert found.notes == [] and len(found.faults) == 6
+    for name, words in (("alone_right.pgm", "alone_left.pgm is not beside it"), ("text.pgm", "in plain text"),
+                        ("empty.DNG", "an empty file"), ("gone.CR2", "there is no file"),
+                        ("one_lt.tif", "of its quad-pixel set one_rb.tif is not"), ("nowhere", "there is no")):
+        assert any(name in str(fault) and words in str(fault) for fault in found.faults), name
+    with pytest.raises(DataError, match="no shot with two views was found:\n  .*empty.DNG.*\n  .*text.pgm"):
+        find_sources([folder / "empty.DNG", folder / "text.pgm"])
+
+
+def test_a_header_of_blanks_alone(app_pair):
+    for blanks in (b" " * 200, b"\n#" * 200, b" #\n" * 200):
+        app_pair[0].write_bytes(b"P5" + blanks + b"x")
+        with pytest.raises(DataError, match="not a binary PGM"):
+            read_views(app_pair[0])
 
 
 def test_every_reader_describes_itself():

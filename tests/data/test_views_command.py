@@ -60,6 +60,14 @@ def test_one_bad_file_does_not_stop_the_others(photo, tmp_path, capsys):
         main([str(tmp_path / "bad.CR2"), "-o", str(tmp_path / "out")])
 
 
+def test_a_file_without_its_partner_does_not_stop_the_others(photo, tmp_path, capsys):
+    (tmp_path / "scene_left.pgm").write_bytes(b"P5 2 1 65535\n1234")
+    assert main([str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and "scene_right.pgm is not beside it" in said.err
+    assert said.err.count("\n") == 1 and "photo_L.png" in said.out
+
+
 def test_results_of_one_name_are_refused_before_anything_is_written(photo, tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "photo.CR2").write_bytes(photo.read_bytes())

@@ -111,7 +111,7 @@ def test_an_interrupted_build_goes_on(photos, tmp_path, monkeypatch):
 
 
 def test_bad_settings_and_folders_are_refused(photos, tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such folder.*k3dn photographs --source DIR"):
         build_simulated(tmp_path / "x.lmdb", tmp_path / "none", count=1, settings=SETTINGS)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="none in it"):

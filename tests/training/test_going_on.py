@@ -286,4 +286,5 @@ def test_the_best_is_that_of_the_whole_run(trained):
     scores = {row["iteration"]: row["val/psnr"] for row in result.history if "val/psnr" in row}
     assert max(scores, key=scores.get) <= 5 and result.best["iteration"] == max(scores, key=scores.get)
     best = read_weights(result.best_weights)
-    assert best.provenance["stage"] == "base" and "refine" not in best.network_g
+    assert (best.provenance["stage"], best.provenance["stages"]) == ("base", ["base", "refine"])
+    assert "refine" not in best.network_g

@@ -3,10 +3,12 @@ import json
 import logging
 import random
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tiny_training_parts import TinyPairs
 from training_questions import PLAIN, STAGES, assert_equal
 
 from k3dn_plugin.console import command_line
@@ -157,6 +159,17 @@ def test_missing_data_is_reported_before_anything_is_written(trained, tmp_path):
         trained(STAGES, {"train": {"stages": [STAGES["train"]["stages"][0], {
             **STAGES["train"]["stages"][1], "datasets_train": {"root": str(tmp_path / "nowhere")}}]}})
     assert not (tmp_path / "experiments").exists()
+
+
+def test_a_protocol_that_does_not_fit_is_reported_before_anything_is_written(trained, tmp_path, monkeypatch):
+    card = SimpleNamespace(name="tiny8", bit_depth=8, linear=False)
+    monkeypatch.setattr(TinyPairs, "card", card, raising=False)
+    with pytest.raises(OptionError, match="protocol dpdd16 is defined on 16-bit frames, tiny8 holds 8-bit ones"):
+        trained({"val": {"protocol": "dpdd16"}})
+    assert not list(tmp_path.glob("experiments/tiny*"))
+    with pytest.raises(DataError, match="TinyPairs holds no image to score"):
+        trained({"datasets": {"val": {"type": "TinyPairs", "length": 0}}})
+    assert not list(tmp_path.glob("experiments/tiny*"))
 
 
 def test_no_validation_data(trained):

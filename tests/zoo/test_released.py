@@ -2,6 +2,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,11 +85,60 @@ def test_the_card_says_where_the_weights_come_from(trained, folder, tmp_path):
     assert (folder / "k3dn_tiny.safetensors").read_bytes() == before
     assert [score["of"] for score in card["scores"]] == ["the weights before rounding", "the released file"]
     page = (folder / "k3dn_tiny.md").read_text(encoding="utf-8")
-    for words in ("license: apache-2.0", "`my_run`", "iteration 7", "hash " + "d" * 16, limits, card["weights_hash"],
-                  "| 2 | dpdd16 | psnr |", "float16; outputs agree with those of float32 to", "| seeds | 3 |"):
+    for words in ("license: apache-2.0", "`my_run`", "stage not recorded, iteration 7",
+                  "hash " + "d" * 16, limits, card["weights_hash"], "| 2 | dpdd16 | psnr |",
+                  "float16; outputs agree with those of float32 to", "| seeds | 3 |"):
         assert words in page, words
     text = page + (folder / "k3dn_tiny.json").read_text(encoding="utf-8") + str(read_weights("k3dn_tiny").provenance)
     assert "/home" not in text
+
+
+def test_a_card_that_is_not_whole_is_told_with_what_to_do(trained, folder, call, tmp_path):
+    status, _, err = call("release", trained, "--name", "k3dn_tiny")
+    assert status == 0 and err.startswith("note: the card lacks scores and limits") and err.count("\n") == 1
+    assert "k3dn_tiny --name k3dn_tiny --scores results/k3dn_tiny/*/summary.json --limits limits.md" in err
+    summary = scored("k3dn_tiny", tmp_path / "scores")
+    assert "lacks limits;" in call("release", "k3dn_tiny", "--name", "k3dn_tiny", "--scores", summary)[2]
+    assert "lacks" not in call("release", trained, "--name", "k3dn_tiny", "-o", tmp_path / "elsewhere")[2]
+    assert call("release", "k3dn_tiny", "--name", "k3dn_tiny", "--scores", summary, "--limits", "Glass.")[2] == ""
+
+
+@pytest.mark.parametrize("stages, said", [(["crops", "frames"], True), (["frames", "crops"], False), (None, False)])
+def test_the_stage_that_the_weights_are_from(tmp_path, folder, call, stages, said):
+    provenance = {**PROVENANCE, "stage": "crops", **({"stages": stages} if stages else {})}
+    save_weights(tmp_path / "a.safetensors", EvaluationConv(), network_g=NETWORK, provenance=provenance)
+    err = call("release", tmp_path / "a.safetensors", "--name", "k3dn_tiny")[2]
+    assert ("from stage 'crops'" in err and "the last stage of their recipe is 'frames'" in err) == said
+    assert "stage crops, iteration 7" in (folder / "k3dn_tiny.md").read_text(encoding="utf-8")
+
+
+def test_a_damaged_file_is_released_over(trained, folder):
+    made = release(trained, "k3dn_tiny")
+    path, whole = made.path, made.path.read_bytes()
+    for damaged in (b"", whole[:-9], whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(damaged)
+        release(trained, "k3dn_tiny")
+        assert k3dn.load_restorer("k3dn_tiny", device="cpu").weights_hash == made.card["weights_hash"]
+
+
+def test_released_weights_have_their_own_name(trained, folder, tmp_path):
+    path = release(trained, "k3dn_tiny").path
+    for source in ("k3dn_tiny", path):
+        assert k3dn.load_restorer(source, device="cpu").name == "k3dn_tiny"
+    shutil.copy(path, tmp_path / "copy.safetensors")
+    assert k3dn.load_restorer(tmp_path / "copy.safetensors", device="cpu").name == "my_run"
+
+
+def test_own_weights_of_a_released_name(trained, folder, tmp_path, monkeypatch, recwarn):
+    made = release(trained, "k3dn_tiny")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "k3dn_tiny" / "pictures").mkdir(parents=True)   # holds no weights, so nothing is mistaken
+    assert read_weights("k3dn_tiny").path == made.path and not recwarn.list
+    own = k3dn.load_restorer(trained, device="cpu").save_pretrained("k3dn_tiny") / "model.safetensors"
+    with pytest.warns(UserWarning, match="k3dn_tiny is taken for the released weights.* name it ./k3dn_tiny"):
+        assert read_weights("k3dn_tiny").path == made.path
+    for source in ("./k3dn_tiny", Path("k3dn_tiny"), str(tmp_path / "k3dn_tiny")):
+        assert read_weights(source).path.resolve() == own.resolve()
 
 
 def test_scores_must_be_of_these_weights(trained, tmp_path):
@@ -149,8 +199,10 @@ def test_no_path_of_the_machine():
 
 
 def test_which_weights_are_taken_where_none_are_named(trained):
-    with pytest.raises(OptionError, match="None come with this version, so give --weights FILE. `make demo`"):
+    with pytest.raises(OptionError, match="None come with this version, so give --weights FILE. `make demo`") as told:
         default_weights()
+    for words in (str(told.value), released_page([])):
+        assert "`k3dn photographs --source DIR`" in words and "then `k3dn train -opt k3dn_s_real`" in words
     shutil.copy(trained, sources.RELEASED / "a_net.safetensors")
     assert default_weights() == "a_net"
     shutil.copy(trained, sources.RELEASED / "b_net.safetensors")

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from k3dn_plugin.data.image_metadata import ImageMetadata
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import open_file
 from k3dn_plugin.registry import VIEW_READERS
@@ -63,6 +64,7 @@ class Views:
         disparity_axis: "x" where the views are shifted along the columns, "y" along the rows.
         metadata: what the file says and what was done: "kind", "camera", "black_level", "flip" (LibRaw's code of
             the camera's orientation: 0, 3, 5 or 6), "notes", ...
+        picture: color profile, orientation and EXIF of shots that are pictures already; nothing of raw files.
     """
 
     left: np.ndarray
@@ -72,6 +74,7 @@ class Views:
     valid: np.ndarray | None = None
     disparity_axis: Axis = "x"
     metadata: dict[str, Any] = field(default_factory=dict)
+    picture: ImageMetadata = ImageMetadata()
     bits: int = 16
 
     @property

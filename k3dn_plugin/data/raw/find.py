@@ -1,7 +1,10 @@
 """Which reader takes a file, and the one way in: `read_views`."""
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from k3dn_plugin.data.images import IMAGE_SUFFIXES
+from k3dn_plugin.data.listing import list_files, stem, view_ending
 from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings, first_bytes, load_readers
 from k3dn_plugin.errors import DataError
 
@@ -10,7 +13,10 @@ RAW_SUFFIXES = (".cr2", ".cr3", ".dng")
 
 _FOREIGN = ((b"\xff\xd8\xff", "a JPEG picture"), (b"\x89PNG", "a PNG picture"), (b"II*\0", "a TIFF or a raw file"),
             (b"MM\0*", "a TIFF or a raw file"), (b"FUJIFILM", "a Fujifilm raw file"), (b"P5", "a PGM picture"),
-            (b"IIU\0", "a Panasonic raw file"), (b"%PDF", "a PDF file"), (b"PK\3\4", "a ZIP archive"))
+            (b"P2", "a PGM picture in plain text"), (b"IIU\0", "a Panasonic raw file"), (b"%PDF", "a PDF file"),
+            (b"PK\3\4", "a ZIP archive"))
+
+_OWN_FILES = ". Views in files of their own are restored by `k3dn restore --left L.png --right R.png`"
 
 
 def read_views(path: str | Path, settings: ViewSettings | None = None) -> Views:
@@ -32,6 +38,14 @@ def read_views(path: str | Path, settings: ViewSettings | None = None) -> Views:
     return reader.read(source, settings or ViewSettings())
 
 
+class FoundSources(NamedTuple):
+    """Reader and path of each shot, an error for each file out of which none comes, and what else is to be said."""
+
+    shots: list[tuple[ViewReader, Path]]
+    faults: list[DataError]
+    notes: list[str]
+
+
 def find_reader(path: Path) -> tuple[ViewReader, Path]:
     """Return the reader of a file or folder, and the path that stands for its shot.
 
@@ -40,28 +54,43 @@ def find_reader(path: Path) -> tuple[ViewReader, Path]:
     """
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
-    readers = load_readers()
-    for reader in readers.values():
-        source = reader.source(path)
-        if source is not None:
-            return reader, source
-    known = "; ".join(f"{reader.title}" for reader in readers.values())
-    raise DataError(f"{path}: {_what_it_is(path)}, out of which no two views can be taken. Expected one of: {known}")
+    found = _taken(path)
+    if found is None:
+        raise _not_taken(path)
+    return found
 
 
-def find_sources(paths: Iterable[str | Path]) -> list[tuple[ViewReader, Path]]:
-    """Return reader and path of every shot that files and folders hold, each once, in order.
+def find_sources(paths: Iterable[str | Path]) -> FoundSources:
+    """Return every shot that files and folders hold, each once, in order.
 
-    A folder stands for all shots directly in it, unless it is one shot itself (a quad-pixel set).
+    A folder stands for all shots directly in it. What cannot be taken does not stop the others.
 
     Raises:
-        DataError: a path is not there or of no known kind; a folder holds no camera file.
+        DataError: no path gives a shot; the message says why of each.
     """
-    found: dict[Path, tuple[ViewReader, Path]] = {}
+    shots: dict[Path, tuple[ViewReader, Path]] = {}
+    faults: dict[str, DataError] = {}   # by their words: all files of a set that is not whole have the same
+    notes: list[str] = []
     for path in map(Path, paths):
-        for reader, source in _shots(path):
-            found.setdefault(source.resolve(), (reader, source))
-    return list(found.values())
+        files = [path]
+        try:
+            if path.is_dir():
+                files, said = _camera_files(path)
+                notes += said
+        except DataError as error:
+            files = []
+            faults.setdefault(str(error), error)
+        for file in files:
+            try:
+                reader, source = find_reader(file)
+                shots.setdefault(source.resolve(), (reader, source))
+            except DataError as error:
+                faults.setdefault(str(error), error)
+    if not shots:
+        found = list(faults.values())
+        raise found[0] if len(found) == 1 else DataError("\n".join(
+            ["no shot with two views was found:", *(f"  {fault}" for fault in found)]))
+    return FoundSources(list(shots.values()), list(faults.values()), notes)
 
 
 def is_camera_file(path: str | Path) -> bool:
@@ -69,22 +98,51 @@ def is_camera_file(path: str | Path) -> bool:
     return Path(path).suffix.lower() in RAW_SUFFIXES
 
 
-def _shots(path: Path) -> list[tuple[ViewReader, Path]]:
-    if not path.is_dir():
-        return [find_reader(path)]
-    readers = load_readers().values()
-    whole = [(reader, source) for reader in readers if (source := reader.source(path)) is not None]
-    if whole:
-        return whole[:1]
-    suffixes = {suffix for reader in readers for suffix in reader.suffixes}
-    inside = [file for file in sorted(path.iterdir()) if file.is_file() and file.suffix.lower() in suffixes
-              and not file.name.startswith(".")]
-    shots = [(reader, source) for file in inside for reader in readers
-             if file.suffix.lower() in reader.suffixes and (source := reader.source(file)) is not None]
-    if not shots:
-        raise DataError(f"{path}: expected camera files in this folder ({', '.join(sorted(suffixes))}); found "
-                        f"{', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'nothing'}")
-    return shots
+def _taken(path: Path) -> tuple[ViewReader, Path] | None:
+    for reader in load_readers().values():
+        source = reader.source(path)
+        if source is not None:
+            return reader, source
+    return None
+
+
+def _camera_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return what of a folder is, or should be, of a shot, and a note of views in files of their own.
+
+    Ordinary pictures are left alone: they lie beside raw files for reasons of their own.
+
+    Raises:
+        DataError: there is none.
+    """
+    suffixes = sorted({suffix for reader in load_readers().values() for suffix in reader.suffixes})
+    listed = list_files(folder, suffixes)
+    views = [file for file in listed if _is_picture(file) and view_ending(stem(file))[1] in ("left", "right")
+             and not _is_of_a_shot(file)]
+    found = [*([folder] if _is_of_a_shot(folder) else []),
+             *(file for file in listed if not _is_picture(file) or _is_of_a_shot(file))]
+    if not found:
+        names = sorted(path.name for path in folder.iterdir())
+        raise DataError(f"{folder}: expected camera files in this folder ({', '.join(suffixes)}); found "
+                        f"{', '.join(names[:8]) or 'nothing'}{_OWN_FILES if views else ''}")
+    return found, [f"{folder}: {', '.join(file.name for file in views[:4])}{', ...' if len(views) > 4 else ''} "
+                   f"left alone{_OWN_FILES}"] if views else []
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_of_a_shot(path: Path) -> bool:
+    try:
+        return _taken(path) is not None
+    except DataError:   # of a shot that is not whole
+        return True
+
+
+def _not_taken(path: Path) -> DataError:
+    known = "; ".join(f"{reader.title}" for reader in load_readers().values())
+    return DataError(f"{path}: {_what_it_is(path)}, out of which no two views can be taken. Expected one of: {known}"
+                     f"{_OWN_FILES if _is_picture(path) else ''}")
 
 
 def _what_it_is(path: Path) -> str:

@@ -19,7 +19,7 @@ from k3dn_plugin.registry import VIEW_READERS
 BLACK = 4096
 HALVED = 2.0  # columns to rows, from which on rows stand for two: 2.67 in the app's files, 1.33 on the sensor
 _NAME = re.compile(r"^(?P<name>.*?)(?P<gap>[_-]?)(?P<view>left|right)$", re.IGNORECASE)
-_GAP = rb"(?:\s+|\s*#[^\n]*\n)+"
+_GAP = rb"(?:\s|#[^\n]*\n)+"   # each byte in one way only, so that no header takes long
 _HEADER = re.compile(rb"^P5" + 3 * (_GAP + rb"(\d{1,9})") + rb"\s")
 
 

@@ -5,11 +5,13 @@ rt + rb) is shifted along the columns, (lt + rt, lb + rb) along the rows. Files 
 or `NAME_lt.png`. Sums are halved, so that a view is as bright as its files.
 """
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from k3dn_plugin.data.image_metadata import read_metadata
 from k3dn_plugin.data.images import read_image
 from k3dn_plugin.data.raw.base import ViewReader, Views, ViewSettings
 from k3dn_plugin.data.raw.light import WHITE, finish_view, shrink_mask
@@ -64,8 +66,11 @@ class QuadPixel(ViewReader):
         valid = ~np.any([(corner == full).any(-1) for corner in corners.values()], axis=0)
         facts = {"kind": "quad-pixel set", "camera": "not stated", "file": source.name, "flip": 0,
                  "summed": [" + ".join(pair) for pair in PAIRS[settings.axis]], "notes": []}
+        picture = read_metadata(files["lt"])
+        if settings.light == "linear":   # which the profile does not describe
+            picture = replace(picture, profile=None)
         result = Views(**views, light=settings.light, valid=shrink_mask(valid, settings.scale),
-                       disparity_axis=settings.axis, metadata=facts)
+                       disparity_axis=settings.axis, metadata=facts, picture=picture)
         return result.exchanged() if settings.swap else result
 
 
@@ -73,7 +78,7 @@ def set_files(path: Path) -> dict[str, Path]:
     """Return the files of the set that a file belongs to, by corner.
 
     Raises:
-        DataError: one is missing; the message names all that are.
+        DataError: one is missing; the message names all that are, and is the same for each file of the set.
     """
     found = _NAME.match(path.stem)
     if found is None:
@@ -84,7 +89,8 @@ def set_files(path: Path) -> dict[str, Path]:
              for corner in CORNERS}
     missing = [file.name for file in files.values() if not file.is_file()]
     if missing:
-        raise DataError(f"{path}: of its quad-pixel set {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+        there = next((file for file in files.values() if file.is_file()), path)
+        raise DataError(f"{there}: of its quad-pixel set {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
                         "not beside it; expected four files. Copy all files of the shot")
     return files
 

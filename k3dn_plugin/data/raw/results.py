@@ -29,13 +29,15 @@ def shot_names(shots: list[tuple[ViewReader, Path]]) -> list[str]:
 def write_views(views: Views, folder: Path, name: str, *, suffix: str = ".png", mask: bool = False) -> list[Path]:
     """Write the views as `NAME_L`, `NAME_R`, `NAME_C`, and `NAME_M.png` (white where valid) if asked; return the paths.
 
+    They get the color profile, the orientation and EXIF of a shot that was pictures already.
+
     Raises:
         StorageError: the folder cannot be written.
     """
     written = []
     for view in ("left", "right", "center"):
         written.append(folder / f"{name}_{ENDINGS[view][0].upper()}{suffix}")
-        write_image(written[-1], getattr(views, view))
+        write_image(written[-1], getattr(views, view), views.picture)
     if mask and views.valid is not None:
         written.append(folder / f"{name}_M.png")
         write_image(written[-1], views.valid.astype(np.uint8) * 255)
