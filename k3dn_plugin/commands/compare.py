@@ -75,7 +75,8 @@ def check_meaning(arguments: argparse.Namespace) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("entries", nargs="+", metavar="[LABEL=]ENTRY", help="an option file, a weights file "
-                        "(ours or a published one), or `center`: the blurred center view as it is")
+                        "(ours or a published one), a name of `k3dn list --weights`, or `center`: the blurred center "
+                        "view as it is")
     parser.add_argument("--train", action="store_true", help="train the option files, then score")
     parser.add_argument("--budget", metavar="KIND=N", help="equal training for all: samples=, iterations=, macs= or "
                         "seconds=; without it each recipe trains for its own length")

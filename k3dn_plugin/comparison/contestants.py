@@ -1,14 +1,16 @@
 """Who is compared: trained weights, recipes to be trained, or doing nothing."""
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from k3dn_plugin.errors import OptionError
+from k3dn_plugin.errors import CheckpointError, OptionError
 from k3dn_plugin.evaluation.run import trained_weights
 from k3dn_plugin.files import user_path
 from k3dn_plugin.option_files import find_option_file
 from k3dn_plugin.options import load_options
 from k3dn_plugin.zoo.baseline import DO_NOTHING
+from k3dn_plugin.zoo.sources import find_weights, released_names
 
 ORIGINS = {"trained": "trained here", "official": "official weights", "given": "given weights",
            "nothing": "center view"}
@@ -32,7 +34,9 @@ class Contestant:
 
 
 def contestants_of(entries: Sequence[str], *, train: bool, overrides: Sequence[str] = ()) -> list[Contestant]:
-    """Return the contestants that a user named: option files, weights files, `center`, each perhaps `LABEL=...`.
+    """Return the contestants that a user named: option files, weights, `center`, each perhaps `LABEL=...`.
+
+    The name of released weights means these, unless a recipe of that name is to be trained or has been trained here.
 
     Args:
         entries: as on the command line.
@@ -62,7 +66,10 @@ def _contestant(entry: str, train: bool, overrides: tuple[str, ...]) -> Contesta
         raise OptionError(f"{entry}: expected LABEL=FILE, found no label before the equals sign")
     if path == DO_NOTHING:
         return Contestant(label or "blurred input", weights=DO_NOTHING)
+    released = path if path in released_names() and not train else None
     path = user_path(path)
+    if released and not path.exists() and not _is_trained(path, overrides):
+        return Contestant(label or released, weights=find_weights(released))
     if not path.suffix and find_option_file(path).is_file():  # a shipped recipe by its name
         path = find_option_file(path)
     if path.suffix in (".yml", ".yaml"):
@@ -72,5 +79,16 @@ def _contestant(entry: str, train: bool, overrides: tuple[str, ...]) -> Contesta
             return Contestant(label, recipe=path, overrides=overrides)
         return Contestant(label, recipe=path, weights=trained_weights(options), overrides=overrides)
     if not path.exists():
-        raise OptionError(f"{entry}: no such file; expected an option file (.yml), a weights file, or `center`")
+        raise OptionError(f"{entry}: no such file; expected an option file (.yml), a weights file, a name of `k3dn "
+                          "list --weights`, or `center`")
     return Contestant(label or path.stem, weights=path)
+
+
+def _is_trained(recipe: Path, overrides: tuple[str, ...]) -> bool:
+    """Whether a shipped recipe of this name has left weights here: these are meant then, not the released ones."""
+    if not find_option_file(recipe).is_file():
+        return False
+    with contextlib.suppress(CheckpointError):
+        trained_weights(load_options(find_option_file(recipe), overrides))
+        return True
+    return False

@@ -1,4 +1,6 @@
 """Paired statistics against their definitions, and budgets that are equal in what they state."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -12,6 +14,7 @@ from k3dn_plugin.comparison.statistics import bootstrap_interval, paired_differe
 from k3dn_plugin.errors import OptionError, RegistryError
 from k3dn_plugin.options import load_options
 from k3dn_plugin.training.stages import plan_stages
+from k3dn_plugin.zoo.sources import find_weights
 
 DEMO = "options/k3dn_demo.yml"
 
@@ -108,6 +111,19 @@ def test_contestants(tmp_path):
         contestants_of([f"a={DEMO}", "a=options/drbnet_demo.yml"], train=True)
     with pytest.raises(OptionError, match="nowhere.safetensors: no such file"):
         contestants_of(["nowhere.safetensors"], train=False)
+
+
+def test_released_weights_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, = contestants_of(["k3dn_s_real"], train=False)
+    assert (found.label, found.recipe, Path(found.weights)) == ("k3dn_s_real", None, find_weights("k3dn_s_real"))
+    assert contestants_of(["a=k3dn_s_real"], train=False)[0].label == "a"
+    found, = contestants_of(["k3dn_s_real"], train=True)
+    assert found.weights is None and Path(found.recipe).name == "k3dn_s_real.yml"
+    own = tmp_path / "experiments" / "k3dn_s_real" / "models" / "best.safetensors"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert contestants_of(["k3dn_s_real"], train=False)[0].weights == Path(*own.parts[-4:])
 
 
 def test_the_matrix_is_every_combination_and_each_is_a_recipe():
