@@ -124,7 +124,7 @@ class TrainOptions(_Keys):
     ema_decay: float = Field(
         default=0.0, ge=0, lt=1,
         description="decay of the moving average of the weights, which is then what is validated and "
-                    "published; 0 keeps none")
+                    "published; lower in the first iterations of a stage; 0 keeps none")
     grad_clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient; null does not clip")
     accumulate: int = Field(
         default=1, ge=1,

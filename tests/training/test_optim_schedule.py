@@ -142,13 +142,24 @@ def test_moving_average_of_weights_and_buffers():
             model.running_mean.fill_(step)
             model.num_batches_tracked.fill_(step)
         ema.update_parameters(model)
-        expected = step if expected is None else 0.999 * expected + 0.001 * step
+        decay = min(0.999, (1 + step) / (10 + step))
+        expected = step if expected is None else decay * expected + (1 - decay) * step
     assert math.isclose(ema.module.weight.item(), expected, abs_tol=1e-6)
     assert math.isclose(ema.module.running_mean.item(), expected, abs_tol=1e-6)
     # Whole numbers are copied: averaged, 7 would become 6.
     assert ema.module.table.tolist() == [7, 9] and ema.module.num_batches_tracked.item() == 4
     assert not any(p.requires_grad for p in ema.parameters())
     assert moving_average(model, 0) is None
+
+
+def test_a_short_stage_forgets_what_it_started_with():
+    model = torch.nn.Linear(1, 1)
+    ema = moving_average(model, 0.999)
+    for step in range(1000):
+        with torch.no_grad():
+            model.weight.fill_(1.0 if step == 0 else 0.0)
+        ema.update_parameters(model)
+    assert ema.module.weight.item() < 1e-6   # 0.37 with one decay throughout
 
 
 @pytest.mark.parametrize("spec, message", [
