@@ -51,6 +51,8 @@ def tiny_recipe(name, store, folder):
         if stage.get("phases"):
             stage["phases"] = [{**phase, "iterations": 1, "global_batch": 2, "batch_size_per_gpu": 1,
                                 "crop_size": crop} for phase in stage["phases"][:STEPS]]
+        if (stage.get("datasets_train") or {}).get("max_radius"):
+            stage["datasets_train"]["max_radius"] = 4.0
         if stage.get("network_g"):
             stage["network_g"] = {key: value for key, value in stage["network_g"].items()
                                   if value is None or key not in restorer.tiny_arguments}

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_without_ray_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(DependencyError, match=r"k3dn_plugin\[cluster\]"):
+    with pytest.raises(DependencyError, match=r"extra \[cluster\]"):
         RayBackend("auto")
 
 

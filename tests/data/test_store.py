@@ -232,7 +232,7 @@ def test_a_missing_folder_names_it_and_two_ways_on(tmp_path):
     with pytest.raises(DataError) as error:
         open_store(tmp_path / "dpdd" / "train.lmdb")
     assert str(tmp_path / "dpdd" / "train.lmdb") in str(error.value)
-    assert f"prepare_data.py NAME --source DIR --out {tmp_path / 'dpdd'}" in str(error.value)
+    assert f"k3dn prepare NAME --source DIR --out {tmp_path / 'dpdd'}" in str(error.value)
     assert "make demo" in str(error.value)
 
 
