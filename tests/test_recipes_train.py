@@ -63,8 +63,8 @@ def tiny_recipe(name, store, folder):
         training["reblur"]["filters"] = filter_channels(restorer.iterations, restorer.channels, restorer.kernel_size)
         training["reblur"]["iterations"] = 2
     options["val"] = {**options["val"], "val_freq": training["total_iter"], "save_img": 1}
-    options["logger"] = {**options["logger"], "print_freq": 1, "save_checkpoint_freq": 1, "keep_checkpoints": 9,
-                         "use_tb_logger": False}
+    options["logger"] = {**options["logger"], "print_freq": 1, "save_checkpoint_freq": 1,
+                         "keep_checkpoints": training["total_iter"], "use_tb_logger": False}
     options["path"] = {**options["path"], "experiments_root": str(folder)}
     options["num_threads"] = 1
     path = folder / name
