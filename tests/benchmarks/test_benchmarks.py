@@ -81,7 +81,7 @@ def test_the_page_of_results_is_the_generated_one():
 
 def test_what_is_no_comparison_is_not_kept_for_the_page(tmp_path):
     with pytest.raises(DataError, match=r"no plan.json; expected the folder of a finished comparison"):
-        results_page.keep("name", tmp_path, "title", tmp_path / "kept", tmp_path / "pictures")
+        results_page.keep("name", tmp_path, "title", kept=tmp_path / "kept", pictures=tmp_path / "pictures")
     assert not list(tmp_path.iterdir())
 
 
