@@ -40,16 +40,18 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", nargs=2, metavar=("NAME", "FOLDER"), help="keep a comparison under a name")
     parser.add_argument("--title", help="of its section")
+    parser.add_argument("--note", default="", help="a paragraph below the title: how the data was made")
     parser.add_argument("--no-scenes", action="store_true", help="keep none of its pictures: data not to be copied")
     args = parser.parse_args(argv)
     if args.add:
-        keep(args.add[0], Path(args.add[1]), args.title or args.add[0], with_scenes=not args.no_scenes)
+        keep(args.add[0], Path(args.add[1]), args.title or args.add[0], note=args.note,
+             with_scenes=not args.no_scenes)
     with atomic_write(PAGE, "w", encoding="utf-8") as file:
         file.write(page())
     print(f"written to {PAGE}")
 
 
-def keep(name, folder, title, *, kept=KEPT, pictures=PICTURES, with_scenes=True):
+def keep(name, folder, title, *, note="", kept=KEPT, pictures=PICTURES, with_scenes=True):
     """Copy what the page shows of a comparison: its table, what is said below it, its figures and scenes."""
     for wanted in ("plan.json", "table.csv", "table.md", "report.html"):
         if not (folder / wanted).is_file():
@@ -62,7 +64,8 @@ def keep(name, folder, title, *, kept=KEPT, pictures=PICTURES, with_scenes=True)
         one.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "table.csv", target / "table.csv")
     with atomic_write(target / "about.json", "w", encoding="utf-8") as file:
-        json.dump({"title": title, "command": command(plan), "facts": facts}, file, indent=1, ensure_ascii=False)
+        json.dump({"title": title, "note": note, "command": command(plan), "facts": facts}, file, indent=1,
+                  ensure_ascii=False)
     for figure in FIGURES:
         if (folder / figure).is_file():
             shutil.copyfile(folder / figure, shown / figure)
@@ -74,8 +77,8 @@ def keep(name, folder, title, *, kept=KEPT, pictures=PICTURES, with_scenes=True)
 def command(plan):
     """The command that makes a comparison, without the folders of the machine it was made on."""
     entries = [entry(one["label"], one["recipe"] or one["weights"]) for one in plan["contestants"]]
-    words = ["k3dn compare", *entries, *(["--train"] if any(one["recipe"] for one in plan["contestants"]) else []),
-             *(["--seeds", *map(str, plan["seeds"])] if plan["seeds"] else []),
+    trained = any(one["recipe"] for one in plan["contestants"])
+    words = ["k3dn compare", *entries, *(["--train", "--seeds", *map(str, plan["seeds"])] if trained else []),
              "--data", "/".join(Path(plan["data"]).parts[-2:]), "--protocol", plan["protocol"]]
     return " ".join(words)
 
@@ -113,8 +116,8 @@ def page(kept=KEPT, pictures=PICTURES):
     for folder in sorted(kept.iterdir()) if kept.is_dir() else []:
         about, rows = json.loads((folder / "about.json").read_text(encoding="utf-8")), rows_of(folder / "table.csv")
         fields = [field for field in rows[0] if field in SHOWN or field.startswith("against ")]
-        lines += [f"## {about['title']}", "", f"`{about['command']}`", "",
-                  *markdown(fields, rows), ""]
+        lines += [f"## {about['title']}", "", *([about["note"], ""] if about["note"] else []),
+                  f"`{about['command']}`", "", *markdown(fields, rows), ""]
         for fact in about["facts"]:
             lines += [fact, ""]
         for name, text in (SCENES | FIGURES).items():
