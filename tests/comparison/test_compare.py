@@ -91,9 +91,10 @@ def test_numbers_are_those_of_the_pictures_and_the_rows(compared):
 def test_a_page_shows_table_facts_figures_and_scenes(compared, tmp_path):
     out, _, _ = compared
     kept, pictures = tmp_path / "kept", tmp_path / "pictures"
-    results_page.keep("tiny", out, "Tiny scenes", kept, pictures)
+    results_page.keep("tiny", out, "Tiny scenes", note="Made for the test.", kept=kept, pictures=pictures)
     text = results_page.page(kept, pictures)
-    assert "## Tiny scenes" in text and "| one |" in text and "against one" in text and "Data: tiny, 6 images" in text
+    assert "## Tiny scenes\n\nMade for the test.\n" in text
+    assert "| one |" in text and "against one" in text and "Data: tiny, 6 images" in text
     assert str(out) not in text, "no folder of this machine"
     sheet = read_image(pictures / "tiny" / "scenes.jpg")
     assert sheet.shape[1] > 4 * 96 // 2 and (pictures / "tiny" / "differences.svg").is_file()
