@@ -1,6 +1,6 @@
 r"""Put trained weights into the package, rounded to 16 bits, with a card of where they come from and how they score.
 
-    k3dn release experiments/k3dn_s_real/models/best.safetensors --name k3dn_s_real \
+    k3dn release experiments/k3dn_s_real/models/last.safetensors --name k3dn_s_real \
         --scores results/k3dn_s_real/*/summary.json --limits limits.md
 
 limits.md is a text that you write: where the weights fail, as you have seen it. Without scores and limits a card is not

@@ -1,5 +1,4 @@
 """Who is compared: trained weights, recipes to be trained, or doing nothing."""
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,10 +65,8 @@ def _contestant(entry: str, train: bool, overrides: tuple[str, ...]) -> Contesta
         raise OptionError(f"{entry}: expected LABEL=FILE, found no label before the equals sign")
     if path == DO_NOTHING:
         return Contestant(label or "blurred input", weights=DO_NOTHING)
-    released = path if path in released_names() and not train else None
-    path = user_path(path)
-    if released and not path.exists() and not _is_trained(path, overrides):
-        return Contestant(label or released, weights=find_weights(released))
+    name, path = path, user_path(path)
+    released = name in released_names() and not path.exists()
     if not path.suffix and find_option_file(path).is_file():  # a shipped recipe by its name
         path = find_option_file(path)
     if path.suffix in (".yml", ".yaml"):
@@ -77,18 +74,14 @@ def _contestant(entry: str, train: bool, overrides: tuple[str, ...]) -> Contesta
         label = label or options.name
         if train:
             return Contestant(label, recipe=path, overrides=overrides)
-        return Contestant(label, recipe=path, weights=trained_weights(options), overrides=overrides)
+        try:
+            return Contestant(label, recipe=path, weights=trained_weights(options), overrides=overrides)
+        except CheckpointError:
+            if not released:
+                raise
+    if released:
+        return Contestant(label or name, weights=find_weights(name))
     if not path.exists():
         raise OptionError(f"{entry}: no such file; expected an option file (.yml), a weights file, a name of `k3dn "
                           "list --weights`, or `center`")
     return Contestant(label or path.stem, weights=path)
-
-
-def _is_trained(recipe: Path, overrides: tuple[str, ...]) -> bool:
-    """Whether a shipped recipe of this name has left weights here: these are meant then, not the released ones."""
-    if not find_option_file(recipe).is_file():
-        return False
-    with contextlib.suppress(CheckpointError):
-        trained_weights(load_options(find_option_file(recipe), overrides))
-        return True
-    return False

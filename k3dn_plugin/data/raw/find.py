@@ -56,7 +56,9 @@ def find_reader(path: Path) -> tuple[ViewReader, Path]:
         raise DataError(f"there is no file or folder {path}")
     found = _taken(path)
     if found is None:
-        raise _not_taken(path)
+        known = "; ".join(reader.title for reader in load_readers().values())
+        raise DataError(f"{path}: {_what_it_is(path)}, out of which no two views can be taken. Expected one of: {known}"
+                        f"{_OWN_FILES if _is_picture(path) else ''}")
     return found
 
 
@@ -116,10 +118,9 @@ def _camera_files(folder: Path) -> tuple[list[Path], list[str]]:
     """
     suffixes = sorted({suffix for reader in load_readers().values() for suffix in reader.suffixes})
     listed = list_files(folder, suffixes)
-    views = [file for file in listed if _is_picture(file) and view_ending(stem(file))[1] in ("left", "right")
-             and not _is_of_a_shot(file)]
-    found = [*([folder] if _is_of_a_shot(folder) else []),
-             *(file for file in listed if not _is_picture(file) or _is_of_a_shot(file))]
+    pictures = {file for file in listed if _is_picture(file) and not _is_of_a_shot(file)}
+    views = [file for file in listed if file in pictures and view_ending(stem(file))[1] in ("left", "right")]
+    found = [*([folder] if _is_of_a_shot(folder) else []), *(file for file in listed if file not in pictures)]
     if not found:
         names = sorted(path.name for path in folder.iterdir())
         raise DataError(f"{folder}: expected camera files in this folder ({', '.join(suffixes)}); found "
@@ -137,12 +138,6 @@ def _is_of_a_shot(path: Path) -> bool:
         return _taken(path) is not None
     except DataError:   # of a shot that is not whole
         return True
-
-
-def _not_taken(path: Path) -> DataError:
-    known = "; ".join(f"{reader.title}" for reader in load_readers().values())
-    return DataError(f"{path}: {_what_it_is(path)}, out of which no two views can be taken. Expected one of: {known}"
-                     f"{_OWN_FILES if _is_picture(path) else ''}")
 
 
 def _what_it_is(path: Path) -> str:
