@@ -60,6 +60,7 @@ class SimulatedDualPixelDataset(Dataset):
         flat_share, smooth_share: shares of scenes at one distance, and on one hilly or folded surface.
         shrink: range of the factor by which photographs are made smaller, against their own blur.
         procedural_share: share of surfaces that show drawn pictures (dead leaves, polygons, text, gratings).
+        soft_share: share of surfaces whose picture is soft in itself, which only the disparity tells from defocus.
         shot, read: noise of photons and of reading, of full scale.
         noise_scale: range of the factor of both; most scenes are drawn near its lower end.
         gain: largest deviation of a view's gain from 1, opposite in the two; 0.1 lets them differ by up to 20 %.
@@ -92,8 +93,9 @@ class SimulatedDualPixelDataset(Dataset):
                  field_tilt: tuple[float, float] = DEFAULTS.field_tilt, field_share: float = DEFAULTS.field_share,
                  distortion_share: float = DEFAULTS.distortion_share, flat_share: float = DEFAULTS.flat_share,
                  smooth_share: float = DEFAULTS.smooth_share, shrink: tuple[float, float] = DEFAULTS.shrink,
-                 procedural_share: float = DEFAULTS.procedural_share, shot: float = DEFAULTS.shot,
-                 read: float = DEFAULTS.read, noise_scale: tuple[float, float] = DEFAULTS.noise_scale,
+                 procedural_share: float = DEFAULTS.procedural_share, soft_share: float = DEFAULTS.soft_share,
+                 shot: float = DEFAULTS.shot, read: float = DEFAULTS.read,
+                 noise_scale: tuple[float, float] = DEFAULTS.noise_scale,
                  gain: float = DEFAULTS.gain, vignetting: float = DEFAULTS.vignetting,
                  vignetting_share: float = DEFAULTS.vignetting_share,
                  exposure: tuple[float, float] = DEFAULTS.exposure, exposure_share: float = DEFAULTS.exposure_share,
@@ -112,9 +114,9 @@ class SimulatedDualPixelDataset(Dataset):
             separation=_range(split or separation), aligned_with=aligned_with, frame=frame and (frame[0], frame[1]),
             field_tilt=_range(field_tilt), field_share=field_share, distortion_share=distortion_share,
             flat_share=flat_share, smooth_share=smooth_share, shrink=_range(shrink),
-            procedural_share=procedural_share, shot=shot, read=read, noise_scale=_range(noise_scale), gain=gain,
-            vignetting=vignetting, vignetting_share=vignetting_share, exposure=_range(exposure),
-            exposure_share=exposure_share, one_channel_share=one_channel_share, sharpening=_range(sharpening),
+            procedural_share=procedural_share, soft_share=soft_share, shot=shot, read=read,
+            noise_scale=_range(noise_scale), gain=gain, vignetting=vignetting, vignetting_share=vignetting_share,
+            exposure=_range(exposure), exposure_share=exposure_share, one_channel_share=one_channel_share, sharpening=_range(sharpening),
             sharpening_share=sharpening_share, jpeg_quality=_range(jpeg_quality), jpeg_share=jpeg_share,
             bit_depth=bit_depth, fast=True)
         check_settings(self.settings, length)

@@ -53,7 +53,8 @@ def draw_scene(photos: LinearPictures, settings: SimulationSettings, random: np.
         window, size = window.grown(margin), (size[0] + 2 * margin, size[1] + 2 * margin)
     surfaces = random_scene(photos, size, random, max_radius=draw_largest_radius(settings, random),
                             shrink=settings.shrink, flat_share=settings.flat_share,
-                            smooth_share=settings.smooth_share, procedural_share=settings.procedural_share)
+                            smooth_share=settings.smooth_share, procedural_share=settings.procedural_share,
+                            soft_share=settings.soft_share)
     surfaces = [dataclasses.replace(s, color=s.color.to(device), alpha=s.alpha.to(device),
                                     radius=s.radius.to(device)) for s in surfaces]
     sharp, radius = flatten(surfaces)

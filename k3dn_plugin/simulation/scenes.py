@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from k3dn_plugin.data.images import to_float
+from k3dn_plugin.layers.filters import gaussian_blur
 from k3dn_plugin.simulation.layers import Surface
 from k3dn_plugin.simulation.photographs import random_tile
 from k3dn_plugin.simulation.procedural import procedural_picture
@@ -14,11 +15,12 @@ from k3dn_plugin.simulation.sources import Photographs
 
 # (3, H, W) pictures in linear light, or what gives such slices: `sources.Photographs`.
 LinearPictures = Sequence[torch.Tensor] | Photographs
+SOFTNESS = (0.7, 5.0)  # px, sigmas of the Gaussians that soften pictures; even in stops
 
 
 def random_scene(photos: LinearPictures, size: tuple[int, int], random: np.random.Generator, *, max_radius: float,
                  flat_share: float = 0.2, smooth_share: float = 0.0, shrink: tuple[float, float] = (1.0, 2.0),
-                 procedural_share: float = 0.0) -> list[Surface]:
+                 procedural_share: float = 0.0, soft_share: float = 0.0) -> list[Surface]:
     """Draw the surfaces, back to front, of a scene whose blur radii lie within +-`max_radius` pixels.
 
     Args:
@@ -30,11 +32,16 @@ def random_scene(photos: LinearPictures, size: tuple[int, int], random: np.rando
         smooth_share: of scenes that are one picture on a hilly or folded surface.
         shrink: range of the factor by which photographs are made smaller.
         procedural_share: of surfaces that show a drawn picture in place of a photograph.
+        soft_share: of surfaces whose picture is soft in itself.
     """
     def tile() -> torch.Tensor:
         if procedural_share and random.random() < procedural_share:
-            return procedural_picture(size, random)
-        return random_tile(photos[int(random.integers(len(photos)))], size, random, shrink=shrink)
+            picture = procedural_picture(size, random)
+        else:
+            picture = random_tile(photos[int(random.integers(len(photos)))], size, random, shrink=shrink)
+        if soft_share and random.random() < soft_share:
+            return gaussian_blur(picture, float(np.exp2(random.uniform(*np.log2(SOFTNESS)))))
+        return picture
 
     solid = torch.ones(1, *size)
     if random.random() < flat_share:

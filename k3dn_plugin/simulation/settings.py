@@ -41,6 +41,8 @@ class SimulationSettings:
         smooth_share: share of scenes with one surface whose depth rises and falls, smoothly or in planes.
         shrink: range of the factor by which photographs are made smaller.
         procedural_share: share of surfaces that show a drawn picture in place of a photograph (see `procedural.py`).
+        soft_share: share of surfaces whose picture is soft in itself, as clouds and smooth things are: the truth too.
+            Only the disparity tells such softness from defocus.
         frame: (rows, columns) of the camera's frame: each scene then lies somewhere in it, which decides its
             kernels' asymmetry, vignetting and distortion; None gives every scene the axis in its middle.
         field_tilt: range of the asymmetry at the frame's edge (see `PsfSettings`), drawn with `frame` alone.
@@ -70,6 +72,7 @@ class SimulationSettings:
     smooth_share: float = 0.15
     shrink: tuple[float, float] = (1.0, 2.0)
     procedural_share: float = 0.0
+    soft_share: float = 0.0
     frame: tuple[int, int] | None = (1120, 1680)
     field_tilt: tuple[float, float] = (0.0, 0.8)
     distortion_share: float = 0.1
@@ -132,7 +135,7 @@ def check_settings(settings: SimulationSettings, count: int = 1) -> None:
         if not low <= first <= last <= high:
             raise OptionError(f"{name}: expected a range (from, to) within {low:.3g} to {high}, found "
                               f"{(first, last)}")
-    for name in ("field_share", "flat_share", "smooth_share", "distortion_share", "procedural_share",
+    for name in ("field_share", "flat_share", "smooth_share", "distortion_share", "procedural_share", "soft_share",
                  "vignetting_share", "exposure_share", "one_channel_share", "sharpening_share", "jpeg_share"):
         if not 0 <= getattr(settings, name) <= 1:
             raise OptionError(f"{name}: expected a share from 0 to 1, found {getattr(settings, name)}")

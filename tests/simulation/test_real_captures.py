@@ -41,6 +41,18 @@ def test_drawn_pictures_join_the_photographs():
     assert 4 < sum(drawn) < 20
 
 
+def test_some_pictures_are_soft_in_themselves():
+    # Noise, in focus: what is soft has less contrast, in the views and in the truth alike.
+    noise = [torch.rand(3, 120, 140, generator=torch.Generator().manual_seed(0))]
+    settings = SimulationSettings(size=(48, 56), max_radius=3.0, soft_share=0.5, flat_share=1.0,
+                                  shrink=(1.0, 1.0), **CLEAN)
+    scenes = [simulate_scene(noise, settings, seed=0, index=i) for i in range(24)]
+    soft = [scene["sharp"].std() < 0.15 * 65535 for scene in scenes]
+    assert 4 < sum(soft) < 20
+    in_focus = [scene for scene, is_soft in zip(scenes, soft, strict=True) if is_soft and not scene["defocus"].any()]
+    assert in_focus and all(np.abs(scene["center"] / 65535 - scene["sharp"] / 65535).max() < 1e-3 for scene in in_focus)
+
+
 def test_most_scenes_are_little_blurred_with_a_larger_power():
     draw = {power: np.array([draw_largest_radius(SimulationSettings(radius_power=power), random_source(i))
                              for i in range(400)]) for power in (1.0, 2.0, 3.0)}
