@@ -12,7 +12,7 @@ import torch
 from k3dn_plugin.data.disparity_check import LEAST_TILES, tile_shifts
 from k3dn_plugin.data.image_metadata import ImageMetadata, profile_fits, read_metadata
 from k3dn_plugin.data.images import IMAGE_SUFFIXES, apparent_full_scale, read_image, to_float, write_image
-from k3dn_plugin.data.listing import list_files, scenes_by_name, stem, view_ending
+from k3dn_plugin.data.listing import list_files, named_view, scenes_by_name, stem, view_ending
 from k3dn_plugin.errors import DataError, OptionError
 from k3dn_plugin.files import storage_error, user_path
 from k3dn_plugin.inference.arrays import strips
@@ -193,14 +193,28 @@ def read_pair(files: PairFiles, *, full_scale: int | None = None) -> Pair:
         raise DataError(f"{files.left}: the views hold the number {largest}, above --full-scale {scale}. Give the true "
                         "one, or leave it out")
     seeming = apparent_full_scale(largest) if full_scale is None and first.dtype == np.uint16 and largest else None
-    notes = () if seeming is None else (
-        f"no number of {files.left} and its other views exceeds {seeming}: are they numbers of {seeming.bit_length()} "
-        f"bits? If so, give --full-scale {seeming}",)
+    notes = _names_that_disagree(files)
+    if seeming is not None:
+        notes.append(f"no number of {files.left} and its other views exceeds {seeming}: are they numbers of "
+                     f"{seeming.bit_length()} bits? If so, give --full-scale {seeming}")
     tensors = {view: as_tensor(image, scale) for view, image in images.items()}
     return Pair(lq=torch.cat([tensors["left"], tensors["right"]], 1), center=tensors.get("center"),
                 bits=first.dtype.itemsize * 8, colour=first.shape[2] == 3, name=bare_name(files.left),
-                full_scale=full_scale, notes=notes,
+                full_scale=full_scale, notes=tuple(notes),
                 metadata=(files.center and read_metadata(files.center)) or read_metadata(files.left))
+
+
+def _names_that_disagree(files: PairFiles) -> list[str]:
+    """Return a line for views that are exchanged, or of two shots, if one may go by the files' names."""
+    left, right = (view_ending(stem(path)) for path in (files.left, files.right))
+    said = named_view(stem(files.left)), named_view(stem(files.right))
+    if "right" in said[:1] or "left" in said[1:]:
+        return [f"{files.left} is taken as the left view and {files.right} as the right one; by their names they are "
+                "the other way round"]
+    if (left[1], right[1]) == ("left", "right") and left[0] != right[0]:
+        return [f"{files.left} and {files.right} are taken as one shot; by their names they are of two, {left[0]} and "
+                f"{right[0]}"]
+    return []
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> tuple[str, str, str] | None:

@@ -116,9 +116,9 @@ class SimulatedDualPixelDataset(Dataset):
             flat_share=flat_share, smooth_share=smooth_share, shrink=_range(shrink),
             procedural_share=procedural_share, soft_share=soft_share, shot=shot, read=read,
             noise_scale=_range(noise_scale), gain=gain, vignetting=vignetting, vignetting_share=vignetting_share,
-            exposure=_range(exposure), exposure_share=exposure_share, one_channel_share=one_channel_share, sharpening=_range(sharpening),
-            sharpening_share=sharpening_share, jpeg_quality=_range(jpeg_quality), jpeg_share=jpeg_share,
-            bit_depth=bit_depth, fast=True)
+            exposure=_range(exposure), exposure_share=exposure_share, one_channel_share=one_channel_share,
+            sharpening=_range(sharpening), sharpening_share=sharpening_share, jpeg_quality=_range(jpeg_quality),
+            jpeg_share=jpeg_share, bit_depth=bit_depth, fast=True)
         check_settings(self.settings, length)
         self._rgbd = RgbdSettings(kind=depth_kind)
         check_rgbd(self.settings, self._rgbd)

@@ -5,9 +5,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from k3dn_plugin.data.image_metadata import ImageMetadata
-from k3dn_plugin.data.images import read_image
+from k3dn_plugin.data.images import read_image, write_image
 from k3dn_plugin.inference.arrays import ArrayForm
-from k3dn_plugin.inference.files import Pair, notes_on, write_restored
+from k3dn_plugin.inference.files import Pair, PairFiles, notes_on, read_pair, write_restored
 
 
 class LargestFloat64(TorchFunctionMode):
@@ -56,3 +56,14 @@ def test_a_profile_that_cannot_go_with_the_result_is_said(space, colour, said):
     pair = Pair(lq, None, 8, colour, metadata=ImageMetadata(bytes(16) + space + bytes(200)))
     found = notes_on(pair, "a.png", None)
     assert [f"a.png: the color profile is for {space.decode()} pixels" in note for note in found] == [True] * said
+
+
+@pytest.mark.parametrize("left, right, said", [
+    ("a_L", "a_R", None), ("left", "right", None), ("one", "two", None), ("shot_a", "shot_b", None),
+    ("a_R", "a_L", "the other way round"), ("right", "left", "the other way round"), ("a_L", "b_R", "of two, a and b")])
+def test_names_that_speak_against_a_pair_are_said(left, right, said, tmp_path):
+    files = PairFiles(tmp_path / f"{left}.png", tmp_path / f"{right}.png", None, tmp_path / "out.png")
+    for path in (files.left, files.right):
+        write_image(path, np.zeros((8, 9, 3), np.uint8))
+    notes = read_pair(files).notes
+    assert [said in note for note in notes] == [True] if said else not notes
