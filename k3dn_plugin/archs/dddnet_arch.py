@@ -16,6 +16,7 @@ from torch import nn
 from k3dn_plugin.archs.base import Restorer
 from k3dn_plugin.archs.card import RestorerCard, SizeRule
 from k3dn_plugin.errors import OptionError
+from k3dn_plugin.layers.cost_volume import shifted_cost_volume
 from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.layers.residual import at_least_float32, without_autocast
 from k3dn_plugin.registry import ARCHS
@@ -172,23 +173,12 @@ class DepthNetwork(nn.Module):
         expectation over 0 ... max_disparity - 1.
         """
         # One view after the other: in training each has batch statistics of its own.
-        volume = self.cost_volume(self.feature(left), self.feature(right))
+        volume = shifted_cost_volume(self.feature(left), self.feature(right), self.levels)
         cost = at_least_float32(self.matching(volume))
         cost = F.interpolate(cost, (self.max_disparity, *cost.shape[-2:]), mode="trilinear",
                              align_corners=False)[:, 0]
         disparities = torch.arange(self.max_disparity, dtype=cost.dtype, device=cost.device)
         return (torch.softmax(-cost, 1) * disparities[:, None, None]).sum(1)
-
-    def cost_volume(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """(B, c, H, W) features -> (B, 2c, levels, H, W): left features beside right ones from i columns
-        further left. Columns below i are 0; the released code leaves them uninitialised.
-        """
-        batch, channels, height, width = left.shape
-        volume = left.new_zeros(batch, 2 * channels, self.levels, height, width)
-        for i in range(self.levels):
-            volume[:, :channels, i, :, i:] = left[..., i:]
-            volume[:, channels:, i, :, i:] = right[..., :width - i]
-        return volume
 
 
 def residual(channels: int) -> nn.Sequential:

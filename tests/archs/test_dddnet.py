@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from k3dn_plugin.archs.dddnet_arch import ChannelAttention, DDDNet, DepthNetwork, ImageNetwork, SwitchableNorm
+from k3dn_plugin.archs.dddnet_arch import ChannelAttention, DDDNet, ImageNetwork, SwitchableNorm
 from k3dn_plugin.errors import OptionError
 from k3dn_plugin.zoo.formats.base import official_format
 
@@ -45,15 +45,6 @@ def test_dead_parts_are_frozen_and_change_nothing():
                 p += 1
     with torch.inference_mode():
         assert all(torch.equal(a, b) for a, b in zip(before, model.estimate(views)))
-
-
-def test_cost_volume_pairs_columns_and_starts_with_zeros():
-    left, right = random(1, 4, 3, 6), random(1, 4, 3, 6, seed=1)
-    volume = DepthNetwork(channels=4).cost_volume(left, right)
-    assert volume.shape == (1, 8, 4, 3, 6)
-    torch.testing.assert_close(volume[:, :4, 2, :, 3], left[..., 3])
-    torch.testing.assert_close(volume[:, 4:, 2, :, 3], right[..., 1])
-    assert volume[:, :, 2, :, :2].abs().max() == 0
 
 
 def test_disparity_is_an_expectation_over_the_levels():

@@ -1,9 +1,11 @@
 """Symmetric kernels, the invertible channel matrix, windows, similarity, Wiener filtering: the mathematics."""
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from k3dn_plugin.errors import OptionError, SizeError
 from k3dn_plugin.layers.channel_matrix import InvertibleChannelMatrix
+from k3dn_plugin.layers.cost_volume import shifted_cost_volume
 from k3dn_plugin.layers.filters import transfer_function
 from k3dn_plugin.layers.local_similarity import local_similarity
 from k3dn_plugin.layers.symmetric import inverse_spectra, kernels_from_spectra
@@ -11,7 +13,6 @@ from k3dn_plugin.layers.windows import grid_of, partition, partition_with_margin
 from k3dn_plugin.modules.deblur.kernel_set import KernelSetBlock
 from k3dn_plugin.modules.deblur.wiener import WienerDeblur
 from k3dn_plugin.modules.disparity.correlation import row_correlation
-from k3dn_plugin.modules.disparity.cost_volume import shifted_cost_volume
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 
 
@@ -109,6 +110,21 @@ def test_cost_volume_shifts_the_right_view():
     torch.testing.assert_close(volume[:, :2, 2, :, 2:], left[..., 2:])
     torch.testing.assert_close(volume[:, 2:, 2, :, 2:], right[..., :4])
     assert volume[:, :, 2, :, :2].abs().max() == 0
+
+
+@pytest.mark.parametrize("both_signs", [False, True])
+def test_cost_volume_of_few_columns_is_zero_where_a_view_has_none(both_signs):
+    volume = shifted_cost_volume(torch.ones(1, 2, 3, 2), torch.ones(1, 2, 3, 2), 4, both_signs=both_signs)
+    seen = volume[0, :, :, 0].sum((0, 2)) / 4
+    assert seen.tolist() == ([0, 0, 1] if both_signs else []) + [2, 1, 0, 0]
+
+
+def test_cost_volume_is_made_without_writing_into_slices():
+    """Written so, it compiled into a kernel of a megabyte, on which g++ spent most of a minute."""
+    def volume(left, right):
+        return shifted_cost_volume(left, right, 4, both_signs=True)
+    graph = make_fx(torch.func.functionalize(volume))(torch.rand(1, 2, 3, 6), torch.rand(1, 2, 3, 6))
+    assert not [node for node in graph.graph.nodes if "scatter" in str(node.target) or "copy" in str(node.target)]
 
 
 def test_row_correlation_finds_a_shift():

@@ -8,33 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from k3dn_plugin.errors import OptionError, SizeError
+from k3dn_plugin.layers.cost_volume import shifted_cost_volume
 from k3dn_plugin.modules.disparity.feature import DisparityFeature
 from k3dn_plugin.modules.disparity.pooling import WindowPooling
 from k3dn_plugin.registry import MODULES
-
-
-def shifted_cost_volume(left: torch.Tensor, right: torch.Tensor, shifts: int, *,
-                        both_signs: bool = False) -> torch.Tensor:
-    """Concatenate left features with right features shifted by 0, 1, ... columns.
-
-    Args:
-        left, right: (B, C, H, W).
-        shifts: S, how many shifts of one sign, 0 among them.
-        both_signs: shift the other way too, from -(S - 1) on.
-
-    Returns:
-        (B, 2C, S or 2S - 1, H, W); zero where the shifted view has no pixel. (The released code leaves those
-        columns undefined; the method needs zero.)
-    """
-    batch, channels, height, width = left.shape
-    first = 1 - shifts if both_signs else 0
-    volume = left.new_zeros(batch, 2 * channels, shifts - first, height, width)
-    for index, shift in enumerate(range(first, shifts)):
-        if abs(shift) < width:
-            at = slice(max(shift, 0), width + min(shift, 0))
-            volume[:, :channels, index, :, at] = left[..., at]
-            volume[:, channels:, index, :, at] = right[..., at.start - shift:at.stop - shift]
-    return volume
 
 
 class ConvNormRelu(nn.Module):
