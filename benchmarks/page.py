@@ -23,6 +23,7 @@ SECTIONS = (
     ("whole_frame", "Whole frames of 24 megapixels within 8 GiB", "python benchmarks/whole_frame.py"),
     ("scaling", "Cost against pixels and batch", "python benchmarks/scaling.py"),
     ("where_time_goes", "Where the time goes", "python benchmarks/where_time_goes.py"),
+    ("compiling", "Compiling", "python benchmarks/compiling.py"),
     ("gpu", "On a GPU", "python benchmarks/gpu.py"),
     ("train_step", "A training step", "python benchmarks/train_step.py --crop 96 96"),
     ("simulation", "Simulating pairs", "python benchmarks/simulation.py"),

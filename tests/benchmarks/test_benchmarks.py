@@ -1,5 +1,6 @@
 """The benchmarks run (on little) and the page is generated from what they wrote; no timings are tested."""
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from k3dn_plugin.errors import DataError
+from k3dn_plugin.inference.compiled import COMPILERS
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -118,3 +120,16 @@ def test_readers_of_one_store_are_counted(tmp_path):
     assert [(row["cache"], row["processes"]) for row in rows] == [
         ("cold", "1"), ("cold", "3"), ("warm", "1"), ("warm", "3")]
     assert all(int(row["samples"]) > 0 and row["wrong"] == "0" for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
+def test_compiling_is_measured(tmp_path):
+    path = tmp_path / "out.csv"
+    code, _, errors = run("compiling.py", "--recipes", "dpdnet_demo", "--precisions", "float32", "--size", 32, 32,
+                          "--rounds", 1, "--csv", path)
+    assert code == 0, errors
+    with open(path, newline="", encoding="utf-8") as file:
+        row, = csv.DictReader(file)
+    assert row["pair"] == "32 x 32"
+    assert float(row["first_call_cpu_s"]) > 0 and float(row["times_faster"]) > 0
