@@ -12,6 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import cv2
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -31,6 +33,7 @@ PICTURES = ROOT / "docs" / "assets" / "results"
 FIGURES = {"differences.svg": "Differences with intervals", "learning_curves.svg": "Learning curves",
            "quality_macs.svg": "Quality against cost"}
 SCENES = {"scenes.jpg": "Details of scenes"}
+PANEL = 150      # pixels, the least that a detail's shorter side is shown with
 # Of the table's columns, those that fit on a page; the others are in the kept table.csv.
 SHOWN = ("restorer", "psnr", "ssim_uniform7", "gain over input", "psnr 95 %", "finding", "parameters", "MACs",
          "latency", "samples seen")
@@ -69,7 +72,10 @@ def keep(name, folder, title, *, note="", kept=KEPT, pictures=PICTURES, with_sce
     for figure in FIGURES:
         if (folder / figure).is_file():
             shutil.copyfile(folder / figure, shown / figure)
-    sheet = scenes(folder, [row["restorer"] for row in rows_of(target / "table.csv")]) if with_scenes else None
+    # The center view is shown as what was put in.
+    inputs = {one["label"] for one in plan["contestants"] if one["weights"] == DO_NOTHING}
+    labels = [row["restorer"] for row in rows_of(target / "table.csv") if row["restorer"] not in inputs]
+    sheet = scenes(folder, labels) if with_scenes else None
     if sheet is not None:
         write_image(shown / next(iter(SCENES)), sheet)
 
@@ -103,8 +109,14 @@ def scenes(folder, labels):
     for index in sorted(int(one.name) for one in first.iterdir() if one.name.isdecimal()) if first else []:
         shown = details(list(places.values()), index)
         panels = [("blurred", shown.blurred), *zip(places, shown.restored, strict=True), ("truth", shown.truth)]
-        rows.append(beside([captioned(image, text) for text, image in panels]))
+        rows.append(beside([captioned(enlarged(image), text) for text, image in panels]))
     return stacked(rows) if rows else None
+
+
+def enlarged(image):
+    """A detail made larger by a whole number, so that it can be seen, and its caption be read."""
+    times = -(-PANEL // min(image.shape[:2]))
+    return cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
 
 
 def page(kept=KEPT, pictures=PICTURES):

@@ -97,7 +97,7 @@ def test_a_page_shows_table_facts_figures_and_scenes(compared, tmp_path):
     assert "| one |" in text and "against one" in text and "Data: tiny, 6 images" in text
     assert str(out) not in text, "no folder of this machine"
     sheet = read_image(pictures / "tiny" / "scenes.jpg")
-    assert sheet.shape[1] > 4 * 96 // 2 and (pictures / "tiny" / "differences.svg").is_file()
+    assert sheet.shape[1] >= 4 * results_page.PANEL and (pictures / "tiny" / "differences.svg").is_file()
 
 
 def test_the_folder_has_everything(compared):
