@@ -69,12 +69,10 @@ def measure(recipe, precision, size, rounds):
     from k3dn_plugin.registry import ARCHS
     from k3dn_plugin.zoo.load import load_restorer
 
-    def ready(compile):
-        torch.manual_seed(0)
-        restorer = ARCHS.build(load_options(recipe).network_g).eval().to(memory_format=torch.channels_last)
-        return load_restorer(restorer, device="cpu", precision=precision, compile=compile).restore_tensor
-    restorers = {"plain": ready(False), "compiled": ready(True)}
-    padded = ARCHS.build(load_options(recipe).network_g).size_rule.padded(*size)
+    torch.manual_seed(0)
+    network = ARCHS.build(load_options(recipe).network_g).to(memory_format=torch.channels_last)   # as from a file
+    restorers = {way: load_restorer(network, device="cpu", precision=precision, compile=compiles).restore_tensor
+                 for way, compiles in (("plain", False), ("compiled", True))}
     pair = torch.rand(1, 6, *size)
     began, worked = time.perf_counter(), processor_seconds()
     restorers["compiled"](pair)
@@ -86,7 +84,8 @@ def measure(recipe, precision, size, rounds):
             began = time.perf_counter()
             restore(pair)
             runs[way].append(time.perf_counter() - began)
-    return ("{} x {}".format(*padded), first, cpu, *(statistics.median(runs[way]) for way in restorers))
+    medians = (statistics.median(runs[way]) for way in restorers)
+    return ("{} x {}".format(*network.size_rule.padded(*size)), first, cpu, *medians)
 
 
 def processor_seconds():

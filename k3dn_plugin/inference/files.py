@@ -207,8 +207,7 @@ def read_pair(files: PairFiles, *, full_scale: int | None = None) -> Pair:
 def _names_that_disagree(files: PairFiles) -> list[str]:
     """Return a line for views that are exchanged, or of two shots, if one may go by the files' names."""
     left, right = (view_ending(stem(path)) for path in (files.left, files.right))
-    said = named_view(stem(files.left)), named_view(stem(files.right))
-    if "right" in said[:1] or "left" in said[1:]:
+    if named_view(stem(files.left)) == "right" or named_view(stem(files.right)) == "left":
         return [f"{files.left} is taken as the left view and {files.right} as the right one; by their names they are "
                 "the other way round"]
     if (left[1], right[1]) == ("left", "right") and left[0] != right[0]:

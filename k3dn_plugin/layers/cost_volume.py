@@ -16,12 +16,12 @@ def shifted_cost_volume(left: torch.Tensor, right: torch.Tensor, shifts: int, *,
         (B, 2C, S or 2S - 1, H, W); zero where the shifted view has no pixel. (The released code leaves those
         columns undefined; the method needs zero.)
     """
-    width = left.shape[-1]
+    batch, channels, height, width = left.shape
     planes = []
     for shift in range(1 - shifts if both_signs else 0, shifts):
         before, after = max(shift, 0), max(-shift, 0)
         if before + after >= width:
-            planes.append(torch.zeros_like(torch.cat([left, right], 1)))
+            planes.append(left.new_zeros(batch, 2 * channels, height, width))
             continue
         # What the two have in common, and zeros. Written into a tensor of zeros, the planes would compile into a kernel
         # of a megabyte, which takes g++ most of a minute.
