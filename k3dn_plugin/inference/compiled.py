@@ -4,7 +4,9 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -13,9 +15,13 @@ from k3dn_plugin.errors import DependencyError
 
 COMPILERS = ("g++", "c++", "clang++")
 
+_frozen: WeakKeyDictionary[nn.Module, list[tuple[int, int]]] = WeakKeyDictionary()   # weights that were compiled
+
 
 def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
     """Return what calls `restorer` compiled for each size that it meets; the first call of a size takes minutes.
+
+    On the CPU the weights become constants. When they have changed by the next call, everything is compiled anew.
 
     Raises:
         DependencyError: there is no C++ compiler for the CPU, or no Triton for a GPU; when called, also where the
@@ -24,22 +30,37 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
     check_compiler(device)
     # In bfloat16, torch 2.13 compiles convolutions with weights in the default order to NaN on the CPU (seen in K3DN).
     cast(Any, restorer).to(memory_format=torch.channels_last)
-    # With the weights as constants, convolutions take in what follows them: half the kernels to compile, and a third
-    # less time to run K3DN. The weights are in memory twice, in their own order and in the processor's.
-    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
     network = cast(Callable[..., torch.Tensor],
-                   torch.compile(restorer, dynamic=False, options=options))   # pyright: ignore[reportUnknownMemberType]
+                   torch.compile(restorer, dynamic=False))   # pyright: ignore[reportUnknownMemberType]
 
     def call(*arguments: Any, **named: Any) -> torch.Tensor:
         # Imported here, because it takes seconds and only who compiles needs it.
+        import torch._inductor.config as inductor
         from torch._dynamo.exc import TorchDynamoException
+
+        # With the weights as constants, convolutions take in what follows them: half the kernels to compile, and half
+        # the time to run K3DN. The weights are in memory twice, in their own order and in the processor's. Patched
+        # for the call, because as an option of `torch.compile` it comes too late: the trace looks at the setting.
+        freezes = device.type == "cpu"
+        if freezes:
+            forget_changed(restorer)
         try:
-            return network(*arguments, **named)
+            with cast(Any, inductor).patch(freezing=freezes):
+                return network(*arguments, **named)
         except TorchDynamoException as error:
             cause = " ".join(str(error).split())[:300] or type(error).__name__
             raise DependencyError(f"compile: {type(restorer).__name__} could not be compiled ({cause}). Check "
                                   "the compiler, or restore without compile") from error
     return call
+
+
+def forget_changed(restorer: nn.Module) -> None:
+    """Drop what was compiled when the restorer's weights are not those that it was compiled with."""
+    weights = [(each.data_ptr(), 0 if each.is_inference() else each._version)
+               for each in chain(restorer.parameters(), restorer.buffers())]
+    if _frozen.setdefault(restorer, weights) != weights:
+        torch.compiler.reset()   # also of other restorers: a call of them compiles again
+        _frozen[restorer] = weights
 
 
 def check_compiler(device: torch.device) -> None:

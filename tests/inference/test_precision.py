@@ -33,6 +33,11 @@ class PlainConv(Restorer):
         return self.out(views)
 
 
+class ConvRelu(PlainConv):
+    def restore(self, views):
+        return self.out(views).relu()
+
+
 def with_card(**changes):
     restorer = PlainConv()
     restorer.card = dataclasses.replace(PlainConv.card, **changes)
@@ -87,7 +92,7 @@ def test_a_failing_compiler_is_reported(monkeypatch):
     def fails(graph, inputs):
         raise RuntimeError("ld: cannot find -lm")
     original = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, dynamic, options=None: original(model, backend=fails))
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: original(model, backend=fails))
     torch._dynamo.reset()
     call = compiled.compiled(PlainConv().eval(), torch.device("cpu"))
     with pytest.raises(DependencyError, match=r"PlainConv could not be compiled .*cannot find -lm"):
@@ -103,6 +108,25 @@ def test_compiled_tiles_are_the_same():
     fast = load_restorer(restorer, device="cpu", tile=32, compile=True)
     assert fast.inference.facts()["compile"] is True and "compile" not in plain.inference.facts()
     torch.testing.assert_close(fast.restore_tensor(pair).image, plain.restore_tensor(pair).image)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
+def test_compiled_convolutions_take_in_what_follows_them_and_new_weights():
+    torch.manual_seed(0)
+    restorer, others, pair = ConvRelu().eval(), ConvRelu().eval(), torch.rand(1, 6, 32, 32)
+    torch._dynamo.reset()
+    call = compiled.compiled(restorer, torch.device("cpu"))
+    with torch.inference_mode():
+        torch.testing.assert_close(call(pair), restorer(pair))
+        with torch.profiler.profile() as profile:
+            call(pair)
+        names = {event.name for event in profile.events()}
+        if torch.backends.mkldnn.is_available():
+            assert "mkldnn::_convolution_pointwise" in names and "aten::convolution" not in names
+        restorer.load_state_dict(others.state_dict())
+        torch.testing.assert_close(call(pair), others(pair))
+        torch.testing.assert_close(compiled.compiled(restorer, torch.device("cpu"))(pair), others(pair))
 
 
 @pytest.mark.slow
