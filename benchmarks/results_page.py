@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.table import RESULTS, markdown, rows_of  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
+from k3dn_plugin.comparison.budget import KINDS  # noqa: E402
 from k3dn_plugin.comparison.pictures import details  # noqa: E402
 from k3dn_plugin.data.collage import beside, captioned, stacked  # noqa: E402
 from k3dn_plugin.data.images import write_image  # noqa: E402
@@ -84,9 +85,18 @@ def command(plan):
     """The command that makes a comparison, without the folders of the machine it was made on."""
     entries = [entry(one["label"], one["recipe"] or one["weights"]) for one in plan["contestants"]]
     trained = any(one["recipe"] for one in plan["contestants"])
-    words = ["k3dn compare", *entries, *(["--train", "--seeds", *map(str, plan["seeds"])] if trained else []),
+    words = ["k3dn compare", *entries, *(["--train", *budget(plan["budget"]), "--seeds", *map(str, plan["seeds"])]
+                                         if trained else []),
              "--data", "/".join(Path(plan["data"]).parts[-2:]), "--protocol", plan["protocol"]]
     return " ".join(words)
+
+
+def budget(words):
+    """The arguments that ask for a budget, from the words in which the plan states it."""
+    if not words:
+        return []
+    amount, _, kind = words.partition(" ")
+    return ["--budget", f"{next(name for name, text in KINDS.items() if text == kind)}={amount.replace(',', '')}"]
 
 
 def entry(label, source):
@@ -94,7 +104,9 @@ def entry(label, source):
     path = Path(source)
     if source == DO_NOTHING or is_released(path):
         return path.stem
-    return f"{label}={path.name}"
+    # What a comparison has trained lies below its runs/, under a name that says more than that of the file.
+    inside = path.parts.index("runs") if "runs" in path.parts else len(path.parts) - 1
+    return f"{label}={'/'.join(path.parts[inside:])}"
 
 
 def scenes(folder, labels):

@@ -96,6 +96,7 @@ def test_a_page_shows_table_facts_figures_and_scenes(compared, tmp_path):
     assert "## Tiny scenes\n\nMade for the test.\n" in text
     assert "| one |" in text and "against one" in text and "Data: tiny, 6 images" in text
     assert str(out) not in text, "no folder of this machine"
+    assert "`k3dn compare one=one.yml two=two.yml center --train --budget samples=4 --seeds 1 --data " in text
     sheet = read_image(pictures / "tiny" / "scenes.jpg")
     assert sheet.shape[1] >= 4 * results_page.PANEL and (pictures / "tiny" / "differences.svg").is_file()
 
