@@ -14,6 +14,7 @@ from torch import nn
 from k3dn_plugin.errors import DependencyError
 
 COMPILERS = ("g++", "c++", "clang++")
+SIZES = 64   # in one process, of all restorers together; torch's own 8 are used up by a folder of mixed photographs
 
 _frozen: WeakKeyDictionary[nn.Module, list[tuple[int, int]]] = WeakKeyDictionary()   # weights that were compiled
 
@@ -22,6 +23,7 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
     """Return what calls `restorer` compiled for each size that it meets; the first call of a size takes minutes.
 
     On the CPU the weights become constants. When they have changed by the next call, everything is compiled anew.
+    Sizes beyond `SIZES` run as they are, with a warning of torch's.
 
     Raises:
         DependencyError: there is no C++ compiler for the CPU, or no Triton for a GPU; when called, also where the
@@ -35,6 +37,7 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
 
     def call(*arguments: Any, **named: Any) -> torch.Tensor:
         # Imported here, because it takes seconds and only who compiles needs it.
+        import torch._dynamo.config as dynamo
         import torch._inductor.config as inductor
         from torch._dynamo.exc import TorchDynamoException
 
@@ -45,7 +48,7 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
         if freezes:
             forget_changed(restorer)
         try:
-            with cast(Any, inductor).patch(freezing=freezes):
+            with cast(Any, inductor).patch(freezing=freezes), cast(Any, dynamo).patch(cache_size_limit=SIZES):
                 return network(*arguments, **named)
         except TorchDynamoException as error:
             cause = " ".join(str(error).split())[:300] or type(error).__name__

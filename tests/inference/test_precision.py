@@ -131,6 +131,18 @@ def test_compiled_convolutions_take_in_what_follows_them_and_new_weights():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
+def test_a_folder_of_many_sizes_is_compiled_throughout():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    call = compiled.compiled(ConvRelu().eval(), torch.device("cpu"))
+    with torch.inference_mode():
+        for rows in range(16, 26):
+            call(torch.rand(1, 6, rows, 16))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
 def test_compiled_bfloat16_is_finite_whatever_order_the_weights_were_in():
     torch.manual_seed(0)
     restorer = ARCHS.build({"type": "K3DN", "base_channels": 16, "full_channels": 10, "encoder_blocks": 1,
