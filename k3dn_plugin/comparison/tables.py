@@ -138,6 +138,9 @@ def finding(difference: PairedDifference, metric: str) -> str:
     if difference.identical:
         return "identical weights and settings"
     words = "no difference shown"
+    if opposed(difference, metric):
+        words = "better" if difference.wins > difference.losses else "worse"
+        return f"{words} on most images, not in the mean (for these weights)"
     if difference.different:
         better = (difference.mean > 0) == higher_is_better(metric)
         words = "better" if better else "worse"
@@ -145,6 +148,12 @@ def finding(difference: PairedDifference, metric: str) -> str:
         words += (", though the interval contains 0" if difference.different
                   else ", though the interval excludes 0")
     return f"{words} ({'as a method' if difference.of_methods() else 'for these weights'})"
+
+
+def opposed(difference: PairedDifference, metric: str) -> bool:
+    """Whether the sign test finds one way what a few large differences turn round in the mean."""
+    better = (difference.mean > 0) == higher_is_better(metric)
+    return difference.different and difference.test == "sign" and better != (difference.wins > difference.losses)
 
 
 def shown_difference(difference: PairedDifference, digits: int) -> str:
@@ -200,7 +209,8 @@ def warnings_of(comparison: Comparison) -> list[str]:
         if entry.chosen_on == comparison.data["hash"]:
             found.append(f"Warning: the weights of {entry.label} were chosen by their scores on these very images; "
                          "their scores are too good.")
-    disagreeing = [label for label, one in comparison.differences(comparison.first).items() if one.disagrees]
+    disagreeing = [label for label, one in comparison.differences(comparison.first).items()
+                   if one.disagrees or opposed(one, comparison.first)]
     if disagreeing:
         found.append(f"Interval and test disagree for {', '.join(disagreeing)}: take neither for a finding.")
     identical = [label for label, one in comparison.differences(comparison.first).items() if one.identical]

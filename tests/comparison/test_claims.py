@@ -68,6 +68,16 @@ def test_disagreement_is_stated():
     assert finding(one, "psnr") == "no difference shown, though the interval excludes 0 (for these weights)"
 
 
+def test_a_finding_of_the_sign_test_says_what_most_images_say():
+    most = difference([0.5] * 21 + [-9.0] * 3)
+    assert most.different and most.mean < 0
+    assert finding(most, "psnr") == "better on most images, not in the mean (for these weights)"
+    few = difference([-0.5] * 21 + [9.0] * 3)
+    assert finding(few, "psnr") == "worse on most images, not in the mean (for these weights)"
+    errors = difference([-0.5] * 21 + [9.0] * 3, higher_is_better=False)
+    assert errors.wins == 21 and finding(errors, "mae") == "better on most images, not in the mean (for these weights)"
+
+
 def test_one_image_has_no_interval_and_equal_scores_no_difference():
     alone = difference([1.0])
     assert np.isnan(alone.low) and alone.p_value == 1 and not alone.different and not alone.disagrees
