@@ -137,10 +137,10 @@ def finding(difference: PairedDifference, metric: str) -> str:
     """Return what may be said of a contestant against the reference, in words."""
     if difference.identical:
         return "identical weights and settings"
-    words = "no difference shown"
     if opposed(difference, metric):
-        words = "better" if difference.wins > difference.losses else "worse"
-        return f"{words} on most images, not in the mean (for these weights)"
+        most = "better" if difference.wins > difference.losses else "worse"
+        return f"{most} on most images, not in the mean (for these weights)"
+    words = "no difference shown"
     if difference.different:
         better = (difference.mean > 0) == higher_is_better(metric)
         words = "better" if better else "worse"

@@ -30,6 +30,7 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
             compiler fails.
     """
     check_compiler(device)
+    freezes = device.type == "cpu"
     # In bfloat16, torch 2.13 compiles convolutions with weights in the default order to NaN on the CPU (seen in K3DN).
     cast(Any, restorer).to(memory_format=torch.channels_last)
     network = cast(Callable[..., torch.Tensor],
@@ -41,10 +42,9 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
         import torch._inductor.config as inductor
         from torch._dynamo.exc import TorchDynamoException
 
-        # With the weights as constants, convolutions take in what follows them: half the kernels to compile, and half
-        # the time to run K3DN. The weights are in memory twice, in their own order and in the processor's. Patched
-        # for the call, because as an option of `torch.compile` it comes too late: the trace looks at the setting.
-        freezes = device.type == "cpu"
+        # With the weights as constants, convolutions take in what follows them: fewer kernels to compile and to run
+        # (`benchmarks/compiling.py`). The weights are in memory twice, in their own order and in the processor's.
+        # Patched for the call, since the trace looks at the setting and overlooks an option of `torch.compile`.
         if freezes:
             forget_changed(restorer)
         try:

@@ -25,19 +25,14 @@ class InvertibleChannelMatrix(nn.Module):
         self.upper = nn.Parameter(upper.triu(1).float())
         self.p: torch.Tensor
         self.sign_s: torch.Tensor
-        self.identity: torch.Tensor
-        self.below: torch.Tensor
         self.register_buffer("p", p.float())
         self.register_buffer("sign_s", diagonal.sign().float())
-        # Not in the state. As tensors of the module, where `tril` and `eye` would make them anew at each call, they let
-        # a compiler that takes weights as constants take both directions of M as constants too.
-        self.register_buffer("identity", torch.eye(channels), persistent=False)
-        self.register_buffer("below", torch.ones(channels, channels).tril(-1), persistent=False)
 
     def _factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        lower, upper, log_s, sign_s, p, identity, below = map(at_least_float32, (
-            self.lower, self.upper, self.log_s, self.sign_s, self.p, self.identity, self.below))
-        return lower * below + identity, upper * below.T + identity * (sign_s * log_s.exp()), p
+        lower, upper, log_s, sign_s, p = map(at_least_float32, (
+            self.lower, self.upper, self.log_s, self.sign_s, self.p))
+        lower = lower.tril(-1) + torch.eye(lower.shape[0], dtype=lower.dtype, device=lower.device)
+        return lower, upper.triu(1) + torch.diag(sign_s * log_s.exp()), p
 
     def matrix(self) -> torch.Tensor:
         """M, (C, C): rows are output channels."""

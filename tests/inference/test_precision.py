@@ -18,6 +18,7 @@ from k3dn_plugin.layers.precise import PreciseConv2d
 from k3dn_plugin.registry import ARCHS
 from k3dn_plugin.zoo.load import load_restorer
 
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
 MEASURED = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "precision.csv"
 
 
@@ -100,7 +101,7 @@ def test_a_failing_compiler_is_reported(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
+@needs_compiler
 def test_compiled_tiles_are_the_same():
     restorer, pair = PlainConv().eval(), torch.rand(1, 6, 48, 64)
     torch._dynamo.reset()
@@ -111,7 +112,7 @@ def test_compiled_tiles_are_the_same():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
+@needs_compiler
 def test_compiled_convolutions_take_in_what_follows_them_and_new_weights():
     torch.manual_seed(0)
     restorer, others, pair = ConvRelu().eval(), ConvRelu().eval(), torch.rand(1, 6, 32, 32)
@@ -130,7 +131,7 @@ def test_compiled_convolutions_take_in_what_follows_them_and_new_weights():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
+@needs_compiler
 def test_a_folder_of_many_sizes_is_compiled_throughout():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -142,7 +143,7 @@ def test_a_folder_of_many_sizes_is_compiled_throughout():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="there is no C++ compiler")
+@needs_compiler
 def test_compiled_bfloat16_is_finite_whatever_order_the_weights_were_in():
     torch.manual_seed(0)
     restorer = ARCHS.build({"type": "K3DN", "base_channels": 16, "full_channels": 10, "encoder_blocks": 1,
