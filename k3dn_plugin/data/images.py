@@ -93,6 +93,9 @@ def decode_image(data: bytes, name: object) -> np.ndarray:
         return decode_tiff(data, name, most_bytes=MOST_DECODED)
     if data[4:12] == b"ftypcrx ":   # CR3
         raise raw_file(name)
+    if data[:2] == b"P5":
+        raise DataError(f"{name}: expected a picture, found a PGM file. Where a camera's app wrote it, it is one of a "
+                        "pair in linear light: give it alone, without --left and --right. Otherwise save it as PNG")
     import cv2  # heavy
     check_whole(data, name)
     try:

@@ -1,8 +1,11 @@
 """Running a restorer through `torch.compile`: asked for, checked before it starts, with errors that say what to do."""
+import contextlib
+import functools
 import importlib.util
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, cast
@@ -47,6 +50,7 @@ def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.T
         # Patched for the call, since the trace looks at the setting and overlooks an option of `torch.compile`.
         if freezes:
             forget_changed(restorer)
+            look_at_processor()
         try:
             with cast(Any, inductor).patch(freezing=freezes), cast(Any, dynamo).patch(cache_size_limit=SIZES):
                 return network(*arguments, **named)
@@ -64,6 +68,26 @@ def forget_changed(restorer: nn.Module) -> None:
     if _frozen.setdefault(restorer, weights) != weights:
         torch.compiler.reset()   # also of other restorers: a call of them compiles again
         _frozen[restorer] = weights
+
+
+@functools.cache
+def look_at_processor() -> None:
+    """Let torch find out, beside the trace, which instructions compiler and processor share.
+
+    It compiles and loads a small library for each set of instructions, one after the other, which takes 13 s the first
+    time on a machine. It would begin after the trace, and have one core wait; torch keeps the answers and locks the files.
+    """
+    # All is imported before the thread begins: two threads that import torch's circles of modules may meet half of one.
+    try:
+        import torch._inductor.compile_fx   # pyright: ignore[reportUnusedImport]
+        from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+    except ImportError:   # another version of torch may have another place for it
+        return
+
+    def look() -> None:
+        with contextlib.suppress(Exception):   # the compilation meets the same and reports it
+            cast(Any, valid_vec_isa_list)()
+    threading.Thread(target=look, name="look_at_processor", daemon=True).start()
 
 
 def check_compiler(device: torch.device) -> None:

@@ -223,6 +223,12 @@ def test_of_raw_files_the_thumbnail_is_not_taken(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), small)
 
 
+def test_of_a_camera_apps_view_it_is_said_how_to_give_it(tmp_path):
+    (tmp_path / "a_left.pgm").write_bytes(b"P5 4 4 65535\n" + bytes(32))
+    with pytest.raises(DataError, match="a_left.pgm: expected a picture, found a PGM file.* give it alone"):
+        read_image(tmp_path / "a_left.pgm")
+
+
 def test_what_follows_a_picture_does_not_matter(tmp_path):
     path = tmp_path / "a.jpg"
     write_image(path, picture(np.uint8, (120, 160, 3)))
