@@ -2,7 +2,7 @@
 
 Names of cases come by standard input, one a line; a line of JSON answers each. The cases reach into the package by
 whatever name a part has in that checkout, so that an older one can be timed. The process is prepared as that checkout
-prepares the process of a command: the newer side waits asleep and keeps freed memory.
+prepares the process of a command: the newer side soon waits asleep and keeps freed memory.
 """
 import json
 import sys

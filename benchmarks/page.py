@@ -19,16 +19,17 @@ SECTIONS = (
     ("against", "This version against commit 769b698",
      "python benchmarks/against.py 769b698"),
     ("precision", "bfloat16 against float32", "python benchmarks/precision.py"),
-    ("process", "Threads that wait asleep, freed memory that stays", "python benchmarks/process.py"),
+    ("process", "Threads that soon wait asleep, freed memory that stays", "python benchmarks/process.py"),
     ("whole_frame", "Whole frames of 24 megapixels within 8 GiB", "python benchmarks/whole_frame.py"),
     ("scaling", "Cost against pixels and batch", "python benchmarks/scaling.py"),
     ("where_time_goes", "Where the time goes", "python benchmarks/where_time_goes.py"),
     ("compiling", "Compiling", "python benchmarks/compiling.py"),
+    ("exported", "Exported files", "python benchmarks/exported.py"),
     ("gpu", "On a GPU", "python benchmarks/gpu.py"),
     ("train_step", "A training step", "python benchmarks/train_step.py --crop 96 96"),
     ("simulation", "Simulating pairs", "python benchmarks/simulation.py"),
 )
-PLACE = ("device", "cores", "python", "torch", "numpy", "lmdb", "opencv-python", "basicsr")
+PLACE = ("device", "cores", "python", "torch", "onnxruntime", "numpy", "lmdb", "opencv-python", "basicsr")
 
 
 def main(argv=None):

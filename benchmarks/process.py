@@ -1,4 +1,4 @@
-"""What it brings to let threads wait asleep and freed memory stay, alone and beside other work.
+"""What it brings to let threads soon wait asleep and freed memory stay, alone and beside other work.
 
 Each case of `benchmarks/cases.py` is timed in processes of this checkout that differ in their environment alone, in
 turns, with no other process of ours (`others` 0) and beside some that compute all the time. `plain` is what a process
@@ -22,10 +22,11 @@ from benchmarks.against import Side  # noqa: E402
 from benchmarks.table import RESULTS, busy, cores, save, show  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 
-# GOMP_SPINCOUNT alone keeps `prepare_process` from choosing how threads wait; a tunable, from keeping memory.
+# GOMP_SPINCOUNT, or a policy, keeps `prepare_process` from choosing how threads wait; a tunable, from keeping memory.
 FORGET = {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
 DEFAULT = {"GOMP_SPINCOUNT": "300000"}   # libgomp's own value where there are as many cores as threads
-WAYS = {"plain": {**DEFAULT, **FORGET}, "asleep": FORGET, "kept memory": DEFAULT, "both (a command)": {}}
+WAYS = {"plain": {**DEFAULT, **FORGET}, "asleep at once": {"OMP_WAIT_POLICY": "PASSIVE", **FORGET},
+        "asleep soon": FORGET, "kept memory": DEFAULT, "asleep soon, kept memory (a command)": {}}
 
 
 def main(argv=None):

@@ -23,7 +23,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser, *, progress: bool =
     parser.add_argument("--self-ensemble", action="store_true",
                         help="mean over the four flips that are true for dual-pixel pairs (4 x the time)")
     parser.add_argument("--compile", action="store_true",
-                        help="compile the network first, which takes a minute or more a size; for many frames")
+                        help="compile the network first, which takes about a minute a size; for many frames")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     if progress:
         parser.add_argument(

@@ -1,7 +1,8 @@
-"""What a command asks of its process before it computes: threads that wait asleep, and freed memory that stays.
+"""What a command asks of its process before it computes: threads that soon wait asleep, and freed memory that stays.
 
 torch's threads wait for each other after every layer. By default they spin for some milliseconds first, which on a
-machine with other work takes the time of those that they wait for. And glibc gives every large block back to the
+machine with other work takes the time of those that they wait for. To sleep at once costs an idle machine a fifth of
+its speed, since a thread takes longer to wake than most waits last; so they spin briefly. And glibc gives every large block back to the
 system, which hands it out again page by page, each filled with zeros: networks allocate the same blocks again and
 again. `benchmarks/process.py` measures both.
 """
@@ -12,6 +13,7 @@ from collections.abc import MutableMapping
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")   # any of them is the user's own choice
 KEPT = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"
+SPINS = "3000"   # some microseconds in libgomp, torch's own on Linux, for which this goes before the policy
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3   # of glibc's malloc.h
 # Of a block that is kept, in bytes; a larger one goes back at once. With 1 GiB K3DN-L took 6.3 GiB for a whole frame of
 # DPDD, with this 4.5, and 3.4 with none kept.
@@ -19,7 +21,7 @@ LARGEST = 2 ** 28
 
 
 def prepare_process(environment: MutableMapping[str, str] | None = None) -> None:
-    """Let threads wait asleep and freed memory stay, unless the environment says otherwise.
+    """Let threads wait asleep after some microseconds and freed memory stay, unless the environment says otherwise.
 
     Nothing is changed where torch is imported already: it has read the environment, and the process is its caller's.
 
@@ -30,7 +32,7 @@ def prepare_process(environment: MutableMapping[str, str] | None = None) -> None
     if "torch" in sys.modules:
         return
     if not any(name in environment for name in WAITING):
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        environment["OMP_WAIT_POLICY"], environment["GOMP_SPINCOUNT"] = "PASSIVE", SPINS
     if not any(name in environment for name in KEPT):
         keep_freed_memory()
 

@@ -23,7 +23,7 @@ _frozen: WeakKeyDictionary[nn.Module, list[tuple[int, int]]] = WeakKeyDictionary
 
 
 def compiled(restorer: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
-    """Return what calls `restorer` compiled for each size that it meets; the first call of a size takes minutes.
+    """Return what calls `restorer` compiled for each size that it meets; the first call of a size takes a minute.
 
     On the CPU the weights become constants. When they have changed by the next call, everything is compiled anew.
     Sizes beyond `SIZES` run as they are, with a warning of torch's.

@@ -27,7 +27,7 @@ class InferenceSettings:
         max_memory_gb: bound in GiB: of the process's resident memory on the CPU, of what torch allocates on a GPU.
             None: what is free, where the system says.
         self_ensemble: take the mean over the four dual-pixel-valid transforms.
-        compile: run the network through `torch.compile`, which first takes a minute or more for each size.
+        compile: run the network through `torch.compile`, which first takes about a minute for each size.
         share: processes that share the machine's memory, where no bound is set.
 
     Raises:

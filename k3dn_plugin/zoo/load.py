@@ -227,8 +227,8 @@ def load_restorer(source: str | os.PathLike[str] | Restorer | LoadedRestorer, *,
         max_memory_gb: bound in GiB, of the process on the CPU, of torch's memory on a GPU; larger frames are restored
             in tiles. None: what is free.
         self_ensemble: take the mean over the four dual-pixel-valid flips (4 x the time).
-        compile: run the network through `torch.compile`; the first tile of a size takes a minute or more. On the CPU
-            weights that change afterwards have no effect.
+        compile: run the network through `torch.compile`; the first tile of a size takes about a minute, and on the CPU
+            the first after the weights have changed.
 
     Raises:
         CheckpointError: nothing lies at `source`, it is damaged, or of no known network.

@@ -11,7 +11,7 @@ ASK = """
 import json, os, sys
 from k3dn_plugin.commands._process import prepare_process
 prepare_process()
-print(json.dumps({"policy": os.environ.get("OMP_WAIT_POLICY"), "torch": "torch" in sys.modules}))
+print(json.dumps([os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules]))
 """
 FAULTS = """
 import ctypes, resource, sys
@@ -36,10 +36,10 @@ def run(code, *arguments, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("given, policy", [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
-                                           ({"GOMP_SPINCOUNT": "1000"}, None)])
-def test_threads_wait_asleep_unless_the_user_says_otherwise(given, policy):
-    assert json.loads(run(ASK, **given)) == {"policy": policy, "torch": False}
+@pytest.mark.parametrize("given, policy, spins", [({}, "PASSIVE", "3000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", None),
+                                                  ({"GOMP_SPINCOUNT": "1000"}, None, "1000")])
+def test_threads_soon_wait_asleep_unless_the_user_says_otherwise(given, policy, spins):
+    assert json.loads(run(ASK, **given)) == [policy, spins, False]
 
 
 def test_a_process_that_has_torch_already_is_left_alone():
