@@ -36,7 +36,8 @@ def run(code, *arguments, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("given, policy, spins", [({}, "PASSIVE", "3000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", None),
+@pytest.mark.parametrize("given, policy, spins", [({}, "PASSIVE", "3000"),
+                                                  ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", None),
                                                   ({"GOMP_SPINCOUNT": "1000"}, None, "1000")])
 def test_threads_soon_wait_asleep_unless_the_user_says_otherwise(given, policy, spins):
     assert json.loads(run(ASK, **given)) == [policy, spins, False]
