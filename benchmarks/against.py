@@ -23,6 +23,9 @@ from benchmarks.table import RESULTS, save, show  # noqa: E402
 from k3dn_plugin.errors import OptionError, run_tool  # noqa: E402
 
 
+SHORT = 0.3   # seconds; a run that is shorter is timed right after another, see `Side.time`
+
+
 class Side:
     """A process that times cases with the package of one checkout."""
 
@@ -33,7 +36,15 @@ class Side:
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def time(self, case: str) -> dict:
-        """Return what one run of a case took: `wall`, `cpu` (seconds), `peak` (bytes), `size` (what it ran on)."""
+        """Return what one run of a case took: `wall`, `cpu` (seconds), `peak` (bytes), `size` (what it ran on).
+
+        The system wakes threads that have slept on the core of the one that wakes them, and moves them after some
+        milliseconds. So a short run is timed right after an unmeasured one, as it would be in the middle of a network.
+        """
+        answer = self._run(case)
+        return answer if answer["wall"] > SHORT else self._run(case)
+
+    def _run(self, case: str) -> dict:
         self.process.stdin.write(case + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()

@@ -33,7 +33,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=["k3dn_s", "drbnet"], metavar="NAME")
     parser.add_argument("--others", nargs="+", type=int, default=[0, 4], metavar="N")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--csv", default=RESULTS / "process.csv", metavar="FILE")
     arguments = parser.parse_args(argv)
