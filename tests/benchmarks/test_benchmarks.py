@@ -39,6 +39,20 @@ def test_a_restorer_is_measured(script, arguments, tmp_path):
 
 
 @pytest.mark.slow
+def test_exported_files_are_measured(tmp_path):
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the extra [export] is not installed")
+    path = tmp_path / "out.csv"
+    code, printed, errors = run("exported.py", "--recipes", "ifan_dual_dpdd", "--size", 64, 64, "--rounds", 1,
+                                "--csv", path)
+    assert code == 0, errors
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["way"] for row in rows] == ["PyTorch", "torch.export", "ONNX Runtime"]
+    assert float(rows[0]["times_faster"]) == 1 and all(float(row["difference"]) < 1e-4 for row in rows[1:])
+
+
+@pytest.mark.slow
 def test_the_parts_for_a_gpu_run_without_one(tmp_path):
     code, printed, errors = run("gpu.py", "--dry-run", "--csv", tmp_path / "out.csv")
     assert code == 0, errors

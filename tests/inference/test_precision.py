@@ -2,6 +2,7 @@
 import csv
 import dataclasses
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,24 @@ def test_a_failing_compiler_is_reported(monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_processor_is_looked_at_beside_the_trace_and_once(monkeypatch):
+    from torch._inductor import cpu_vec_isa
+    looked, began = [], threading.Event()
+
+    def look():
+        looked.append(threading.current_thread())
+        began.set()
+        raise OSError("no compiler")   # is not told twice
+    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", look)
+    monkeypatch.setattr(threading, "excepthook", lambda told: pytest.fail(str(told)))
+    compiled.look_at_processor.cache_clear()
+    for _ in range(2):
+        compiled.look_at_processor()
+    assert began.wait(60)
+    looked[0].join()
+    assert len(looked) == 1 and looked[0] is not threading.main_thread()
+
+
 @needs_compiler
 def test_compiled_tiles_are_the_same():
     restorer, pair = PlainConv().eval(), torch.rand(1, 6, 48, 64)
