@@ -74,8 +74,9 @@ def forget_changed(restorer: nn.Module) -> None:
 def look_at_processor() -> None:
     """Let torch find out, beside the trace, which instructions compiler and processor share.
 
-    It compiles and loads a small library for each set of instructions, one after the other, which takes 13 s the first
-    time on a machine. It would begin after the trace, and have one core wait; torch keeps the answers and locks the files.
+    It compiles and loads a small library for each set of instructions, one after the other, which takes 7 to 13 s the
+    first time on a machine. It would begin after the trace, and have one core wait. torch keeps the answers, and locks
+    the files.
     """
     # All is imported before the thread begins: two threads that import torch's circles of modules may meet half of one.
     try:
