@@ -22,7 +22,6 @@ from benchmarks.cases import CASES  # noqa: E402
 from benchmarks.table import RESULTS, save, show  # noqa: E402
 from k3dn_plugin.errors import OptionError, run_tool  # noqa: E402
 
-
 SHORT = 0.3   # seconds; a run that is shorter is timed right after another, see `Side.time`
 
 

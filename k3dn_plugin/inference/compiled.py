@@ -1,6 +1,7 @@
 """Running a restorer through `torch.compile`: asked for, checked before it starts, with errors that say what to do."""
 import contextlib
 import functools
+import importlib
 import importlib.util
 import os
 import shutil
@@ -80,14 +81,14 @@ def look_at_processor() -> None:
     """
     # All is imported before the thread begins: two threads that import torch's circles of modules may meet half of one.
     try:
-        import torch._inductor.compile_fx   # pyright: ignore[reportUnusedImport]
-        from torch._inductor.cpu_vec_isa import valid_vec_isa_list
-    except ImportError:   # another version of torch may have another place for it
+        importlib.import_module("torch._inductor.compile_fx")
+        list_instructions: Any = importlib.import_module("torch._inductor.cpu_vec_isa").valid_vec_isa_list
+    except (ImportError, AttributeError):   # another version of torch may have another place for it
         return
 
     def look() -> None:
         with contextlib.suppress(Exception):   # the compilation meets the same and reports it
-            cast(Any, valid_vec_isa_list)()
+            list_instructions()
     threading.Thread(target=look, name="look_at_processor", daemon=True).start()
 
 
