@@ -46,14 +46,14 @@ def rows_of(recipe, size, rounds, threads):
     from k3dn_plugin.evaluation.measure import measured_in_turns
     from k3dn_plugin.options import load_options
     from k3dn_plugin.registry import ARCHS
-    from k3dn_plugin.zoo.export import Exportable, export_restorer
+    from k3dn_plugin.zoo.export import Exportable, examples_of, export_restorer
     from k3dn_plugin.zoo.load import load_restorer
 
     torch.manual_seed(0)
     network = ARCHS.build(load_options(recipe).network_g).to(memory_format=torch.channels_last)   # as from a file
     loaded = load_restorer(network, device="cpu")
     as_it_is = Exportable(loaded.restorer)
-    views = [torch.rand(1, {"lq": 6, "center": 3}.get(name, 1), *size) for name in as_it_is.inputs]
+    views = examples_of(as_it_is, size)
     ways, facts = {"PyTorch": lambda: as_it_is(*views)}, {}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for way, name in FILES.items():

@@ -1,10 +1,10 @@
 """What a command asks of its process before it computes: threads that soon wait asleep, and freed memory that stays.
 
 torch's threads wait for each other after every layer. By default they spin for some milliseconds first, which on a
-machine with other work takes the time of those that they wait for. To sleep at once costs an idle machine a fifth of
-its speed, since a thread takes longer to wake than most waits last; so they spin briefly. And glibc gives every large
-block back to the system, which hands it out again page by page, each filled with zeros: networks allocate the same
-blocks again and again. `benchmarks/process.py` measures both.
+machine with other work takes the time of those that they wait for. To sleep at once costs an idle machine up to a fifth
+of its speed, since a thread takes longer to wake than most waits last; so they spin briefly. And glibc gives every
+large block back to the system, which hands it out again page by page, each filled with zeros: networks allocate the
+same blocks again and again. `benchmarks/process.py` measures both.
 """
 import ctypes
 import os

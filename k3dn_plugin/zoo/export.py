@@ -90,9 +90,9 @@ def export_restorer(loaded: LoadedRestorer, path: str | os.PathLike[str], *,
     if size == "dynamic":
         program, smallest = trace_all_sizes(network)
         rows, columns = restorer.size_rule.multiple
-        examples = _examples(network, (smallest[0] + rows, smallest[1] + 2 * columns))
+        examples = examples_of(network, (smallest[0] + rows, smallest[1] + 2 * columns))
     else:
-        smallest, examples = size, _examples(network, size)
+        smallest, examples = size, examples_of(network, size)
         program = trace(network, examples)
     _write(program, network, path, loaded)
     difference = difference_to(network, path, examples)
@@ -121,7 +121,7 @@ def trace_all_sizes(network: Exportable) -> tuple[torch.export.ExportedProgram, 
     for number, side in enumerate(SMALLEST, 1):
         smallest = network.restorer.size_rule.padded(side, side)
         try:
-            return trace(network, _examples(network, smallest), dynamic=True), smallest
+            return trace(network, examples_of(network, smallest), dynamic=True), smallest
         except OptionError:
             if number == len(SMALLEST):
                 raise
@@ -193,7 +193,8 @@ def _write(program: torch.export.ExportedProgram, network: Exportable, path: Pat
         file.write(model.SerializeToString())
 
 
-def _examples(network: Exportable, shape: Size) -> tuple[torch.Tensor, ...]:
+def examples_of(network: Exportable, shape: Size) -> tuple[torch.Tensor, ...]:
+    """Return random inputs of a network, (1, C, rows, columns) each in [0, 1], the same at every call."""
     generator = torch.Generator().manual_seed(0)
     channels = [{"lq": 6, "center": 3}.get(name, 1) for name in network.inputs]
     return tuple(torch.rand(1, count, *shape, generator=generator) for count in channels)

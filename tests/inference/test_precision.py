@@ -101,7 +101,6 @@ def test_a_failing_compiler_is_reported(monkeypatch):
         call(torch.rand(1, 6, 16, 16))
 
 
-@pytest.mark.slow
 def test_the_processor_is_looked_at_beside_the_trace_and_once(monkeypatch):
     from torch._inductor import cpu_vec_isa
     looked, began = [], threading.Event()
@@ -120,6 +119,7 @@ def test_the_processor_is_looked_at_beside_the_trace_and_once(monkeypatch):
     assert len(looked) == 1 and looked[0] is not threading.main_thread()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_tiles_are_the_same():
     restorer, pair = PlainConv().eval(), torch.rand(1, 6, 48, 64)
