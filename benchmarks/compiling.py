@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.recipes import network_of  # noqa: E402
 from benchmarks.table import RESULTS, busy, cores, save, show  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 from k3dn_plugin.commands._process import prepare_process  # noqa: E402
@@ -65,12 +66,9 @@ def measure(recipe, precision, size, rounds):
     prepare_process()
     import torch
 
-    from k3dn_plugin.options import load_options
-    from k3dn_plugin.registry import ARCHS
     from k3dn_plugin.zoo.load import load_restorer
 
-    torch.manual_seed(0)
-    network = ARCHS.build(load_options(recipe).network_g).to(memory_format=torch.channels_last)   # as from a file
+    network = network_of(recipe).to(memory_format=torch.channels_last)   # as from a file
     restorers = {way: load_restorer(network, device="cpu", precision=precision, compile=compiles).restore_tensor
                  for way, compiles in (("plain", False), ("compiled", True))}
     pair = torch.rand(1, 6, *size)

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.recipes import network_of  # noqa: E402
 from benchmarks.table import RESULTS, busy, cores, save, show  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 
@@ -44,13 +45,10 @@ def rows_of(recipe, size, rounds, threads):
     import torch
 
     from k3dn_plugin.evaluation.measure import measured_in_turns
-    from k3dn_plugin.options import load_options
-    from k3dn_plugin.registry import ARCHS
     from k3dn_plugin.zoo.export import Exportable, examples_of, export_restorer
     from k3dn_plugin.zoo.load import load_restorer
 
-    torch.manual_seed(0)
-    network = ARCHS.build(load_options(recipe).network_g).to(memory_format=torch.channels_last)   # as from a file
+    network = network_of(recipe).to(memory_format=torch.channels_last)   # as from a file
     loaded = load_restorer(network, device="cpu")
     as_it_is = Exportable(loaded.restorer)
     views = examples_of(as_it_is, size)

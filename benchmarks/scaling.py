@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.recipes import network_of  # noqa: E402
 from benchmarks.table import RESULTS, busy, save, show  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 
@@ -40,12 +41,9 @@ def measure(arguments):
     import torch
 
     from k3dn_plugin.evaluation.measure import measured_in_turns
-    from k3dn_plugin.options import load_options
-    from k3dn_plugin.registry import ARCHS
     load, ways, sizes = busy(), {}, SIDES[:2] if arguments.small else SIDES
     for recipe in arguments.recipes:
-        torch.manual_seed(0)
-        network = ARCHS.build(load_options(str(ROOT / "options" / f"{recipe}.yml")).network_g).eval()
+        network = network_of(recipe).eval()
         network.to(arguments.device, memory_format=torch.channels_last)
         for batch, size in [(1, size) for size in sizes] + [(batch, sizes[0]) for batch in BATCHES[1:]]:
             pair = torch.rand(batch, 6, *network.size_rule.padded(*size), device=arguments.device)

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.recipes import network_of  # noqa: E402
 from benchmarks.table import RESULTS, busy, cores, save, show  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 
@@ -56,11 +57,7 @@ def row_of(name, size, passes, rate):
     import torch
     from torch.profiler import ProfilerActivity, profile
     from torch.utils.flop_counter import FlopCounterMode
-
-    from k3dn_plugin.options import load_options
-    from k3dn_plugin.registry import ARCHS
-    torch.manual_seed(0)
-    restorer = ARCHS.build(load_options(name).network_g).eval()
+    restorer = network_of(name).eval()
     pair = torch.rand(1, 6, *restorer.size_rule.padded(*size))
     with torch.no_grad():
         restorer(pair)

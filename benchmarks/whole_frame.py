@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.recipes import network_of  # noqa: E402
 from benchmarks.table import RESULTS, busy, save, show  # noqa: E402
 from k3dn_plugin.commands import run_tool  # noqa: E402
 from k3dn_plugin.commands._process import prepare_process  # noqa: E402
@@ -52,12 +53,8 @@ def restore_one(recipe, arguments):
 
     import torch
 
-    from k3dn_plugin.options import load_options
-    from k3dn_plugin.registry import ARCHS
     from k3dn_plugin.zoo.load import load_restorer
-    torch.manual_seed(0)
-    restorer = ARCHS.build(load_options(str(ROOT / "options" / f"{recipe}.yml")).network_g)
-    restorer.to(memory_format=torch.channels_last)
+    restorer = network_of(recipe).to(memory_format=torch.channels_last)
     loaded = load_restorer(restorer, device="cpu", max_memory_gb=arguments.memory_gb, precision=arguments.precision)
     pair = torch.rand(1, 6, *arguments.size)
     load, last = busy(), [0.0]
